@@ -1,0 +1,37 @@
+"""From files to batches: RecordIO files, data sources, augmentation and loaders."""
+
+from igcv.data.augment import (
+    AUGMENTS,
+    CIFAR,
+    IMAGENET,
+    MXNET,
+    Preprocessing,
+    Transform,
+    eval_transform,
+    train_transform,
+)
+from igcv.data.images import BadImage, Images, decode, split_indices
+from igcv.data.loaders import Loader, make_loader
+from igcv.data.recordio import RecordFile, write_records
+from igcv.data.sources import DataSource, open_source
+
+__all__ = [
+    "AUGMENTS",
+    "CIFAR",
+    "IMAGENET",
+    "MXNET",
+    "BadImage",
+    "DataSource",
+    "Images",
+    "Loader",
+    "Preprocessing",
+    "RecordFile",
+    "Transform",
+    "decode",
+    "eval_transform",
+    "make_loader",
+    "open_source",
+    "split_indices",
+    "train_transform",
+    "write_records",
+]

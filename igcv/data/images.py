@@ -1,0 +1,181 @@
+"""Labelled images by number, wherever they are kept, and how a set of them is split in two."""
+
+from collections.abc import Iterable, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+import numpy as np
+from PIL import Image
+
+from igcv.data.recordio import RecordFile
+from igcv.errors import InputError
+
+
+class BadImage(InputError):
+    """One image cannot be read; the message starts with its name."""
+
+
+class Images(Protocol):
+    """Labelled images by number; can be pickled to loader processes."""
+
+    labels: np.ndarray
+    """The class of each image, int64 of shape (len,)."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, i: int) -> tuple[Image.Image, int]:
+        """Image `i` as PIL RGB, and its label; raises BadImage."""
+        ...
+
+    def name(self, i: int) -> str:
+        """What messages call image `i`: its file, or its number in a file."""
+        ...
+
+
+def split_indices(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Split image numbers in two, class by class, the same way for the same seed.
+
+    Args:
+        labels: the class of each image, shape (n,).
+        fraction: the part of each class that goes to the second set, between 0 and 1; of a class with two or
+            more images at least one goes to each set, and a single image stays in the first.
+        seed: decides which images.
+
+    Returns:
+        The numbers of the first and of the second set, each sorted, int64.
+    """
+    if not 0 < fraction < 1:
+        raise InputError(f"the validation fraction is {fraction}, expected a number between 0 and 1")
+    rng = np.random.default_rng(seed)
+    chosen = [np.empty(0, np.int64)]
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        count = min(max(round(len(members) * fraction), 1), len(members) - 1)
+        chosen.append(members[:count])
+    second = np.sort(np.concatenate(chosen))
+    return np.setdiff1d(np.arange(len(labels)), second), second
+
+
+def decode(file: BinaryIO, name: str) -> Image.Image:
+    """Decode one image file to PIL RGB.
+
+    Raises:
+        BadImage: it is no image, is cut short, or has more than 8 bits a channel.
+    """
+    try:
+        image = Image.open(file)
+        if image.mode[0] not in "IF":  # Pillow would clip 16-bit and float pixels to white
+            return image.convert("RGB")
+    except Exception as error:  # noqa: BLE001 - on damaged bytes Pillow's decoders raise nearly anything
+        raise BadImage(f"{name}: no readable image ({error}); expected a JPEG, PNG or similar file; "
+                       "replace or remove it") from None
+    raise BadImage(f"{name}: its pixels are not 8-bit ({image.mode}); convert it to 8-bit RGB or grey")
+
+
+class ArrayImages:
+    """Images held in memory: pixels uint8 (N, H, W, 3)."""
+
+    def __init__(self, pixels: np.ndarray, labels: np.ndarray, kind: str) -> None:
+        self.pixels, self.labels, self.kind = pixels, np.asarray(labels, np.int64), kind
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, i: int) -> tuple[Image.Image, int]:
+        return Image.fromarray(self.pixels[i]), int(self.labels[i])
+
+    def name(self, i: int) -> str:
+        return f"{self.kind} image {i}"
+
+
+class FileImages:
+    """Images in files of their own."""
+
+    def __init__(self, files: Sequence[str], labels: Sequence[int]) -> None:
+        self.files, self.labels = files, np.asarray(labels, np.int64)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, i: int) -> tuple[Image.Image, int]:
+        try:
+            with open(self.files[i], "rb") as file:
+                return decode(file, self.files[i]), int(self.labels[i])
+        except OSError as error:
+            raise _unreadable(self.files[i], error) from None
+
+    def name(self, i: int) -> str:
+        return self.files[i]
+
+
+class RecordImages:
+    """Images in a RecordIO file."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.records = RecordFile(path)
+        self.labels = self.records.labels()
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, i: int) -> tuple[Image.Image, int]:
+        label, encoded = self.records[i]
+        return decode(BytesIO(encoded), self.name(i)), label
+
+    def name(self, i: int) -> str:
+        return f"{self.records.path} record {i}"
+
+
+class TimmImages:
+    """A map-style data set of timm: one of its readers, or a torchvision data set."""
+
+    def __init__(self, dataset: Any, kind: str) -> None:
+        self.items = getattr(dataset, "reader", dataset)  # timm's own data set passes over unreadable images
+        self.kind = kind
+        self.labels = np.fromiter(map(int, _targets(self.items)), np.int64, len(self.items))
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, i: int) -> tuple[Image.Image, int]:
+        try:
+            image, _ = self.items[int(i)]
+        except OSError as error:
+            raise _unreadable(self.name(i), error) from None
+        if isinstance(image, Image.Image):
+            return image.convert("RGB"), int(self.labels[i])
+        with image:
+            return decode(image, self.name(i)), int(self.labels[i])
+
+    def name(self, i: int) -> str:
+        return f"{self.kind} image {i}"
+
+
+class SubsetImages:
+    """Some images of a larger set, by their numbers there."""
+
+    def __init__(self, images: Images, indices: np.ndarray) -> None:
+        self.images, self.indices, self.labels = images, indices, images.labels[indices]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, i: int) -> tuple[Image.Image, int]:
+        return self.images[int(self.indices[i])]
+
+    def name(self, i: int) -> str:
+        return self.images.name(int(self.indices[i]))
+
+
+def _unreadable(name: str, error: OSError) -> BadImage:
+    return BadImage(f"{name}: cannot be read ({error.strerror}); replace or remove it")
+
+
+def _targets(items: Any) -> Iterable[int]:
+    """The labels of a timm reader or torchvision data set, from the cheapest place that has them."""
+    if hasattr(items, "targets"):
+        return items.targets
+    if hasattr(items, "iter_targets"):
+        return items.iter_targets()
+    return (items[i][1] for i in range(len(items)))

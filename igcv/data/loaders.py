@@ -1,0 +1,210 @@
+"""Batches for training and evaluation: which images, in which order, and what happens to unreadable ones.
+
+Everything random about an item follows from (seed, epoch, image), never from the number of worker processes
+or from what else draws random numbers.
+"""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from igcv.data.augment import Transform
+from igcv.data.images import BadImage, Images
+from igcv.errors import InputError
+
+
+class _Place(NamedTuple):
+    """What the sampler asks for; the epoch goes along because workers outlive it."""
+
+    epoch: int
+    index: int
+
+
+class _Item(NamedTuple):
+    image: torch.Tensor | None  # (3, S, S) float32, or None if none could be read
+    label: int
+    bad: dict[str, str]  # images tried before: name -> reason
+
+
+class Loader:
+    """Batches of one process; made by `make_loader`.
+
+    Attributes:
+        bad: the images that were passed over so far, name -> reason.
+        max_bad: how many of them are accepted.
+    """
+
+    def __init__(self, batches: DataLoader, order: "_Order", skip_bad: bool, max_bad: int) -> None:
+        self.bad: dict[str, str] = {}
+        self.max_bad = max_bad
+        self._batches, self._order, self._skip_bad = batches, order, skip_bad
+
+    def __len__(self) -> int:
+        """Batches in an epoch of this process."""
+        return len(self._batches)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, from 0, that decides order and augmentation of the next pass."""
+        self._order.epoch = epoch
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield images (N, 3, S, S) float32 and labels (N,) int64.
+
+        Raises:
+            BadImage: an image cannot be read, and none may be skipped.
+            InputError: more than `max_bad` images cannot be read.
+        """
+        for images, labels, bad in self._batches:
+            self._note(bad)
+            if len(labels):
+                yield images, labels
+        if len(self.bad) == self._order.count:
+            raise InputError(f"none of the {self._order.count} images can be read; the last: {self._last()}")
+
+    def _note(self, bad: dict[str, str]) -> None:
+        self.bad |= bad
+        if bad and not self._skip_bad:
+            raise BadImage(next(iter(bad.values())))
+        if len(self.bad) > self.max_bad:
+            raise InputError(f"{len(self.bad)} images cannot be read, expected at most {self.max_bad}; "
+                             f"the last: {self._last()}")
+
+    def _last(self) -> str:
+        return list(self.bad.values())[-1]
+
+
+def make_loader(
+    images: Images,
+    transform: Transform,
+    batch_size: int,
+    *,
+    train: bool,
+    seed: int,
+    workers: int,
+    rank: int = 0,
+    world_size: int = 1,
+    skip_bad: bool,
+    max_bad: int | None = None,
+) -> Loader:
+    """Batches of a set of images for one of `world_size` processes.
+
+    Training: shuffled anew each epoch, every process gets as many images, a last batch that is not full is
+    dropped unless it is the only one, and an unreadable image is replaced by the next readable one.
+    Evaluation: in order, every image once over all processes; an unreadable image is left out.
+
+    Args:
+        images: what to load.
+        transform: PIL RGB image -> float32 tensor (3, S, S).
+        batch_size: images in a batch of this process.
+        train: training rather than evaluation.
+        seed: decides, with the epoch, order and augmentation; 0 or more.
+        workers: loading processes; 0 loads in this one.
+        rank: number of this process.
+        world_size: number of processes.
+        skip_bad: pass over unreadable images rather than stop at the first.
+        max_bad: how many of them to accept; None for 100 or 1 % of the set, whichever is more.
+
+    Raises:
+        InputError: a number is out of its range, or there are fewer images than training processes.
+    """
+    fewest = world_size if train else 1
+    rules = (("batch size", batch_size, 1), ("seed", seed, 0), ("number of workers", workers, 0),
+             ("number of images", len(images), fewest))
+    for name, value, low in rules:
+        if value < low:
+            raise InputError(f"the {name} is {value}, expected {low} or more")
+    assert 0 <= rank < world_size
+    max_bad = max(100, len(images) // 100) if max_bad is None else max_bad
+    order = (_Shuffled if train else _InOrder)(len(images), batch_size, seed, rank, world_size)
+    attempts = min(len(images), max_bad + 1) if train and skip_bad else 1
+    batches = DataLoader(
+        _Items(images, transform, seed, attempts),
+        batch_size,
+        sampler=order,
+        num_workers=workers,  # torch gives each of them one thread
+        collate_fn=_collate,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=workers > 0,
+        generator=torch.Generator(),  # else every pass draws from the global one
+    )
+    return Loader(batches, order, skip_bad, max_bad)
+
+
+class _Order(Sampler):
+    """The images of one process in an epoch."""
+
+    def __init__(self, count: int, batch_size: int, seed: int, rank: int, world_size: int) -> None:
+        self.count, self.batch_size, self.seed = count, batch_size, seed
+        self.rank, self.world_size = rank, world_size
+        self.epoch = 0
+
+    def __iter__(self) -> Iterator[_Place]:
+        return (_Place(self.epoch, int(i)) for i in self.indices())
+
+
+class _InOrder(_Order):
+    def __len__(self) -> int:
+        return len(self.indices())
+
+    def indices(self) -> range:
+        return range(self.rank, self.count, self.world_size)
+
+
+class _Shuffled(_Order):
+    def __len__(self) -> int:
+        share = self.count // self.world_size
+        return share // self.batch_size * self.batch_size or share
+
+    def indices(self) -> np.ndarray:
+        shuffled = np.random.default_rng((self.seed, self.epoch)).permutation(self.count)
+        return shuffled[self.rank :: self.world_size][: len(self)]
+
+
+class _Items(Dataset):
+    """Transformed images by place; unreadable ones are told in the item, as workers wrap what is raised."""
+
+    def __init__(self, images: Images, transform: Transform, seed: int, attempts: int) -> None:
+        self.images, self.transform, self.seed, self.attempts = images, transform, seed, attempts
+
+    def __getitem__(self, place: _Place) -> _Item:
+        bad: dict[str, str] = {}
+        for step in range(self.attempts):
+            index = (place.index + step) % len(self.images)
+            try:
+                image, label = self.images[index]
+            except InputError as error:
+                bad[self.images.name(index)] = str(error)
+                continue
+            with _seeded(self.seed, place.epoch, index):
+                return _Item(self.transform(image), label, bad)
+        return _Item(None, -1, bad)
+
+
+@contextmanager
+def _seeded(*key: int) -> Iterator[None]:
+    """Random numbers of python, numpy and torch (CPU) that follow from `key`; their states are put back."""
+    before = random.getstate(), np.random.get_bit_generator(), torch.get_rng_state()
+    sequence = np.random.SeedSequence(key)
+    seed = int(sequence.generate_state(1)[0])
+    random.seed(seed)
+    np.random.set_bit_generator(np.random.PCG64(sequence))  # ten times faster than saving numpy's state
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPU too
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_bit_generator(before[1])
+        torch.set_rng_state(before[2])
+
+
+def _collate(items: list[_Item]) -> tuple[torch.Tensor, torch.Tensor, dict[str, str]]:
+    """Images (N, 3, S, S), labels (N,) and the unreadable images; N may be less than asked, even 0."""
+    good = [item for item in items if item.image is not None]
+    images = torch.stack([item.image for item in good]) if good else torch.empty(0)
+    bad = {name: reason for item in items for name, reason in item.bad.items()}
+    return images, torch.tensor([item.label for item in good], dtype=torch.int64), bad

@@ -1,0 +1,261 @@
+"""One string says where the images are: `open_source("folder:photos")` opens what is to be learned from."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import timm.data
+import torchvision.datasets
+from sklearn.datasets import load_digits
+
+from igcv.data.images import (
+    ArrayImages,
+    BadImage,
+    FileImages,
+    Images,
+    RecordImages,
+    SubsetImages,
+    TimmImages,
+    split_indices,
+)
+from igcv.errors import InputError, unknown
+
+_VAL_FRACTION = 0.2  # of a source that has no validation part of its own
+_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
+_TRAIN_FOLDERS = ("train",)
+_VAL_FOLDERS = ("val", "validation", "test")  # the first that is there
+_NAME_FILES = ("synset.txt", "classes.txt", "labels.txt")
+_PROBES = 16  # images whose size is looked at
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """What a spec opens."""
+
+    spec: str
+    train: Images | None
+    """None if the source has no training part, e.g. one file of validation images."""
+    val: Images | None
+    """None if nothing could be set aside: no class has two images."""
+    class_names: tuple[str, ...]
+    image_size: int | None
+    """The side in pixels if all images (of a sample of 16) are squares of one size, else None."""
+
+
+class _Request(NamedTuple):
+    kind: str
+    argument: str
+    seed: int
+    root: Path
+    download: bool
+
+
+_Parts = tuple[Images | None, Images | None, Sequence[str]]
+
+
+class _Kind(NamedTuple):
+    form: str
+    needs: str  # whether the part after the name is "nothing", "optional" or "required"
+    open: Callable[[_Request], _Parts]
+
+
+def open_source(spec: str, seed: int = 0, root: Path = Path("data"), download: bool = True) -> DataSource:
+    """Open the images that a spec names.
+
+    Of a source without a validation part a fifth of each class is set aside; a class's only image is not.
+
+    Args:
+        spec: `digits`; `cifar10`, `cifar100`, or with `:FOLDER` that holds them; `folder:FOLDER` (or just the
+            folder) of class folders, or of train/ and val/ with class folders; `rec:TRAIN.rec,VAL.rec` (one
+            may be left out); `timm/READER/NAME`, a map-style data set that `timm.data.create_dataset` opens.
+        seed: of the validation split, where one has to be made; `digits` are always split the same way.
+        root: where downloads go.
+        download: whether missing files may be fetched.
+
+    Raises:
+        InputError: an unknown spec, or files that are missing or do not fit together.
+    """
+    kind, separator, argument = spec.partition("/" if spec.startswith("timm/") else ":")
+    if kind not in _KINDS and Path(spec).is_dir():
+        kind, separator, argument = "folder", ":", spec
+    if kind not in _KINDS:
+        forms = ", ".join(known.form for known in _KINDS.values())
+        raise unknown("data source", kind, _KINDS, f"one of: {forms}, or a folder that exists")
+    form, needs, opener = _KINDS[kind]
+    if needs == "nothing" and separator or needs == "required" and not argument:
+        raise InputError(f"data source '{spec}' does not have the form {form}; write it so")
+    train, val, names = opener(_Request(kind, argument, seed, Path(root), download))
+    for images in filter(None, (train, val)):
+        _check_labels(images, names)
+    return DataSource(spec, train, val, tuple(names), _common_side(train or val))
+
+
+def _check_labels(images: Images, names: Sequence[str]) -> None:
+    outside = np.flatnonzero((images.labels < 0) | (images.labels >= len(names)))
+    if len(outside):
+        first = int(outside[0])
+        raise InputError(f"{images.name(first)}: the label is {images.labels[first]}, expected 0 to "
+                         f"{len(names) - 1} for {len(names)} class names; correct the labels or the names")
+
+
+def _common_side(images: Images) -> int | None:
+    sizes = set()
+    for i in np.linspace(0, len(images) - 1, _PROBES).astype(int):
+        try:
+            sizes.add(images[int(i)][0].size)
+        except BadImage:  # reported where it is used
+            continue
+    width, height = sizes.pop() if len(sizes) == 1 else (0, 1)
+    return width if width == height else None
+
+
+def _set_aside(images: Images, seed: int) -> tuple[Images, Images | None]:
+    train, val = split_indices(images.labels, _VAL_FRACTION, seed)
+    return SubsetImages(images, train), SubsetImages(images, val) if len(val) else None
+
+
+def _open_digits(request: _Request) -> _Parts:
+    digits = load_digits()
+    grey = np.round(digits.images * (255 / 16)).astype(np.uint8)  # (1797, 8, 8), 0..16 -> 0..255
+    images = ArrayImages(np.repeat(grey[..., None], 3, axis=-1), digits.target, request.kind)
+    return *_set_aside(images, seed=0), [str(digit) for digit in range(10)]
+
+
+def _open_cifar(request: _Request) -> _Parts:
+    dataset = getattr(torchvision.datasets, request.kind.upper())
+    root = Path(request.argument or request.root)
+    try:
+        try:
+            train, val = (dataset(root, train=part) for part in (True, False))
+        except RuntimeError:  # torchvision's word for missing or damaged files
+            if request.argument or not request.download:
+                raise
+            train, val = (dataset(root, train=part, download=True) for part in (True, False))
+    except (RuntimeError, OSError) as error:
+        raise InputError(f"{request.kind}: no complete data set in {root / dataset.base_folder} ({error}); "
+                         f"unpack {dataset.url} there, or name its folder: {request.kind}:FOLDER") from None
+    images = [ArrayImages(half.data, half.targets, request.kind) for half in (train, val)]
+    return *images, train.classes
+
+
+def _open_folder(request: _Request) -> _Parts:
+    root = Path(request.argument)
+    inside = {folder.name: folder for folder in _folders(root)}
+    train, val = (next((inside[name] for name in known if name in inside), None)
+                  for known in (_TRAIN_FOLDERS, _VAL_FOLDERS))
+    if not any(part and _folders(part) for part in (train, val)):  # then they are classes that are called so
+        train, val = root, None
+    classes = [[folder.name for folder in _class_folders(part)] for part in (train, val) if part]
+    if classes[0] != classes[-1]:
+        odd = sorted(set(classes[0]) ^ set(classes[-1]))
+        raise InputError(f"{root}: {train.name}/ and {val.name}/ have different class folders, expected "
+                         f"the same in both; only in one: {', '.join(odd[:5])} ({len(odd)} in all)")
+    if val is None:
+        return *_set_aside(_folder_images(train), request.seed), classes[0]
+    return _folder_images(train) if train else None, _folder_images(val), classes[0]
+
+
+def _folder_images(root: Path) -> FileImages:
+    files, labels = [], []
+    for label, folder in enumerate(_class_folders(root)):
+        found = _image_files(folder)
+        if not found:
+            raise InputError(f"{folder}: the class '{folder.name}' has no images, expected files ending in "
+                             f"{', '.join(_EXTENSIONS)}; add some or remove the folder")
+        files += found
+        labels += [label] * len(found)
+    return FileImages(files, labels)
+
+
+def _class_folders(root: Path) -> list[Path]:
+    folders = _folders(root)
+    if not folders:
+        raise InputError(f"{root}: has {len(_image_files(root))} images and no class folders, expected a "
+                         "folder of images for each class; move the images into folders named by class")
+    return folders
+
+
+def _folders(root: Path) -> list[Path]:
+    """The folders in `root`, sorted by name; hidden ones are an editor's or the system's."""
+    try:
+        return sorted(entry for entry in root.iterdir() if entry.is_dir() and entry.name[0] != ".")
+    except OSError as error:
+        raise _unreadable(error) from None
+
+
+def _image_files(folder: Path) -> list[str]:
+    """The image files in `folder` and below, sorted by path."""
+    try:
+        walk = list(os.walk(folder, onerror=_stop, followlinks=True))
+    except OSError as error:
+        raise _unreadable(error) from None
+    return sorted(os.path.join(place, name) for place, _, names in walk for name in names
+                  if name.lower().endswith(_EXTENSIONS) and name[0] != ".")
+
+
+def _stop(error: OSError) -> None:
+    raise error
+
+
+def _unreadable(error: OSError) -> InputError:
+    return InputError(f"{error.filename}: cannot be read as a folder ({error.strerror}), expected a folder "
+                      "of class folders; check the path and its permissions")
+
+
+def _open_rec(request: _Request) -> _Parts:
+    paths = request.argument.split(",")
+    if len(paths) > 2 or not any(paths):
+        raise InputError(f"data source 'rec:{request.argument}' names {sum(map(bool, paths))} files, "
+                         f"expected {_KINDS['rec'].form}")
+    train, val = (RecordImages(path) if path else None for path in (*paths, "")[:2])
+    names = _names_beside(Path(paths[0] or paths[1])) or _numbers(train, val)
+    return (train, val, names) if val else (*_set_aside(train, request.seed), names)
+
+
+def _names_beside(path: Path) -> list[str]:
+    """The class names, one a line in label order, of the first names file in the folder of `path`."""
+    for name in _NAME_FILES:
+        if (path.parent / name).is_file():
+            return [line.strip() for line in (path.parent / name).read_text().splitlines() if line.strip()]
+    return []
+
+
+def _numbers(*parts: Images | None) -> list[str]:
+    highest = max(int(images.labels.max()) for images in filter(None, parts))
+    return [str(label) for label in range(highest + 1)]
+
+
+def _open_timm(request: _Request) -> _Parts:
+    train = _timm_images(request, "train")
+    val = _timm_images(request, "validation") or _timm_images(request, "test")
+    class_to_idx = getattr(train.items, "class_to_idx", {})
+    names = sorted(class_to_idx, key=class_to_idx.get) or _numbers(train, val)
+    return (train, val, names) if val else (*_set_aside(train, request.seed), names)
+
+
+def _timm_images(request: _Request, split: str) -> TimmImages | None:
+    """One split of a timm data set; None for a split other than train that it says it does not have."""
+    try:
+        dataset = timm.data.create_dataset(request.argument, root=str(request.root), split=split,
+                                           download=request.download)
+        return TimmImages(dataset, f"{request.argument} {split}")
+    except Exception as error:  # noqa: BLE001 - readers of half a dozen packages, each with errors of its own
+        if split != "train" and "split" in str(error).lower():
+            return None
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise InputError(f"timm/{request.argument}: the {split} split cannot be opened ({reason}); expected "
+                         "a map-style data set such as timm/hfds/USER/NAME, its package installed (pip "
+                         "install datasets), in the cache or within reach of the network") from None
+
+
+_KINDS = {
+    "digits": _Kind("digits", "nothing", _open_digits),
+    "cifar10": _Kind("cifar10[:FOLDER]", "optional", _open_cifar),
+    "cifar100": _Kind("cifar100[:FOLDER]", "optional", _open_cifar),
+    "folder": _Kind("folder:FOLDER", "required", _open_folder),
+    "rec": _Kind("rec:TRAIN.rec,VAL.rec", "required", _open_rec),
+    "timm": _Kind("timm/READER/NAME", "required", _open_timm),
+}

@@ -1,0 +1,27 @@
+"""The one exception that a user can cause, and how its message is put together.
+
+Every message states what was given, what was expected and how to go on; the command line prints it as
+one line and ends with status 2.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """Something given by the user (an argument, a file, a folder) cannot be used as it is."""
+
+
+def unknown(kind: str, given: str, known: Iterable[str], hint: str = "") -> InputError:
+    """An error for a name that is not among the `known` ones, naming the nearest match.
+
+    Args:
+        kind: what the name stands for, e.g. "model" or "recipe key".
+        given: the name as the user wrote it.
+        known: all names that would have been right.
+        hint: how to see all of them; without it they are listed.
+    """
+    names = sorted(known)
+    nearest = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
+    guess = f"; did you mean '{nearest[0]}'?" if nearest else ""
+    return InputError(f"unknown {kind} '{given}'{guess} ({hint or 'one of: ' + ', '.join(names)})")

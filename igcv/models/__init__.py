@@ -1,0 +1,37 @@
+"""The networks: tables, builders, and the catalog of their names."""
+
+from igcv.models.blocks import (
+    ConvNorm,
+    GroupConv,
+    InterleavedConv,
+    InterleavedResidual,
+    InvertedResidual,
+    channel_shuffle,
+)
+from igcv.models.catalog import create_model, default_input_size, list_models
+from igcv.models.igcv1 import igcv1_cifar, igcv1_imagenet
+from igcv.models.igcv2 import branch_widths, igcv2_cifar, igcv2_mobilenet
+from igcv.models.igcv3 import igcv3
+from igcv.models.mobilenetv2 import mobilenetv2
+from igcv.models.network import Network, Options
+
+__all__ = [
+    "ConvNorm",
+    "GroupConv",
+    "InterleavedConv",
+    "InterleavedResidual",
+    "InvertedResidual",
+    "Network",
+    "Options",
+    "branch_widths",
+    "channel_shuffle",
+    "create_model",
+    "default_input_size",
+    "igcv1_cifar",
+    "igcv1_imagenet",
+    "igcv2_cifar",
+    "igcv2_mobilenet",
+    "igcv3",
+    "list_models",
+    "mobilenetv2",
+]

@@ -1,0 +1,190 @@
+"""Every network by name: what a name means, which names are listed, and their registration with timm."""
+
+import fnmatch
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import timm
+import torch
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.models import build_model_with_cfg
+from torch import nn
+
+from igcv.errors import InputError, unknown
+from igcv.models.igcv1 import igcv1_cifar, igcv1_imagenet
+from igcv.models.igcv2 import igcv2_cifar, igcv2_mobilenet
+from igcv.models.igcv3 import igcv3
+from igcv.models.mobilenetv2 import mobilenetv2
+from igcv.models.network import Network, Options
+
+
+class Family(NamedTuple):
+    """All names of one form.
+
+    Attributes:
+        pattern: the form; its named groups are the numbers in the name.
+        build: from those numbers (and a width multiplier, where the family has one) to a builder of networks.
+        scales: whether the family takes a width multiplier.
+    """
+
+    pattern: str
+    build: Callable[..., Callable[..., Network]]
+    scales: bool = True
+
+
+# The published CIFAR rows "0.5x" and "0.7x" scale the parameters, to 1.2 M and 1.7 M: the widths, in steps of
+# 0.01, that come nearest with 10 classes (1,193,060 and 1,689,110).
+PARAMETER_COUNT_WIDTHS = {"p50": 0.69, "p70": 0.85}
+
+FAMILIES = (
+    Family(r"igcv3_d", lambda multiplier: partial(igcv3, "d", multiplier)),
+    Family(
+        r"igcv3_d_(?P<share>p50|p70)",
+        lambda share, multiplier: partial(igcv3, "d", multiplier * PARAMETER_COUNT_WIDTHS[share]),
+    ),
+    Family(r"igcv3_w", lambda multiplier: partial(igcv3, "w", multiplier)),
+    Family(
+        r"igcv3_g(?P<g1>\d{1,2})g(?P<g2>\d{1,2})",
+        lambda g1, g2, multiplier: partial(igcv3, "d", multiplier, (int(g1), int(g2))),
+    ),
+    Family(r"mobilenetv2", lambda multiplier: partial(mobilenetv2, multiplier)),
+    Family(r"mobilenetv2_mxnet", lambda multiplier: partial(mobilenetv2, multiplier, True)),
+    Family(r"igcv2_mobilenet", lambda multiplier: partial(igcv2_mobilenet, multiplier)),
+    Family(
+        r"igcv2_c(?P<width>\d{1,4})_d(?P<depth>\d{1,3})",
+        lambda width, depth: partial(igcv2_cifar, int(width), int(depth)),
+        scales=False,
+    ),
+    Family(
+        r"igcv1_l(?P<primary>\d{1,4})m(?P<secondary>\d{1,4})_d(?P<depth>\d{1,3})(?P<identity>_ident)?",
+        lambda primary, secondary, depth, identity: partial(
+            igcv1_cifar, int(primary), int(secondary), int(depth), bool(identity)
+        ),
+        scales=False,
+    ),
+    Family(
+        r"igcv1_l(?P<primary>\d{1,4})m(?P<secondary>\d{1,4})_imagenet18",
+        lambda primary, secondary: partial(igcv1_imagenet, int(primary), int(secondary)),
+        scales=False,
+    ),
+)
+
+# The listed names; any other name of a family's form works as well (igcv3_d_060, igcv1_l16m4_d38, ...).
+NAMES = (
+    *(f"igcv3_d_{width}" for width in ("025", "035", "050", "075", "100", "140")),
+    *("igcv3_d_p50", "igcv3_d_p70", "igcv3_w_100", "igcv3_g2g4_100"),
+    *("igcv2_c416_d20", "igcv2_c1280_d20", "igcv2_mobilenet_100"),
+    *("igcv1_l24m2_d20", "igcv1_l24m2_d38", "igcv1_l8m4_d20_ident", "igcv1_l24m2_d20_ident"),
+    *("igcv1_l4m32_imagenet18", "igcv1_l16m16_imagenet18", "igcv1_l100m2_imagenet18"),
+    *(f"mobilenetv2_{width}" for width in ("025", "035", "050", "075", "100", "140")),
+    "mobilenetv2_mxnet_100",
+)
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """The listed names that match a shell pattern such as "igcv3*", sorted."""
+    return sorted(fnmatch.filter(NAMES, pattern))
+
+
+def create_model(
+    name: str,
+    num_classes: int = 1000,
+    multiplier: float | None = None,
+    input_size: int | None = None,
+    **options: Any,
+) -> Network:
+    """Build a network by name, with fresh weights.
+
+    Args:
+        name: a name of the catalog (`list_models()`), or of the same form with other numbers: the width
+            multiplier in percent at the end, as in igcv3_d_060; group counts, as in igcv3_g4g2_100; L, M and
+            depth, as in igcv1_l16m4_d38; width and depth, as in igcv2_c128_d20.
+        num_classes: outputs; 0 returns pooled features.
+        multiplier: width multiplier, instead of the one in the name.
+        input_size: side in pixels of the square images to come; small ones keep early strides at 1.
+        options: `in_chans`, `global_pool`, `drop_rate` (see `Options`).
+
+    Raises:
+        InputError: for an unknown name, or numbers that make no network.
+
+    >>> create_model("igcv3_d_100", num_classes=10).num_features
+    1280
+    """
+    build = _builder(name, multiplier)
+    return build(options=_options(num_classes=num_classes, input_size=input_size, **options))
+
+
+def default_input_size(name: str) -> int:
+    """Side in pixels of the images that the network's published form takes: 224, or 32 for the CIFAR networks."""
+    return 32 if re.search(r"_d\d{1,3}(_ident)?$", name) and "igcv3" not in name else 224
+
+
+def _builder(name: str, multiplier: float | None) -> Callable[..., Network]:
+    """The builder for a name, all numbers but the options already in it."""
+    for family in FAMILIES:
+        width = r"(?:_(?P<percent>\d{3}))?" if family.scales else ""
+        if match := re.fullmatch(family.pattern + width, name):
+            numbers = match.groupdict()
+            percent = numbers.pop("percent", None)
+            if family.scales:
+                numbers["multiplier"] = multiplier if multiplier is not None else int(percent or 100) / 100
+            elif multiplier is not None:
+                raise InputError(f"{name} takes no multiplier ({multiplier} given): its width is in its name")
+            return family.build(**numbers)
+    raise unknown("model", name, NAMES, "igcv models lists them all")
+
+
+def _options(**given: Any) -> Options:
+    """Options from keyword arguments, with an error that names the nearest match."""
+    known = Options.__dataclass_fields__
+    for key in given:
+        if key not in known:
+            raise unknown("model option", key, known)
+    return replace(Options(), **given)
+
+
+def _timm_config(name: str) -> dict[str, Any]:
+    """timm's description of a network: what its data and fine-tuning code asks for."""
+    size = default_input_size(name)
+    return {
+        "num_classes": 1000,
+        "input_size": (3, size, size),
+        "crop_pct": 0.875 if size == 224 else 1.0,
+        "interpolation": "bicubic",
+        "mean": IMAGENET_DEFAULT_MEAN,
+        "std": IMAGENET_DEFAULT_STD,
+        "first_conv": "stem.0.conv" if name.endswith("imagenet18") else "stem.conv",
+        "classifier": "classifier",
+    }
+
+
+def _feature_levels(name: str, **options: Any) -> tuple[int, ...]:
+    """Indices of all feature levels of a network, found without allocating its weights."""
+    with torch.device("meta"):
+        return tuple(range(len(create_model(name, **options).feature_info)))
+
+
+def _timm_entrypoint(name: str) -> Callable[..., nn.Module]:
+    """The function behind timm.create_model(name), features_only and out_indices among its arguments."""
+
+    def entrypoint(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+        kwargs.pop("cache_dir", None)
+        size = {"input_size": kwargs["input_size"]} if "input_size" in kwargs else {}
+        feature_cfg = {"flatten_sequential": True}
+        if kwargs.get("features_only"):
+            feature_cfg["out_indices"] = _feature_levels(name, **size)
+        return build_model_with_cfg(partial(create_model, name), name, pretrained, feature_cfg=feature_cfg, **kwargs)
+
+    entrypoint.__name__ = name
+    entrypoint.__module__ = __name__
+    return entrypoint
+
+
+# timm reads `default_cfgs` of the module that registers. Its own MobileNetV2 keeps its names there.
+TIMM_NAMES = [name for name in NAMES if not name.startswith("mobilenetv2_") or name == "mobilenetv2_mxnet_100"]
+default_cfgs = {name: _timm_config(name) for name in TIMM_NAMES}
+for _name in TIMM_NAMES:
+    timm.models.register_model(_timm_entrypoint(_name))

@@ -1,0 +1,83 @@
+"""From rows (expansion, channels, blocks, stride) to a network of inverted residuals: IGCV3 and MobileNetV2."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from torch import nn
+
+from igcv.errors import InputError
+from igcv.models.blocks import ConvNorm, InvertedResidual
+from igcv.models.network import Network, Options, plan_strides
+
+INPUT_SIZE = 224  # pixels; both families are published for ImageNet
+
+
+class Stage(NamedTuple):
+    """One row of the papers' tables: n blocks of c channels, expansion t, stride s in the first of them."""
+
+    t: int
+    c: int
+    n: int
+    s: int
+
+
+STEM, HEAD = 32, 1280  # channels at width multiplier 1.0
+
+
+def check_multiplier(multiplier: float) -> None:
+    """Raise InputError unless `multiplier` is a usable width multiplier."""
+    if not 0 < multiplier <= 16:
+        raise InputError(f"multiplier {multiplier} is not a width multiplier; give a number above 0 and up to 16")
+
+
+def inverted_residual_network(
+    rows: Sequence[Stage],
+    width: Callable[[int], int],
+    head_width: int,
+    *,
+    groups: tuple[int, int],
+    expand: str,
+    first_expand: str,
+    options: Options,
+) -> Network:
+    """Build the network of a table.
+
+    Args:
+        rows: the stages in order.
+        width: from channels at multiplier 1.0 to channels of this network.
+        head_width: channels of the last convolution.
+        groups: (G1, G2) of the two pointwise convolutions of every block.
+        expand, first_expand: how the blocks expand (see InvertedResidual), the first (t = 1) one apart.
+        options: see `Options`.
+    """
+    input_size = options.input_size or INPUT_SIZE
+    strides = plan_strides((2, *(row.s for row in rows)), input_size)
+    widths = [width(row.c) for row in rows]
+    stem_width = in_channels = width(STEM)
+    stages: list[list[nn.Module]] = []
+    for i, (row, out_channels, stride) in enumerate(zip(rows, widths, strides[1:], strict=True)):
+        blocks: list[nn.Module] = []
+        for block in range(row.n):
+            blocks.append(
+                InvertedResidual(
+                    in_channels,
+                    in_channels * row.t,
+                    out_channels,
+                    stride if block == 0 else 1,
+                    groups=groups,
+                    shortcut=block > 0,  # a stage's first block never has one, even where the shapes match
+                    expand=first_expand if i == 0 else expand,
+                )
+            )
+            in_channels = out_channels
+        stages.append(blocks)
+    return Network(
+        ConvNorm(options.in_chans, stem_width, 3, stride=strides[0], act=nn.ReLU6),
+        stages,
+        ConvNorm(in_channels, head_width, act=nn.ReLU6),
+        widths=widths,
+        strides=strides,
+        num_features=head_width,
+        options=replace(options, input_size=input_size),
+    )

@@ -1,0 +1,43 @@
+"""MobileNetV2 (Sandler et al., CVPR 2018, arXiv:1801.04381), the baseline of the IGCV papers."""
+
+from timm.layers import make_divisible
+
+from igcv.models.inverted import HEAD, Stage, check_multiplier, inverted_residual_network
+from igcv.models.network import Network, Options
+
+TABLE = (  # table 2 of the paper
+    Stage(1, 16, 1, 1),
+    Stage(6, 24, 2, 2),
+    Stage(6, 32, 3, 2),
+    Stage(6, 64, 4, 2),
+    Stage(6, 96, 3, 1),
+    Stage(6, 160, 3, 2),
+    Stage(6, 320, 1, 1),
+)
+
+
+def mobilenetv2(multiplier: float = 1.0, first_expansion: bool = False, options: Options = Options()) -> Network:
+    """A MobileNetV2.
+
+    Args:
+        multiplier: width multiplier.
+        first_expansion: False gives the common form: no expanding convolution in the first (t = 1) block and
+            widths rounded to multiples of 8. True gives the form of the IGCV3 authors' code, to which their
+            figures belong: the first block keeps that convolution, widths are rounded to whole numbers.
+        options: see `Options`.
+    """
+    check_multiplier(multiplier)
+
+    def width(channels: int) -> int:
+        scaled = channels * multiplier
+        return max(1, round(scaled)) if first_expansion else make_divisible(scaled, 8)
+
+    return inverted_residual_network(
+        TABLE,
+        width,
+        width(HEAD) if multiplier > 1 else HEAD,
+        groups=(1, 1),
+        expand="relu6",
+        first_expand="relu6" if first_expansion else "none",
+        options=options,
+    )

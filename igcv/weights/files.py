@@ -1,0 +1,125 @@
+"""Weights on disk: safetensors with a card that says what they are and how to feed them.
+
+The card travels inside the file (as the metadata entry "igcv"), so that neither can be lost or swapped.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from igcv.errors import InputError
+
+CARD_KEY = "igcv"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What a weights file holds.
+
+    Attributes:
+        model: catalog name of the network.
+        num_classes: its outputs.
+        multiplier: width multiplier where it is not the one in the name, else None.
+        input_size: side in pixels of the images it was built for.
+        class_names: in label order; empty if unknown.
+        preprocessing: how to make its input from an image (see igcv.data.Preprocessing).
+        recipe: the resolved training recipe, empty if not trained here.
+        results: measured figures, e.g. {"top1": 98.1, "data": "digits", "images": 360}; percentages.
+        source: where the weights come from, e.g. a converted file and its SHA-256.
+    """
+
+    model: str
+    num_classes: int
+    multiplier: float | None = None
+    input_size: int
+    class_names: tuple[str, ...] = ()
+    preprocessing: dict[str, Any] = field(default_factory=dict)
+    recipe: dict[str, Any] = field(default_factory=dict)
+    results: dict[str, Any] = field(default_factory=dict)
+    source: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """The card as one JSON object."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str, path: Path) -> "Card":
+        """Parse a card found in `path`; InputError if it is none."""
+        try:
+            values = json.loads(text)
+            card = cls(**{**values, "class_names": tuple(values.get("class_names", ()))})
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise InputError(f"{path}: the card in this file cannot be read ({error}); save the weights again") from error
+        for name, kinds in _CARD_TYPES.items():
+            if not isinstance(getattr(card, name), kinds):
+                raise InputError(f"{path}: '{name}' in the card is {getattr(card, name)!r}, which is not of its type")
+        if not all(isinstance(name, str) for name in card.class_names):
+            raise InputError(f"{path}: the class names in the card are not all text")
+        if card.class_names and len(card.class_names) != card.num_classes:
+            raise InputError(f"{path}: the card names {len(card.class_names)} classes of {card.num_classes}")
+        return card
+
+
+_CARD_TYPES: dict[str, tuple[type, ...]] = {
+    "model": (str,),
+    "num_classes": (int,),
+    "multiplier": (float, int, type(None)),
+    "input_size": (int,),
+    "class_names": (tuple,),
+    **{f.name: (dict,) for f in fields(Card) if f.name in ("preprocessing", "recipe", "results", "source")},
+}
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write `content` so that `path` holds either the old or the new file, whatever happens meanwhile."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise InputError(f"cannot write {path}: {error.strerror}; free some space or choose another place") from error
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file in one step (see `write_file`)."""
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_file(path, save(contiguous, metadata))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """All tensors of a safetensors file, on the CPU, and its metadata.
+
+    Raises:
+        InputError: if there is no such file or it is not a whole safetensors file.
+    """
+    if not path.is_file():
+        raise InputError(f"there is no file {path}; give a run folder or a .safetensors file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"{path} is not a readable safetensors file ({error}); it may be cut short") from error
+
+
+def save_weights(path: Path, tensors: Mapping[str, Tensor], card: Card) -> None:
+    """Write the weights of a network with their card."""
+    write_tensors(path, tensors, {CARD_KEY: card.to_json()})
+
+
+def load_weights(path: Path) -> tuple[dict[str, Tensor], Card]:
+    """The weights and the card of a file written by `save_weights`."""
+    tensors, metadata = read_tensors(path)
+    if CARD_KEY not in metadata:
+        raise InputError(f"{path} has no igcv card; expected weights written by igcv (igcv train, igcv convert)")
+    return tensors, Card.from_json(metadata[CARD_KEY], path)

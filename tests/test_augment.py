@@ -1,0 +1,139 @@
+"""Preprocessing as data, and transforms: what each does to pixels, and how often."""
+
+import dataclasses
+import json
+import random
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from igcv.data import AUGMENTS, CIFAR, IMAGENET, MXNET, Preprocessing, eval_transform, train_transform
+from igcv.errors import InputError
+
+PLAIN = Preprocessing(8, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 1.0, "bilinear")
+
+
+def noise_image(*size: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), np.uint8))
+
+
+@pytest.mark.parametrize("pre", [IMAGENET, CIFAR, MXNET, PLAIN])
+def test_preprocessing_survives_json(pre):
+    assert Preprocessing.from_dict(json.loads(json.dumps(pre.to_dict()))) == pre
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"input_size": 0}, "input_size is 0, expected a whole number of pixels"),
+    ({"input_size": 224.0}, "input_size is 224.0, expected a whole number"),
+    ({"mean": [0.5]}, r"mean is \(0.5,\), expected three numbers, for pixels from 0 to 1"),
+    ({"std": [1, 0, 1]}, r"std is \(1, 0, 1\), expected three numbers above 0"),
+    ({"std": "abc"}, "std is 'abc', expected three numbers"),
+    ({"mean": [0, 0, float("nan")]}, r"mean is \(0, 0, nan\), expected three numbers"),
+    ({"crop": 1.2}, "crop is 1.2, expected a number above 0 and up to 1"),
+    ({"crop": True}, "crop is True, expected a number"),
+    ({"interpolation": "bicubik"}, r"unknown interpolation 'bicubik'; did you mean 'bicubic'\?"),
+    ({"inputsize": 3}, r"unknown preprocessing key 'inputsize'; did you mean 'input_size'\?"),
+])
+def test_preprocessing_errors(change, message):
+    with pytest.raises(InputError, match=message):
+        Preprocessing.from_dict(IMAGENET.to_dict() | change)
+
+
+def test_incomplete_preprocessing():
+    with pytest.raises(InputError, match="preprocessing lacks std, crop; expected input_size, mean, std,"):
+        Preprocessing.from_dict({"input_size": 1, "mean": [0, 0, 0], "interpolation": "nearest"})
+    with pytest.raises(InputError, match="preprocessing is 3, expected a table of input_size, mean"):
+        Preprocessing.from_dict(3)
+
+
+def test_evaluation_of_an_image_of_the_right_size_only_normalizes():
+    image = noise_image(32, 32)
+    pixels = np.asarray(image, np.float32).transpose(2, 0, 1) / 255
+    expected = (pixels - np.float32(CIFAR.mean)[:, None, None]) / np.float32(CIFAR.std)[:, None, None]
+    result = eval_transform(CIFAR)(image)
+    assert type(result) is torch.Tensor and result.dtype == torch.float32
+    np.testing.assert_allclose(result, expected, atol=1e-5)
+
+
+def test_mxnet_input_is_0_to_255_less_the_mean():
+    result = eval_transform(MXNET)(Image.new("RGB", (256, 256), (200, 100, 0)))
+    np.testing.assert_allclose(result[:, 5, 5], [200 - 123.68, 100 - 116.779, -103.939], atol=1e-3)
+
+
+@pytest.mark.parametrize("size", [(256, 256), (400, 256), (256, 400)])
+def test_evaluation_crops_the_centre(size):
+    image = noise_image(*size)
+    left, top = (size[0] - 224) // 2, (size[1] - 224) // 2
+    plain = dataclasses.replace(IMAGENET, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))  # resizes to 256 first
+    expected = np.asarray(image.crop((left, top, left + 224, top + 224))).transpose(2, 0, 1) / 255
+    np.testing.assert_allclose(eval_transform(plain)(image), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("augment", AUGMENTS)
+@pytest.mark.parametrize("size", [(8, 8), (5, 20), (60, 41)])
+def test_every_augmentation_gives_the_input_size(augment, size):
+    result = train_transform(PLAIN, augment, "rand-m9-n2-mstd0.5", 1.0)(noise_image(*size))
+    assert result.shape == (3, 8, 8) and result.dtype == torch.float32 and result.isfinite().all()
+
+
+def test_no_augmentation_is_the_evaluation():
+    image = noise_image(50, 40)
+    assert torch.equal(train_transform(IMAGENET, "none")(image), eval_transform(IMAGENET)(image))
+
+
+def columns(augment: str, draws: int = 300) -> list[list[float]]:
+    """The middle row of draws from an image whose columns have the values 1 to 8."""
+    ramp = np.repeat(np.arange(1, 9, dtype=np.uint8)[None, :, None], 8, axis=0).repeat(3, axis=2)
+    transform, image = train_transform(PLAIN, augment), Image.fromarray(ramp)
+    torch.manual_seed(0)
+    return [(transform(image)[0, 4] * 255).round().tolist() for _ in range(draws)]
+
+
+def test_shift_moves_by_an_eighth_and_never_mirrors():
+    rows = columns("shift")
+    shifts = [[0, 1, 2, 3, 4, 5, 6, 7], [1, 2, 3, 4, 5, 6, 7, 8], [2, 3, 4, 5, 6, 7, 8, 0]]
+    counts = [rows.count(shift) for shift in shifts]
+    assert sum(counts) == 300 and min(counts) > 70
+
+
+def test_flip_crop_mirrors_half_of_the_images():
+    rows = columns("flip_crop")
+    mirrored = sum(row[2] > row[5] for row in rows)
+    assert 115 < mirrored < 185 and len({tuple(row) for row in rows}) == 6
+
+
+def test_mxnet_scales_mirrors_and_shifts_colours():
+    torch.manual_seed(0)
+    pre = dataclasses.replace(PLAIN, input_size=64)
+    transform = train_transform(pre, "mxnet")
+    grey = torch.stack([transform(Image.new("RGB", (128, 128), (128, 128, 128))) for _ in range(60)])
+    assert 128 / 255 * 0.80 - 0.01 < grey.min() < 0.43 and 0.57 < grey.max() < 128 / 255 * 1.2 + 0.01
+    ramp = np.linspace(0, 255, 120, dtype=np.uint8)[None, :, None].repeat(120, axis=0).repeat(3, axis=2)
+    spans = [float(t.amax() - t.amin()) for t in (transform(Image.fromarray(ramp)) for _ in range(60))]
+    assert min(spans) < 0.55 and max(spans) > 0.8  # 64 of 120 pixels at scale 1, all 64 of 64 at 0.533
+
+
+def test_random_erasing_has_its_probability():
+    random.seed(0)
+    transform, image = train_transform(PLAIN, "none", random_erasing=0.3), Image.new("RGB", (8, 8))
+    assert 60 < sum(bool(transform(image).any()) for _ in range(300)) < 120
+
+
+def test_randaugment_changes_images():
+    random.seed(0)
+    transform, image = train_transform(CIFAR, "none", "rand-m9-n2-mstd0.5"), noise_image(32, 32)
+    plain = eval_transform(CIFAR)(image)
+    assert sum(not torch.equal(transform(image), plain) for _ in range(40)) > 15
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (("flipcrop",), r"unknown augmentation 'flipcrop'; did you mean 'flip_crop'\?"),
+    (("none", "rnd-m9"), "randaugment is 'rnd-m9', expected 'rand' and any of -m9 -n2"),
+    (("none", "rand-m9-n2-foo"), "randaugment is 'rand-m9-n2-foo', expected.*leave it empty for none"),
+    (("none", "", 1.5), "random_erasing is 1.5, expected a probability from 0 to 1"),
+])
+def test_train_transform_errors(arguments, message):
+    with pytest.raises(InputError, match=message):
+        train_transform(CIFAR, *arguments)

@@ -24,18 +24,21 @@ def test_preprocessing_survives_json(pre):
     assert Preprocessing.from_dict(json.loads(json.dumps(pre.to_dict()))) == pre
 
 
-@pytest.mark.parametrize("change, message", [
-    ({"input_size": 0}, "input_size is 0, expected a whole number of pixels"),
-    ({"input_size": 224.0}, "input_size is 224.0, expected a whole number"),
-    ({"mean": [0.5]}, r"mean is \(0.5,\), expected three numbers, for pixels from 0 to 1"),
-    ({"std": [1, 0, 1]}, r"std is \(1, 0, 1\), expected three numbers above 0"),
-    ({"std": "abc"}, "std is 'abc', expected three numbers"),
-    ({"mean": [0, 0, float("nan")]}, r"mean is \(0, 0, nan\), expected three numbers"),
-    ({"crop": 1.2}, "crop is 1.2, expected a number above 0 and up to 1"),
-    ({"crop": True}, "crop is True, expected a number"),
-    ({"interpolation": "bicubik"}, r"unknown interpolation 'bicubik'; did you mean 'bicubic'\?"),
-    ({"inputsize": 3}, r"unknown preprocessing key 'inputsize'; did you mean 'input_size'\?"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"input_size": 0}, "input_size is 0, expected a whole number of pixels"),
+        ({"input_size": 224.0}, "input_size is 224.0, expected a whole number"),
+        ({"mean": [0.5]}, r"mean is \(0.5,\), expected three numbers, for pixels from 0 to 1"),
+        ({"std": [1, 0, 1]}, r"std is \(1, 0, 1\), expected three numbers above 0"),
+        ({"std": "abc"}, "std is 'abc', expected three numbers"),
+        ({"mean": [0, 0, float("nan")]}, r"mean is \(0, 0, nan\), expected three numbers"),
+        ({"crop": 1.2}, "crop is 1.2, expected a number above 0 and up to 1"),
+        ({"crop": True}, "crop is True, expected a number"),
+        ({"interpolation": "bicubik"}, r"unknown interpolation 'bicubik'; did you mean 'bicubic'\?"),
+        ({"inputsize": 3}, r"unknown preprocessing key 'inputsize'; did you mean 'input_size'\?"),
+    ],
+)
 def test_preprocessing_errors(change, message):
     with pytest.raises(InputError, match=message):
         Preprocessing.from_dict(IMAGENET.to_dict() | change)
@@ -128,12 +131,15 @@ def test_randaugment_changes_images():
     assert sum(not torch.equal(transform(image), plain) for _ in range(40)) > 15
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (("flipcrop",), r"unknown augmentation 'flipcrop'; did you mean 'flip_crop'\?"),
-    (("none", "rnd-m9"), "randaugment is 'rnd-m9', expected 'rand' and any of -m9 -n2"),
-    (("none", "rand-m9-n2-foo"), "randaugment is 'rand-m9-n2-foo', expected.*leave it empty for none"),
-    (("none", "", 1.5), "random_erasing is 1.5, expected a probability from 0 to 1"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("flipcrop",), r"unknown augmentation 'flipcrop'; did you mean 'flip_crop'\?"),
+        (("none", "rnd-m9"), "randaugment is 'rnd-m9', expected 'rand' and any of -m9 -n2"),
+        (("none", "rand-m9-n2-foo"), "randaugment is 'rand-m9-n2-foo', expected.*leave it empty for none"),
+        (("none", "", 1.5), "random_erasing is 1.5, expected a probability from 0 to 1"),
+    ],
+)
 def test_train_transform_errors(arguments, message):
     with pytest.raises(InputError, match=message):
         train_transform(CIFAR, *arguments)

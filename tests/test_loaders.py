@@ -169,11 +169,14 @@ def test_evaluation_leaves_bad_images_out():
     assert batches.bad["image 5"] == "image 5: broken" and len(batches.bad) == 4
 
 
-@pytest.mark.parametrize("broken, max_bad, message", [
-    ((1, 2, 3), 2, "3 images cannot be read, expected at most 2; the last: image"),
-    (tuple(range(12)), 5, "images cannot be read, expected at most 5"),
-    ((4,), 0, "1 images cannot be read, expected at most 0; the last: image 4: broken"),
-])
+@pytest.mark.parametrize(
+    "broken, max_bad, message",
+    [
+        ((1, 2, 3), 2, "3 images cannot be read, expected at most 2; the last: image"),
+        (tuple(range(12)), 5, "images cannot be read, expected at most 5"),
+        ((4,), 0, "1 images cannot be read, expected at most 0; the last: image 4: broken"),
+    ],
+)
 def test_too_many_bad_images(broken, max_bad, message):
     with pytest.raises(InputError, match=message):
         list(loader(Numbered(12, broken), max_bad=max_bad))
@@ -189,12 +192,15 @@ def test_default_limit_of_bad_images(count, expected):
     assert loader(Numbered(count)).max_bad == expected
 
 
-@pytest.mark.parametrize("changes, message", [
-    ({"batch_size": 0}, "the batch size is 0, expected 1 or more"),
-    ({"seed": -1}, "the seed is -1, expected 0 or more"),
-    ({"workers": -1}, "the number of workers is -1, expected 0 or more"),
-    ({"world_size": 9}, "the number of images is 8, expected 9 or more"),
-])
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"batch_size": 0}, "the batch size is 0, expected 1 or more"),
+        ({"seed": -1}, "the seed is -1, expected 0 or more"),
+        ({"workers": -1}, "the number of workers is -1, expected 0 or more"),
+        ({"world_size": 9}, "the number of images is 8, expected 9 or more"),
+    ],
+)
 def test_loader_errors(changes, message):
     with pytest.raises(InputError, match=message):
         loader(Numbered(8), **changes)

@@ -50,7 +50,8 @@ def test_written_records_come_back(tmp_path, with_index):
     records = RecordFile(path)
     assert len(records) == 4
     assert [(label, bytes(image)) for label, image in map(records.__getitem__, range(4))] == list(
-        zip([3, 0, 7, 2], images, strict=True))
+        zip([3, 0, 7, 2], images, strict=True)
+    )
     assert records.labels().tolist() == [3, 0, 7, 2] and records.labels().dtype == np.int64
     assert records.record(2) == header(flag=2, key=2) + struct.pack("<2f", 7, 1.5) + images[2]
 
@@ -59,19 +60,26 @@ def test_bytes_of_one_record_written_out_by_hand(tmp_path):
     path = tmp_path / "a.rec"
     write_records(path, [(5, b"abcde")])
     assert path.read_bytes() == (
-        MAGIC + b"\x1d\0\0\0" + b"\0\0\0\0" + b"\0\0\xa0\x40" + bytes(16) + b"abcde\0\0\0")
+        MAGIC + b"\x1d\0\0\0" + b"\0\0\0\0" + b"\0\0\xa0\x40" + bytes(16) + b"abcde\0\0\0"
+    )
     assert path.with_suffix(".idx").read_text() == "0\t0\n"
 
 
-@pytest.mark.parametrize("image, cuts", [
-    (MAGIC, 1), (MAGIC * 3, 3), (b"abcd" + MAGIC + b"efgh" + MAGIC + b"i", 2), (b"a" + MAGIC + b"bcd", 0),
-    (MAGIC[:2] + MAGIC[:2] + MAGIC, 1),
-])
+@pytest.mark.parametrize(
+    "image, cuts",
+    [
+        (MAGIC, 1),
+        (MAGIC * 3, 3),
+        (b"abcd" + MAGIC + b"efgh" + MAGIC + b"i", 2),
+        (b"a" + MAGIC + b"bcd", 0),
+        (MAGIC[:2] + MAGIC[:2] + MAGIC, 1),
+    ],
+)
 def test_magic_numbers_in_an_image_are_cut_out_and_put_back(tmp_path, image, cuts):
     path = tmp_path / "a.rec"
     write_records(path, [(1, image), (2, b"next")])
     content = path.read_bytes()
-    aligned = [at for at in range(0, len(content), 4) if content[at:at + 4] == MAGIC]
+    aligned = [at for at in range(0, len(content), 4) if content[at : at + 4] == MAGIC]
     assert len(aligned) == cuts + 2  # a frame for each part: two records and one more for each cut
     path.with_suffix(".idx").unlink()
     records = RecordFile(path)
@@ -107,19 +115,27 @@ def test_every_truncation_is_refused_or_at_a_record_boundary(tmp_path):
         if size in boundaries:
             assert len(opened(tmp_path, whole[:size])) == boundaries[size]
         else:
-            with refused(rf"hand.rec: at byte \d+ found the end of the file at byte {size}, "
-                         r"expected .*copy or create it again"):
+            with refused(
+                rf"hand.rec: at byte \d+ found the end of the file at byte {size}, "
+                r"expected .*copy or create it again"
+            ):
                 opened(tmp_path, whole[:size])
 
 
 FIRST = part(0, header())  # 32 bytes
 DAMAGE = {
-    "foreign": (b"\x89PNG\r\n\x1a\n" * 4,
-                "at byte 0 found 0x474e5089, expected the RecordIO magic number 0xced7230a"),
-    "garbage after a record": (FIRST + b"garbage!",
-                               "at byte 32 found 0x62726167, expected the RecordIO magic"),
-    "length beyond the file": (MAGIC + b"\xff\xff\xff\x1f",
-                               "expected 536870911 bytes of payload, padded to 4, from"),
+    "foreign": (
+        b"\x89PNG\r\n\x1a\n" * 4,
+        "at byte 0 found 0x474e5089, expected the RecordIO magic number 0xced7230a",
+    ),
+    "garbage after a record": (
+        FIRST + b"garbage!",
+        "at byte 32 found 0x62726167, expected the RecordIO magic",
+    ),
+    "length beyond the file": (
+        MAGIC + b"\xff\xff\xff\x1f",
+        "expected 536870911 bytes of payload, padded to 4, from",
+    ),
     "no such flag": (FIRST + part(5, b""), "at byte 32 found a part with flag 5, expected a flag from 0"),
     "starts in the middle": (part(3, b"abcd"), "at byte 0 found a part with flag 3, expected the start of a"),
     "first part alone": (part(1, b"") + FIRST, "at byte 8 found a part with flag 0, expected the contin"),
@@ -134,8 +150,10 @@ def test_damaged_frames(tmp_path, content, message):
 
 CONTENTS = {
     "short header": (b"abc", "at byte 32 found a record of 3 bytes, expected at least the 24 bytes"),
-    "labels beyond the record": (header(flag=4_000_000_000) + b"ab",
-                                 "announces 4000000000 labels in a record of 26 bytes, expected 16000000024"),
+    "labels beyond the record": (
+        header(flag=4_000_000_000) + b"ab",
+        "announces 4000000000 labels in a record of 26 bytes, expected 16000000024",
+    ),
     "fraction": (header(1.5), "found the label 1.5, expected a class number: a whole number from 0"),
     "negative": (header(-1), "found the label -1, expected"),
     "not a number": (header(float("nan")), "found the label nan, expected"),

@@ -123,8 +123,10 @@ def test_folder_errors(tmp_path, monkeypatch):
 def test_parts_must_have_the_same_classes(tmp_path):
     fill(tmp_path / "train", {"a": 1, "b": 1})
     fill(tmp_path / "val", {"a": 1, "c": 1})
-    with refused(r"train/ and val/ have different class folders, expected the same in both; "
-                 r"only in one: b, c \(2 in all\)"):
+    with refused(
+        r"train/ and val/ have different class folders, expected the same in both; "
+        r"only in one: b, c \(2 in all\)"
+    ):
         open_source(f"folder:{tmp_path}")
 
 
@@ -145,20 +147,31 @@ def test_rec_files_and_class_names(tmp_path):
         open_source(f"rec:{train},{val}")
 
 
-@pytest.mark.parametrize("spec, message", [
-    ("rec:,", "data source 'rec:,' names 0 files, expected rec:TRAIN.rec,VAL.rec"),
-    ("rec:a,b,c", "names 3 files, expected rec:TRAIN.rec,VAL.rec"),
-    ("rec:missing.rec", "missing.rec: cannot be read"),
-    ("rec", "data source 'rec' does not have the form rec:TRAIN.rec,VAL.rec"),
-    ("folder:", "data source 'folder:' does not have the form folder:FOLDER"),
-    ("digits:8", "data source 'digits:8' does not have the form digits"),
-    ("timm/", "data source 'timm/' does not have the form timm/READER/NAME"),
-    ("digit", r"unknown data source 'digit'; did you mean 'digits'\? \(one of: digits, cifar10\[:FOLDER\], "),
-    ("fodler:x", r"unknown data source 'fodler'; did you mean 'folder'\?"),
-    ("/no/such/place", r"unknown data source '/no/such/place' \(one of: .*or a folder that exists\)"),
-    ("cifar10:/no/such", (r"cifar10: no complete data set in /no/such/cifar-10-batches-py \(Dataset not .*"
-                         r"unpack https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz there, or name")),
-])
+@pytest.mark.parametrize(
+    "spec, message",
+    [
+        ("rec:,", "data source 'rec:,' names 0 files, expected rec:TRAIN.rec,VAL.rec"),
+        ("rec:a,b,c", "names 3 files, expected rec:TRAIN.rec,VAL.rec"),
+        ("rec:missing.rec", "missing.rec: cannot be read"),
+        ("rec", "data source 'rec' does not have the form rec:TRAIN.rec,VAL.rec"),
+        ("folder:", "data source 'folder:' does not have the form folder:FOLDER"),
+        ("digits:8", "data source 'digits:8' does not have the form digits"),
+        ("timm/", "data source 'timm/' does not have the form timm/READER/NAME"),
+        (
+            "digit",
+            r"unknown data source 'digit'; did you mean 'digits'\? \(one of: digits, cifar10\[:FOLDER\], ",
+        ),
+        ("fodler:x", r"unknown data source 'fodler'; did you mean 'folder'\?"),
+        ("/no/such/place", r"unknown data source '/no/such/place' \(one of: .*or a folder that exists\)"),
+        (
+            "cifar10:/no/such",
+            (
+                r"cifar10: no complete data set in /no/such/cifar-10-batches-py \(Dataset not .*"
+                r"unpack https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz there, or name"
+            ),
+        ),
+    ],
+)
 def test_spec_errors(spec, message):
     with refused(message):
         open_source(spec)
@@ -172,7 +185,7 @@ class FakeCifar:
         if not (download and self.online):
             raise OSError("no route to host") if download else RuntimeError("Dataset not found")
         self.data = np.full((4 if train else 2, 32, 32, 3), 7, np.uint8)
-        self.targets = [0, 1, 0, 1][:len(self.data)]
+        self.targets = [0, 1, 0, 1][: len(self.data)]
 
 
 def test_cifar_is_downloaded_when_that_is_possible(tmp_path, monkeypatch):
@@ -217,8 +230,10 @@ def test_timm_data_sets(monkeypatch):
     del splits["test"]
     assert np.bincount(open_source("timm/hfds/user/name").val.labels).tolist() == [1, 1]
     del splits["train"]
-    with refused(r"timm/hfds/user/name: the train split cannot be opened \(ValueError: Unknown "
-                 r"split .train..\); expected a map-style data set"):
+    with refused(
+        r"timm/hfds/user/name: the train split cannot be opened \(ValueError: Unknown "
+        r"split .train..\); expected a map-style data set"
+    ):
         open_source("timm/hfds/user/name")
 
 

@@ -194,8 +194,10 @@ def _rand_augment(pre: Preprocessing, config: str) -> list[Callable]:
     if not config:
         return []
     if not _RAND_NOTATION.fullmatch(config):  # timm passes over parts that it cannot read
-        raise InputError(f"randaugment is '{config}', expected 'rand' and any of -m9 -n2 -p0.5 -mstd0.5 "
-                         "-mmax10 -inc1, such as 'rand-m9-n2-mstd0.5'; leave it empty for none")
+        raise InputError(
+            f"randaugment is '{config}', expected 'rand' and any of -m9 -n2 -p0.5 -mstd0.5 "
+            "-mmax10 -inc1, such as 'rand-m9-n2-mstd0.5'; leave it empty for none"
+        )
     fill = tuple(round(255 * m) for m in pre.mean)
     settings = {"translate_const": int(0.45 * pre.input_size), "img_mean": fill}
     return [rand_augment_transform(config, settings)]

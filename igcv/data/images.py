@@ -68,8 +68,9 @@ def decode(file: BinaryIO, name: str) -> Image.Image:
         if image.mode[0] not in "IF":  # Pillow would clip 16-bit and float pixels to white
             return image.convert("RGB")
     except Exception as error:  # noqa: BLE001 - on damaged bytes Pillow's decoders raise nearly anything
-        raise BadImage(f"{name}: no readable image ({error}); expected a JPEG, PNG or similar file; "
-                       "replace or remove it") from None
+        raise BadImage(
+            f"{name}: no readable image ({error}); expected a JPEG, PNG or similar file; replace or remove it"
+        ) from None
     raise BadImage(f"{name}: its pixels are not 8-bit ({image.mode}); convert it to 8-bit RGB or grey")
 
 

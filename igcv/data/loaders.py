@@ -71,8 +71,10 @@ class Loader:
         if bad and not self._skip_bad:
             raise BadImage(next(iter(bad.values())))
         if len(self.bad) > self.max_bad:
-            raise InputError(f"{len(self.bad)} images cannot be read, expected at most {self.max_bad}; "
-                             f"the last: {self._last()}")
+            raise InputError(
+                f"{len(self.bad)} images cannot be read, expected at most {self.max_bad}; "
+                f"the last: {self._last()}"
+            )
 
     def _last(self) -> str:
         return list(self.bad.values())[-1]
@@ -113,8 +115,12 @@ def make_loader(
         InputError: a number is out of its range, or there are fewer images than training processes.
     """
     fewest = world_size if train else 1
-    rules = (("batch size", batch_size, 1), ("seed", seed, 0), ("number of workers", workers, 0),
-             ("number of images", len(images), fewest))
+    rules = (
+        ("batch size", batch_size, 1),
+        ("seed", seed, 0),
+        ("number of workers", workers, 0),
+        ("number of images", len(images), fewest),
+    )
     for name, value, low in rules:
         if value < low:
             raise InputError(f"the {name} is {value}, expected {low} or more")

@@ -75,13 +75,19 @@ class RecordFile:
         offset = self._offsets[i]
         payload = self._payload(offset)
         if len(payload) < _HEADER.size:
-            raise self._damaged(offset, f"a record of {len(payload)} bytes",
-                                f"at least the {_HEADER.size} bytes of an image record's header")
+            raise self._damaged(
+                offset,
+                f"a record of {len(payload)} bytes",
+                f"at least the {_HEADER.size} bytes of an image record's header",
+            )
         flag, label, _, _ = _HEADER.unpack_from(payload)
         image_start = _HEADER.size + 4 * flag
         if image_start > len(payload):
-            raise self._damaged(offset, f"a header that announces {flag} labels in a record of "
-                                        f"{len(payload)} bytes", f"{image_start} bytes or more")
+            raise self._damaged(
+                offset,
+                f"a header that announces {flag} labels in a record of {len(payload)} bytes",
+                f"{image_start} bytes or more",
+            )
         if flag:
             (label,) = struct.unpack_from("<f", payload, _HEADER.size)
         if not (0 <= label < _MAX_LABEL and float(label).is_integer()):
@@ -103,8 +109,9 @@ class RecordFile:
             offset = _aligned(end)
             cflag, start, end = self._part(offset)
             if cflag not in (_MIDDLE, _LAST):
-                raise self._damaged(offset, f"a part with flag {cflag}",
-                                    "the continuation of a record (flag 2 or 3)")
+                raise self._damaged(
+                    offset, f"a part with flag {cflag}", "the continuation of a record (flag 2 or 3)"
+                )
             yield start, end
 
     def _part(self, offset: int) -> tuple[int, int, int]:
@@ -119,8 +126,11 @@ class RecordFile:
         if cflag > _LAST:
             raise self._damaged(offset, f"a part with flag {cflag}", "a flag from 0 to 3")
         if _aligned(start + length) > size:
-            raise self._damaged(offset, f"the end of the file at byte {size}",
-                                f"{length} bytes of payload, padded to 4, from byte {start}")
+            raise self._damaged(
+                offset,
+                f"the end of the file at byte {size}",
+                f"{length} bytes of payload, padded to 4, from byte {start}",
+            )
         return cflag, start, start + length
 
     def _scanned(self) -> np.ndarray:
@@ -135,17 +145,21 @@ class RecordFile:
         offsets = _read_index(index)
         misplaced = offsets[(offsets < 0) | (offsets > len(self._map) - _FRAME.size) | (offsets % 4 != 0)]
         if len(misplaced):
-            raise InputError(f"{index}: the offset {misplaced[0]} is no place for a record in {self.path} "
-                             f"({len(self._map)} bytes); expected multiples of 4 inside the file; copy the "
-                             "file again, or delete the index to have the records found without it")
+            raise InputError(
+                f"{index}: the offset {misplaced[0]} is no place for a record in {self.path} "
+                f"({len(self._map)} bytes); expected multiples of 4 inside the file; copy the "
+                "file again, or delete the index to have the records found without it"
+            )
         for _ in self._parts(int(offsets.max())):  # a file cut short shows at its last record
             pass
         return offsets
 
     def _damaged(self, offset: int, found: str, expected: str) -> InputError:
-        return InputError(f"{self.path}: at byte {offset} found {found}, expected {expected}; the file is "
-                          "damaged, incomplete or of another kind, or its .idx belongs to another file: "
-                          "copy or create it again")
+        return InputError(
+            f"{self.path}: at byte {offset} found {found}, expected {expected}; the file is "
+            "damaged, incomplete or of another kind, or its .idx belongs to another file: "
+            "copy or create it again"
+        )
 
 
 def write_records(path: str | Path, items: Iterable[tuple[float | Sequence[float], bytes]]) -> None:
@@ -164,8 +178,10 @@ def write_records(path: str | Path, items: Iterable[tuple[float | Sequence[float
             index.write(f"{key}\t{records.tell()}\n")
             payload = _pack(key, label, image)
             if len(payload) >= _MAX_PART:
-                raise InputError(f"{path}: record {key} has {len(payload)} bytes, expected fewer than "
-                                 f"{_MAX_PART}; store a smaller image")
+                raise InputError(
+                    f"{path}: record {key} has {len(payload)} bytes, expected fewer than "
+                    f"{_MAX_PART}; store a smaller image"
+                )
             records.writelines(_frames(payload))
 
 
@@ -203,11 +219,13 @@ def _open_map(path: Path) -> mmap.mmap:
         with path.open("rb") as file:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except ValueError:  # what mmap says to a file without bytes
-        raise InputError(f"{path}: the file is empty, expected RecordIO records; "
-                         "copy or create it again") from None
+        raise InputError(
+            f"{path}: the file is empty, expected RecordIO records; copy or create it again"
+        ) from None
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}), expected a RecordIO file (.rec); "
-                         "check the path") from None
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror}), expected a RecordIO file (.rec); check the path"
+        ) from None
 
 
 def _read_index(path: Path) -> np.ndarray:
@@ -220,9 +238,13 @@ def _read_index(path: Path) -> np.ndarray:
             case []:
                 continue
             case _:
-                raise InputError(f"{path}: line {number} is {line[:40]!r}, expected 'key<tab>offset'; "
-                                 "delete the index to have the records found without it")
+                raise InputError(
+                    f"{path}: line {number} is {line[:40]!r}, expected 'key<tab>offset'; "
+                    "delete the index to have the records found without it"
+                )
     if not offsets:
-        raise InputError(f"{path}: the index is empty, expected a line 'key<tab>offset' for each record; "
-                         "delete it to have the records found without it")
+        raise InputError(
+            f"{path}: the index is empty, expected a line 'key<tab>offset' for each record; "
+            "delete it to have the records found without it"
+        )
     return np.array(offsets, np.int64)

@@ -97,8 +97,10 @@ def _check_labels(images: Images, names: Sequence[str]) -> None:
     outside = np.flatnonzero((images.labels < 0) | (images.labels >= len(names)))
     if len(outside):
         first = int(outside[0])
-        raise InputError(f"{images.name(first)}: the label is {images.labels[first]}, expected 0 to "
-                         f"{len(names) - 1} for {len(names)} class names; correct the labels or the names")
+        raise InputError(
+            f"{images.name(first)}: the label is {images.labels[first]}, expected 0 to "
+            f"{len(names) - 1} for {len(names)} class names; correct the labels or the names"
+        )
 
 
 def _common_side(images: Images) -> int | None:
@@ -135,8 +137,10 @@ def _open_cifar(request: _Request) -> _Parts:
                 raise
             train, val = (dataset(root, train=part, download=True) for part in (True, False))
     except (RuntimeError, OSError) as error:
-        raise InputError(f"{request.kind}: no complete data set in {root / dataset.base_folder} ({error}); "
-                         f"unpack {dataset.url} there, or name its folder: {request.kind}:FOLDER") from None
+        raise InputError(
+            f"{request.kind}: no complete data set in {root / dataset.base_folder} ({error}); "
+            f"unpack {dataset.url} there, or name its folder: {request.kind}:FOLDER"
+        ) from None
     images = [ArrayImages(half.data, half.targets, request.kind) for half in (train, val)]
     return *images, train.classes
 
@@ -144,15 +148,19 @@ def _open_cifar(request: _Request) -> _Parts:
 def _open_folder(request: _Request) -> _Parts:
     root = Path(request.argument)
     inside = {folder.name: folder for folder in _folders(root)}
-    train, val = (next((inside[name] for name in known if name in inside), None)
-                  for known in (_TRAIN_FOLDERS, _VAL_FOLDERS))
+    train, val = (
+        next((inside[name] for name in known if name in inside), None)
+        for known in (_TRAIN_FOLDERS, _VAL_FOLDERS)
+    )
     if not any(part and _folders(part) for part in (train, val)):  # then they are classes that are called so
         train, val = root, None
     classes = [[folder.name for folder in _class_folders(part)] for part in (train, val) if part]
     if classes[0] != classes[-1]:
         odd = sorted(set(classes[0]) ^ set(classes[-1]))
-        raise InputError(f"{root}: {train.name}/ and {val.name}/ have different class folders, expected "
-                         f"the same in both; only in one: {', '.join(odd[:5])} ({len(odd)} in all)")
+        raise InputError(
+            f"{root}: {train.name}/ and {val.name}/ have different class folders, expected "
+            f"the same in both; only in one: {', '.join(odd[:5])} ({len(odd)} in all)"
+        )
     if val is None:
         return *_set_aside(_folder_images(train), request.seed), classes[0]
     return _folder_images(train) if train else None, _folder_images(val), classes[0]
@@ -163,8 +171,10 @@ def _folder_images(root: Path) -> FileImages:
     for label, folder in enumerate(_class_folders(root)):
         found = _image_files(folder)
         if not found:
-            raise InputError(f"{folder}: the class '{folder.name}' has no images, expected files ending in "
-                             f"{', '.join(_EXTENSIONS)}; add some or remove the folder")
+            raise InputError(
+                f"{folder}: the class '{folder.name}' has no images, expected files ending in "
+                f"{', '.join(_EXTENSIONS)}; add some or remove the folder"
+            )
         files += found
         labels += [label] * len(found)
     return FileImages(files, labels)
@@ -173,8 +183,10 @@ def _folder_images(root: Path) -> FileImages:
 def _class_folders(root: Path) -> list[Path]:
     folders = _folders(root)
     if not folders:
-        raise InputError(f"{root}: has {len(_image_files(root))} images and no class folders, expected a "
-                         "folder of images for each class; move the images into folders named by class")
+        raise InputError(
+            f"{root}: has {len(_image_files(root))} images and no class folders, expected a "
+            "folder of images for each class; move the images into folders named by class"
+        )
     return folders
 
 
@@ -192,8 +204,12 @@ def _image_files(folder: Path) -> list[str]:
         walk = list(os.walk(folder, onerror=_stop, followlinks=True))
     except OSError as error:
         raise _unreadable(error) from None
-    return sorted(os.path.join(place, name) for place, _, names in walk for name in names
-                  if name.lower().endswith(_EXTENSIONS) and name[0] != ".")
+    return sorted(
+        os.path.join(place, name)
+        for place, _, names in walk
+        for name in names
+        if name.lower().endswith(_EXTENSIONS) and name[0] != "."
+    )
 
 
 def _stop(error: OSError) -> None:
@@ -201,15 +217,19 @@ def _stop(error: OSError) -> None:
 
 
 def _unreadable(error: OSError) -> InputError:
-    return InputError(f"{error.filename}: cannot be read as a folder ({error.strerror}), expected a folder "
-                      "of class folders; check the path and its permissions")
+    return InputError(
+        f"{error.filename}: cannot be read as a folder ({error.strerror}), expected a folder "
+        "of class folders; check the path and its permissions"
+    )
 
 
 def _open_rec(request: _Request) -> _Parts:
     paths = request.argument.split(",")
     if len(paths) > 2 or not any(paths):
-        raise InputError(f"data source 'rec:{request.argument}' names {sum(map(bool, paths))} files, "
-                         f"expected {_KINDS['rec'].form}")
+        raise InputError(
+            f"data source 'rec:{request.argument}' names {sum(map(bool, paths))} files, "
+            f"expected {_KINDS['rec'].form}"
+        )
     train, val = (RecordImages(path) if path else None for path in (*paths, "")[:2])
     names = _names_beside(Path(paths[0] or paths[1])) or _numbers(train, val)
     return (train, val, names) if val else (*_set_aside(train, request.seed), names)
@@ -239,16 +259,19 @@ def _open_timm(request: _Request) -> _Parts:
 def _timm_images(request: _Request, split: str) -> TimmImages | None:
     """One split of a timm data set; None for a split other than train that it says it does not have."""
     try:
-        dataset = timm.data.create_dataset(request.argument, root=str(request.root), split=split,
-                                           download=request.download)
+        dataset = timm.data.create_dataset(
+            request.argument, root=str(request.root), split=split, download=request.download
+        )
         return TimmImages(dataset, f"{request.argument} {split}")
     except Exception as error:  # noqa: BLE001 - readers of half a dozen packages, each with errors of its own
         if split != "train" and "split" in str(error).lower():
             return None
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise InputError(f"timm/{request.argument}: the {split} split cannot be opened ({reason}); expected "
-                         "a map-style data set such as timm/hfds/USER/NAME, its package installed (pip "
-                         "install datasets), in the cache or within reach of the network") from None
+        raise InputError(
+            f"timm/{request.argument}: the {split} split cannot be opened ({reason}); expected "
+            "a map-style data set such as timm/hfds/USER/NAME, its package installed (pip "
+            "install datasets), in the cache or within reach of the network"
+        ) from None
 
 
 _KINDS = {

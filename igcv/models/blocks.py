@@ -39,7 +39,9 @@ def channel_shuffle(x: Tensor, groups: int) -> Tensor:
     return x.view(n, groups, c // groups, h, w).transpose(1, 2).reshape(n, c, h, w)
 
 
-def conv2d(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+def conv2d(
+    in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1
+) -> nn.Conv2d:
     """A bias-free convolution padded to keep the size; an error names the channels that `groups` cannot divide."""
     for what, channels in (("input", in_channels), ("output", out_channels)):
         if channels % groups:
@@ -95,7 +97,9 @@ class InterleavedConv(nn.Module):
         act: activation after the batch norm, or None.
     """
 
-    def __init__(self, in_channels: int, factors: Sequence[GroupConv], act: type[nn.Module] | None = nn.ReLU) -> None:
+    def __init__(
+        self, in_channels: int, factors: Sequence[GroupConv], act: type[nn.Module] | None = nn.ReLU
+    ) -> None:
         super().__init__()
         widths = [in_channels, *(f.out_channels for f in factors)]
         self.convs = nn.ModuleList(
@@ -127,7 +131,9 @@ class InterleavedResidual(nn.Module):
         self.conv2 = InterleavedConv(middle, second, act=None)
         self.shortcut: nn.Module = nn.Identity()
         if in_channels != out_channels or stride != 1:
-            self.shortcut = ConvNorm(in_channels, out_channels, stride=stride, groups=shortcut_groups, eps=RELU_EPS)
+            self.shortcut = ConvNorm(
+                in_channels, out_channels, stride=stride, groups=shortcut_groups, eps=RELU_EPS
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.relu(self.shortcut(x) + self.conv2(self.conv1(x)))

@@ -176,7 +176,9 @@ def _timm_entrypoint(name: str) -> Callable[..., nn.Module]:
         feature_cfg = {"flatten_sequential": True}
         if kwargs.get("features_only"):
             feature_cfg["out_indices"] = _feature_levels(name, **size)
-        return build_model_with_cfg(partial(create_model, name), name, pretrained, feature_cfg=feature_cfg, **kwargs)
+        return build_model_with_cfg(
+            partial(create_model, name), name, pretrained, feature_cfg=feature_cfg, **kwargs
+        )
 
     entrypoint.__name__ = name
     entrypoint.__module__ = __name__
@@ -184,7 +186,9 @@ def _timm_entrypoint(name: str) -> Callable[..., nn.Module]:
 
 
 # timm reads `default_cfgs` of the module that registers. Its own MobileNetV2 keeps its names there.
-TIMM_NAMES = [name for name in NAMES if not name.startswith("mobilenetv2_") or name == "mobilenetv2_mxnet_100"]
+TIMM_NAMES = [
+    name for name in NAMES if not name.startswith("mobilenetv2_") or name == "mobilenetv2_mxnet_100"
+]
 default_cfgs = {name: _timm_config(name) for name in TIMM_NAMES}
 for _name in TIMM_NAMES:
     timm.models.register_model(_timm_entrypoint(_name))

@@ -26,7 +26,11 @@ def igc(out_channels: int, primary: int, stride: int = 1, secondary: int | None 
 
 
 def igcv1_cifar(
-    primary: int = 24, secondary: int = 2, depth: int = 20, identity: bool = False, options: Options = Options()
+    primary: int = 24,
+    secondary: int = 2,
+    depth: int = 20,
+    identity: bool = False,
+    options: Options = Options(),
 ) -> Network:
     """The CIFAR networks: three stages of L*M, 2*L*M and 4*L*M channels; M doubles, L stays.
 

@@ -56,7 +56,9 @@ def _products(number: int, smallest: int) -> Iterator[tuple[int, ...]]:
 def igcv2_factors(in_channels: int, out_channels: int, stride: int, branch_width: int) -> list[GroupConv]:
     """The factors of one block: channel-wise 3x3, then pointwise layers, of which the first changes the width."""
     if out_channels % in_channels:
-        raise InputError(f"an IGCV2 block keeps or multiplies its width; {in_channels} to {out_channels} does neither")
+        raise InputError(
+            f"an IGCV2 block keeps or multiplies its width; {in_channels} to {out_channels} does neither"
+        )
     growth = out_channels // in_channels
     factors = [GroupConv(in_channels, 3, in_channels, stride)]
     for i, branch in enumerate(branch_widths(in_channels, branch_width)):

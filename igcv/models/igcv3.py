@@ -48,7 +48,9 @@ def igcv3(
     """
     check_multiplier(multiplier)
     if min(groups) < 1 or max(groups) > 16:
-        raise InputError(f"groups {groups[0]} and {groups[1]} make no IGCV3 block; give two numbers from 1 to 16")
+        raise InputError(
+            f"groups {groups[0]} and {groups[1]} make no IGCV3 block; give two numbers from 1 to 16"
+        )
     multiple = math.lcm(*groups)
 
     def width(channels: int) -> int:

@@ -28,7 +28,9 @@ STEM, HEAD = 32, 1280  # channels at width multiplier 1.0
 def check_multiplier(multiplier: float) -> None:
     """Raise InputError unless `multiplier` is a usable width multiplier."""
     if not 0 < multiplier <= 16:
-        raise InputError(f"multiplier {multiplier} is not a width multiplier; give a number above 0 and up to 16")
+        raise InputError(
+            f"multiplier {multiplier} is not a width multiplier; give a number above 0 and up to 16"
+        )
 
 
 def inverted_residual_network(

@@ -16,7 +16,9 @@ TABLE = (  # table 2 of the paper
 )
 
 
-def mobilenetv2(multiplier: float = 1.0, first_expansion: bool = False, options: Options = Options()) -> Network:
+def mobilenetv2(
+    multiplier: float = 1.0, first_expansion: bool = False, options: Options = Options()
+) -> Network:
     """A MobileNetV2.
 
     Args:

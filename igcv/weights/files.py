@@ -56,10 +56,14 @@ class Card:
             values = json.loads(text)
             card = cls(**{**values, "class_names": tuple(values.get("class_names", ()))})
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
-            raise InputError(f"{path}: the card in this file cannot be read ({error}); save the weights again") from error
+            raise InputError(
+                f"{path}: the card in this file cannot be read ({error}); save the weights again"
+            ) from error
         for name, kinds in _CARD_TYPES.items():
             if not isinstance(getattr(card, name), kinds):
-                raise InputError(f"{path}: '{name}' in the card is {getattr(card, name)!r}, which is not of its type")
+                raise InputError(
+                    f"{path}: '{name}' in the card is {getattr(card, name)!r}, which is not of its type"
+                )
         if not all(isinstance(name, str) for name in card.class_names):
             raise InputError(f"{path}: the class names in the card are not all text")
         if card.class_names and len(card.class_names) != card.num_classes:
@@ -88,7 +92,9 @@ def write_file(path: Path, content: bytes) -> None:
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise InputError(f"cannot write {path}: {error.strerror}; free some space or choose another place") from error
+        raise InputError(
+            f"cannot write {path}: {error.strerror}; free some space or choose another place"
+        ) from error
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
@@ -109,7 +115,9 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"{path} is not a readable safetensors file ({error}); it may be cut short") from error
+        raise InputError(
+            f"{path} is not a readable safetensors file ({error}); it may be cut short"
+        ) from error
 
 
 def save_weights(path: Path, tensors: Mapping[str, Tensor], card: Card) -> None:
@@ -121,5 +129,7 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], Card]:
     """The weights and the card of a file written by `save_weights`."""
     tensors, metadata = read_tensors(path)
     if CARD_KEY not in metadata:
-        raise InputError(f"{path} has no igcv card; expected weights written by igcv (igcv train, igcv convert)")
+        raise InputError(
+            f"{path} has no igcv card; expected weights written by igcv (igcv train, igcv convert)"
+        )
     return tensors, Card.from_json(metadata[CARD_KEY], path)

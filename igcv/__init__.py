@@ -1,0 +1,14 @@
+"""Interleaved group convolution networks (IGCV1, IGCV2, IGCV3) in PyTorch: train, evaluate, convert, deploy.
+
+>>> import igcv
+>>> igcv.create_model("igcv3_d_100", num_classes=10).reduction
+32
+"""
+
+from igcv.classifier import Classifier, Prediction, load
+from igcv.errors import InputError
+from igcv.models import create_model, list_models
+
+__version__ = "0.1.0"
+
+__all__ = ["Classifier", "InputError", "Prediction", "create_model", "list_models", "load"]

@@ -1,0 +1,5 @@
+"""python -m igcv."""
+
+from igcv.cli import main
+
+main()

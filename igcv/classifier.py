@@ -1,0 +1,138 @@
+"""A trained network with all that is needed to use it: classes, preprocessing, and where it came from."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from igcv.data import Preprocessing, Transform, decode, eval_transform
+from igcv.errors import InputError
+from igcv.models import Network, create_model
+from igcv.weights import Card, load_weights
+
+LAST, BEST = "last.safetensors", "best.safetensors"  # the weights in a run folder
+
+
+class Prediction(NamedTuple):
+    """One guess for one image: the class, its name, and its probability from 0 to 1."""
+
+    label: int
+    name: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A network in evaluation mode with its card; `igcv.load` makes one.
+
+    Attributes:
+        model: the network.
+        card: what it is; see `igcv.weights.Card`.
+    """
+
+    model: Network
+    card: Card
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How images become input."""
+        return Preprocessing.from_dict(self.card.preprocessing)
+
+    @property
+    def transform(self) -> Transform:
+        """From a PIL RGB image to the network's input, (3, S, S)."""
+        return eval_transform(self.preprocessing)
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """Names in label order; numbers where none are known."""
+        return self.card.class_names or tuple(str(label) for label in range(self.card.num_classes))
+
+    def predict(self, images: Iterable[Image.Image | str | Path], top: int = 5) -> list[list[Prediction]]:
+        """Classify images.
+
+        Args:
+            images: PIL images or paths of image files.
+            top: guesses per image, most probable first.
+
+        Raises:
+            InputError: for a file that is missing or no readable image.
+        """
+        device = next(self.model.parameters()).device
+        answers = []
+        for image in images:
+            pixels = self.transform(open_image(image)).unsqueeze(0).to(device)
+            with torch.inference_mode():
+                answers.append(self._best(self.model(pixels).softmax(-1)[0], top))
+        return answers
+
+    def _best(self, probabilities: Tensor, top: int) -> list[Prediction]:
+        values, labels = probabilities.topk(min(top, len(probabilities)))
+        return [
+            Prediction(label, self.class_names[label], value)
+            for value, label in zip(values.tolist(), labels.tolist(), strict=True)
+        ]
+
+
+def open_image(image: Image.Image | str | Path) -> Image.Image:
+    """The image, or the file at a path, as PIL RGB."""
+    if isinstance(image, Image.Image):
+        return image.convert("RGB")
+    try:
+        with open(image, "rb") as file:
+            return decode(file, str(image))
+    except OSError as error:
+        raise InputError(
+            f"cannot read the image {image}: {error.strerror}; give the path of an image file"
+        ) from error
+
+
+def weights_file(path: str | Path) -> Path:
+    """The weights that a path stands for: a file itself, of a run folder its best weights, else its last."""
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    for name in (BEST, LAST):
+        if (path / name).is_file():
+            return path / name
+    raise InputError(
+        f"the folder {path} holds no weights ({BEST} or {LAST}); give a run folder of igcv train"
+    )
+
+
+def load(path: str | Path, device: str | torch.device = "cpu") -> Classifier:
+    """Open a trained network.
+
+    Args:
+        path: a run folder or a .safetensors file written by igcv.
+        device: where to put it.
+
+    Raises:
+        InputError: if there is none, or its weights do not fit the network that its card names.
+    """
+    file = weights_file(path)
+    tensors, card = load_weights(file)
+    model = create_model(card.model, card.num_classes, card.multiplier, card.input_size)
+    fill(model, tensors, str(file))
+    return Classifier(model.to(device).eval(), card)
+
+
+def fill(model: torch.nn.Module, tensors: dict[str, Tensor], where: str) -> None:
+    """Copy `tensors` into `model`; an error lists what is missing, left over or of another shape."""
+    expected = model.state_dict()
+    missing = sorted(expected.keys() - tensors.keys())
+    surplus = sorted(tensors.keys() - expected.keys())
+    wrong = sorted(k for k in expected.keys() & tensors.keys() if expected[k].shape != tensors[k].shape)
+    if missing or surplus or wrong:
+        parts = (("missing", missing), ("left over", surplus), ("of another shape", wrong))
+        text = "; ".join(f"{what}: {_some(names)}" for what, names in parts if names)
+        raise InputError(f"{where} holds the weights of another network than the one to fill ({text})")
+    model.load_state_dict(tensors)
+
+
+def _some(names: list[str], limit: int = 4) -> str:
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

@@ -1,0 +1,21 @@
+"""Training: recipe -> loop -> run folder, and evaluation."""
+
+from igcv.training.distributed import Process, choose_device, process_group
+from igcv.training.evaluate import Evaluation, evaluate, evaluate_classifier
+from igcv.training.recipe import Recipe, load_recipe
+from igcv.training.run import read_metrics, run_recipe
+from igcv.training.train import train
+
+__all__ = [
+    "Evaluation",
+    "Process",
+    "Recipe",
+    "choose_device",
+    "evaluate",
+    "evaluate_classifier",
+    "load_recipe",
+    "process_group",
+    "read_metrics",
+    "run_recipe",
+    "train",
+]

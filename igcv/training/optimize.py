@@ -1,0 +1,72 @@
+"""Optimizer and learning rate of a recipe."""
+
+import math
+from bisect import bisect_right
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from igcv.training.recipe import Recipe
+
+
+def parameter_groups(model: nn.Module, weight_decay: float, rule: str) -> list[dict]:
+    """Split the parameters into those that decay and those that do not.
+
+    Args:
+        model: the network.
+        weight_decay: of the first group.
+        rule: "weights" decays tensors of two and more dimensions (convolutions, linear layers); "mxnet" decays
+            everything named *_weight or *_gamma there, so batch-norm scales too (mxnet.optimizer.Optimizer.set_wd_mult).
+    """
+    decay, keep = [], []
+    for name, parameter in model.named_parameters():
+        decays = parameter.ndim > 1 or (rule == "mxnet" and name.endswith("weight"))
+        (decay if decays else keep).append(parameter)
+    return [{"params": decay, "weight_decay": weight_decay}, {"params": keep, "weight_decay": 0.0}]
+
+
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimizer over the parameters of `model`."""
+    groups = parameter_groups(model, recipe.weight_decay, recipe.decay_rule)
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=recipe.lr, betas=(recipe.momentum, 0.999))
+    nesterov = recipe.nesterov and recipe.momentum > 0
+    return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=nesterov)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float, decay_rule: str) -> None:
+    """Set the rate of all groups.
+
+    MXNet's momentum holds steps, m = 0.9 m - lr g, where PyTorch's holds gradients, so that a changed rate acts
+    there on new gradients only. Under the "mxnet" rule the buffers are rescaled to give the same arithmetic.
+    """
+    for group in optimizer.param_groups:
+        if decay_rule == "mxnet" and lr > 0 and group["lr"] != lr:
+            for parameter in group["params"]:
+                buffer = optimizer.state.get(parameter, {}).get("momentum_buffer")
+                if buffer is not None:
+                    buffer.mul_(group["lr"] / lr)
+        group["lr"] = lr
+
+
+# The factor on the peak rate at `epoch` (fractional) of a recipe, warm-up apart.
+SCHEDULES: dict[str, Callable[[Recipe, float], float]] = {
+    "constant": lambda recipe, epoch: 1.0,
+    "exponential": lambda recipe, epoch: recipe.lr_factor ** math.floor(epoch),
+    "step": lambda recipe, epoch: recipe.lr_factor ** bisect_right(sorted(recipe.lr_step_epochs), epoch),
+    "cosine": lambda recipe, epoch: _cosine(recipe, epoch),
+}
+
+
+def _cosine(recipe: Recipe, epoch: float) -> float:
+    length = max(recipe.epochs - recipe.warmup_epochs, 1e-9)
+    done = min(max(epoch - recipe.warmup_epochs, 0.0) / length, 1.0)
+    floor = recipe.min_lr / recipe.lr if recipe.lr else 0.0
+    return floor + (1 - floor) * (1 + math.cos(math.pi * done)) / 2
+
+
+def learning_rate(recipe: Recipe, epoch: float) -> float:
+    """The rate at `epoch`, counted in fractions: 1.5 is half way through the second epoch."""
+    warmup = min(1.0, epoch / recipe.warmup_epochs) if recipe.warmup_epochs else 1.0
+    return recipe.lr * warmup * SCHEDULES[recipe.schedule](recipe, epoch)

@@ -1,0 +1,107 @@
+"""What a run shows while it works: a live display in a terminal, plain lines elsewhere, nothing on other ranks."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+Row = dict[str, Any]
+
+
+class Reporter(Protocol):
+    """Where the training loop says how it is going."""
+
+    def say(self, text: str) -> None:
+        """A message that stays."""
+
+    def step(self, epoch: int, loss: float, images_per_s: float, lr: float) -> None:
+        """One optimizer step done; `loss` is the mean of the epoch so far."""
+
+    def epoch(self, row: Row) -> None:
+        """One epoch done, with its metrics."""
+
+
+def epoch_line(row: Row, epochs: int) -> str:
+    """An epoch's metrics on one line."""
+    left = row["time_left_s"]
+    parts = [
+        f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}",
+        f"loss {row['train_loss']:.3f}",
+        *([f"top-1 {row['val_top1']:.2f} %"] if "val_top1" in row else []),
+        *([f"val loss {row['val_loss']:.3f}"] if "val_loss" in row else []),
+        f"lr {row['lr']:.2g}",
+        f"{row['images_per_s']:,.0f} images/s",
+        f"{int(left // 60)}:{int(left % 60):02d} left",
+    ]
+    return "  ".join(parts)
+
+
+class Lines:
+    """A line per epoch, for logs and pipes."""
+
+    def __init__(self, console: Console, epochs: int) -> None:
+        self.console, self.epochs = console, epochs
+
+    def say(self, text: str) -> None:
+        self.console.print(text, highlight=False, soft_wrap=True)
+
+    def step(self, epoch: int, loss: float, images_per_s: float, lr: float) -> None:
+        pass
+
+    def epoch(self, row: Row) -> None:
+        self.say(epoch_line(row, self.epochs))
+
+
+class Live(Lines):
+    """The same lines above a bar that moves with every step."""
+
+    def __init__(self, console: Console, epochs: int, progress: Progress, task: TaskID) -> None:
+        super().__init__(console, epochs)
+        self.progress, self.task = progress, task
+
+    def step(self, epoch: int, loss: float, images_per_s: float, lr: float) -> None:
+        text = f"epoch {epoch}  loss {loss:.3f}  lr {lr:.2g}  {images_per_s:,.0f} images/s"
+        self.progress.update(self.task, advance=1, text=text)
+
+
+class Silent:
+    """Nothing: for --quiet and for all processes but the first."""
+
+    def say(self, text: str) -> None:
+        pass
+
+    def step(self, epoch: int, loss: float, images_per_s: float, lr: float) -> None:
+        pass
+
+    def epoch(self, row: Row) -> None:
+        pass
+
+
+@contextmanager
+def reporter(epochs: int, steps: int, done: int, quiet: bool) -> Iterator[Reporter]:
+    """The reporter that suits the place.
+
+    Args:
+        epochs: of the whole run.
+        steps: optimizer steps of the whole run.
+        done: steps already done, when resuming.
+        quiet: say nothing.
+    """
+    console = Console(file=sys.stdout)
+    if quiet:
+        yield Silent()
+    elif not console.is_terminal:
+        yield Lines(console, epochs)
+    else:
+        columns = (
+            BarColumn(30),
+            MofNCompleteColumn(),
+            TextColumn("steps  {task.fields[text]}"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=console, transient=True) as progress:
+            task = progress.add_task("", total=steps, completed=done, text="starting")
+            yield Live(console, epochs, progress, task)

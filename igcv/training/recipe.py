@@ -1,0 +1,186 @@
+"""A recipe: every setting of a training run, as data. Defaults, then a TOML file, then key=value."""
+
+import difflib
+import tomllib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from igcv.errors import InputError, unknown
+
+
+def setting(default: Any, text: str, *, choices: tuple[Any, ...] = (), low: float | None = None) -> Any:
+    """A field of the recipe: its default, what it means, and which values it takes."""
+    return field(default=default, metadata={"help": text, "choices": choices, "low": low})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """All settings of a training run; `igcv train --keys` prints this table."""
+
+    model: str = setting("igcv3_d_100", "network, a name of the catalog (igcv models)")
+    multiplier: float | None = setting(None, "width multiplier, instead of the one in the name", low=0)
+    data: str = setting("", "data set (see igcv train --help)")
+    input_size: int = setting(
+        0, "side of the input images in pixels; 0: the network's own, at most the data's", low=0
+    )
+    preprocessing: str = setting("imagenet", "normalisation", choices=("imagenet", "cifar", "mxnet"))
+    init_from: str = setting(
+        "", "run folder or weights file to start from; other class counts get a new classifier"
+    )
+
+    epochs: int = setting(90, "passes over the training images", low=1)
+    batch_size: int = setting(
+        128, "images per optimizer step, over all processes and accumulated parts", low=1
+    )
+    accumulation: int = setting(1, "parts a batch is cut into, to save memory", low=1)
+    optimizer: str = setting("sgd", "optimizer", choices=("sgd", "adamw"))
+    lr: float = setting(0.1, "peak learning rate for the whole batch", low=0)
+    momentum: float = setting(0.9, "momentum of sgd, first beta of adamw", low=0)
+    nesterov: bool = setting(True, "Nesterov's momentum (sgd)")
+    weight_decay: float = setting(4e-5, "weight decay", low=0)
+    decay_rule: str = setting(
+        "weights",
+        "what decays: weights (not biases and norms) or mxnet (weights and batch-norm gammas)",
+        choices=("weights", "mxnet"),
+    )
+    schedule: str = setting("cosine", "learning rate", choices=("cosine", "step", "exponential", "constant"))
+    warmup_epochs: float = setting(0.0, "epochs over which the rate rises linearly to its peak", low=0)
+    min_lr: float = setting(0.0, "rate at the end of the cosine", low=0)
+    lr_factor: float = setting(
+        0.1, "step: factor at each of lr_step_epochs; exponential: factor per epoch", low=0
+    )
+    lr_step_epochs: tuple[float, ...] = setting(
+        (), "step: epochs at which the rate is multiplied by lr_factor"
+    )
+    clip_grad_norm: float = setting(0.0, "largest gradient norm; 0: no limit", low=0)
+    ema_decay: float = setting(
+        0.0, "decay per step of the weights' moving average, which is evaluated; 0: none", low=0
+    )
+
+    augment: str = setting(
+        "flip_crop", "geometry and colour", choices=("none", "shift", "flip_crop", "inception", "mxnet")
+    )
+    randaugment: str = setting("", "timm's RandAugment, e.g. rand-m9-n2-mstd0.5; empty: none")
+    random_erasing: float = setting(0.0, "probability of erasing a rectangle", low=0)
+    mixup: float = setting(0.0, "alpha of mixup; 0: none", low=0)
+    cutmix: float = setting(0.0, "alpha of cutmix; 0: none", low=0)
+    label_smoothing: float = setting(0.0, "share of the target spread over all classes", low=0)
+    drop_rate: float = setting(0.0, "dropout before the classifier", low=0)
+
+    precision: str = setting("float32", "arithmetic of the forward pass", choices=("float32", "bf16", "fp16"))
+    channels_last: bool = setting(True, "memory layout of images and weights")
+    compile: bool = setting(False, "torch.compile the network")
+    sync_batch_norm: bool = setting(False, "batch statistics over all processes")
+    workers: int = setting(
+        -1, "processes that decode images, for each training process; -1: automatic", low=-1
+    )
+    seed: int = setting(0, "seed of weights, order and augmentation", low=0)
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            _check(f.name, getattr(self, f.name), f.metadata)
+        if self.random_erasing > 1 or self.label_smoothing >= 1 or self.ema_decay >= 1 or self.drop_rate >= 1:
+            raise InputError(
+                "random_erasing, label_smoothing, ema_decay and drop_rate are shares: give 0 to 1"
+            )
+
+    def to_toml(self) -> str:
+        """The resolved recipe as a file that `igcv train` reads back."""
+        lines = ["# Every setting of this run; igcv train reads it back as a recipe."]
+        lines += [f"{key} = {_toml(value)}" for key, value in asdict(self).items() if value is not None]
+        return "\n".join(lines) + "\n"
+
+
+_TYPES = typing.get_type_hints(Recipe)
+
+
+def _check(name: str, value: Any, rule: Mapping[str, Any]) -> None:
+    """Raise InputError unless `value` fits the rule of setting `name`."""
+    if rule["choices"] and value not in rule["choices"]:
+        nearest = difflib.get_close_matches(str(value), rule["choices"], n=1, cutoff=0.4)
+        guess = f"; did you mean '{nearest[0]}'?" if nearest else ""
+        raise InputError(f"{name} = '{value}' is unknown{guess} (one of: {', '.join(rule['choices'])})")
+    if rule["low"] is not None and value is not None and not value >= rule["low"]:
+        raise InputError(f"{name} = {value} is too small; give at least {rule['low']}")
+
+
+def _toml(value: Any) -> str:
+    """A value in TOML: text quoted, lists in brackets, true and false in lower case."""
+    if isinstance(value, tuple):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def load_recipe(path: Path | None, overrides: Iterable[str] = (), **given: Any) -> Recipe:
+    """Resolve a recipe: defaults, then the TOML file, then `key=value` strings, then keyword arguments not None.
+
+    Raises:
+        InputError: for an unreadable file, an unknown key (naming the nearest) or a value of the wrong type.
+    """
+    values = read_toml(path) if path else {}
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise InputError(
+                f"'{text}' is neither a recipe file nor a setting; give key=value, e.g. epochs=30"
+            )
+        values[key] = _parse(key, value)
+    values |= {key: value for key, value in given.items() if value is not None}
+    return replace(Recipe(), **{key: _convert(key, value) for key, value in values.items()})
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The keys of a recipe file."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(
+            f"cannot read the recipe {path}: {error.strerror}; see the folder recipes/"
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f"the recipe {path} is not TOML: {error}") from error
+
+
+def _parse(key: str, text: str) -> Any:
+    """The value of `key=text` from the command line: TOML where it is, else plain text."""
+    if _kind(key) is str:
+        return text
+    try:
+        return tomllib.loads(f"value = {text.lower()}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _kind(key: str) -> Any:
+    """The type of a setting, without `| None`."""
+    if key not in _TYPES:
+        raise unknown("recipe key", key, _TYPES, "igcv train --keys lists them all")
+    kind = _TYPES[key]
+    return typing.get_args(kind)[0] if isinstance(kind, types.UnionType) else kind
+
+
+def _convert(key: str, value: Any) -> Any:
+    """`value` in the type of setting `key`; whole numbers pass as floats, single numbers as lists."""
+    kind = _kind(key)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if kind is float and number:
+        return float(value)
+    if typing.get_origin(kind) is tuple and (number or isinstance(value, list | tuple)):
+        return tuple(_number(key, item) for item in (value if isinstance(value, list | tuple) else [value]))
+    if kind in (int, bool, str) and type(value) is kind:
+        return value
+    name = getattr(kind, "__name__", str(kind)) if typing.get_origin(kind) is None else "list of numbers"
+    words = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
+    raise InputError(f"{key} = {value!r} has the wrong type; expected {words.get(name, 'a list of numbers')}")
+
+
+def _number(key: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InputError(f"{key} holds {value!r}; expected a list of numbers, e.g. [100, 200]")
+    return float(value)

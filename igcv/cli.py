@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -58,35 +59,46 @@ def train(
 
     Example: igcv train recipes/cifar_fast.toml --data cifar10 --out runs/c10 epochs=30
     """
-    from igcv.training import load_recipe, process_group, run_recipe
+    from igcv.training import find_recipe, load_recipe, process_group
     from igcv.training import train as run_training
 
     if keys:
         print_settings()
         return
+    settings = settings or []
+    recipe_file = find_recipe(settings.pop(0)) if settings and "=" not in settings[0] else None
+    if resume:
+        recipe_file = recipe_file or run_recipe_file(out)
+    recipe = load_recipe(recipe_file, settings, model=model, data=data, init_from=init_from)
+    folder = out or Path("runs") / f"{recipe.model}-{re.sub(r'[^a-z0-9]+', '_', recipe.data.lower())[:40]}"
     if gpus is not None:
         raise typer.Exit(launch(gpus))
-    settings = settings or []
-    recipe_file = Path(settings.pop(0)) if settings and "=" not in settings[0] else None
-    if resume and out is None:
-        raise InputError("--resume needs --out, the folder of the run to go on with")
-    if resume and out is not None and recipe_file is None:
-        recipe_file = out / "recipe.toml" if run_recipe(out) else None
-    recipe = load_recipe(recipe_file, settings, model=model, data=data, init_from=init_from)
-    folder = (
-        out or Path("runs") / f"{recipe.model}-{''.join(c if c.isalnum() else '_' for c in recipe.data)[:40]}"
-    )
     with process_group(device) as process:
         summary = run_training(recipe, folder, process, resume=resume, quiet=quiet)
     if not quiet and process.is_main:
         print_summary(summary, folder)
 
 
+def run_recipe_file(out: Path | None) -> Path:
+    """The recipe in the run folder that is to be resumed."""
+    if out is None:
+        raise InputError("--resume needs --out, the folder of the run to go on with")
+    if not (out / "recipe.toml").is_file():
+        raise InputError(f"there is no run to resume in {out}; leave out --resume to start one")
+    return out / "recipe.toml"
+
+
 def launch(gpus: str) -> int:
     """Start this command again under torchrun, one process for each of `gpus`; returns its exit status."""
-    numbers = gpus.split(",")
+    import torch
+
+    numbers, count = gpus.split(","), torch.cuda.device_count()
     if not all(number.strip().isdigit() for number in numbers):
         raise InputError(f"--gpus {gpus} is no list of GPU numbers; give e.g. --gpus 0,1,2,3")
+    if max(map(int, numbers)) >= count:
+        raise InputError(
+            f"--gpus {gpus}: this machine has {count} GPUs, counted from 0; without --gpus the CPU serves"
+        )
     arguments = without_option(sys.argv[1:], "--gpus")
     runner = [
         sys.executable,
@@ -205,7 +217,7 @@ def print_settings() -> None:
     for f in fields(Recipe):
         choices = f" ({', '.join(f.metadata['choices'])})" if f.metadata["choices"] else ""
         default = "" if f.default in (None, "", ()) else str(f.default)
-        table.add_row(f.name, default, f.metadata["text"] + choices)
+        table.add_row(f.name, default, f.metadata["help"] + choices)
     console.print(table)
 
 

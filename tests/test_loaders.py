@@ -13,7 +13,7 @@ from PIL import Image
 
 from igcv.data import (
     IMAGENET,
-    BadImage,
+    BadImageError,
     Preprocessing,
     eval_transform,
     make_loader,
@@ -38,7 +38,7 @@ class Numbered:
 
     def __getitem__(self, i: int) -> tuple[Image.Image, int]:
         if i in self.broken:
-            raise BadImage(f"image {i}: broken")
+            raise BadImageError(f"image {i}: broken")
         return Image.new("RGB", (8, 8), (i, i, i)), i
 
     def name(self, i: int) -> str:
@@ -159,7 +159,9 @@ def test_training_replaces_a_corrupt_jpeg_by_the_next_image(tmp_path, workers):
 @pytest.mark.parametrize("train", [True, False])
 def test_a_corrupt_jpeg_is_refused(tmp_path, workers, train):
     batches = loader(open_source(corrupted(tmp_path)).val, train=train, workers=workers, skip_bad=False)
-    with pytest.raises(BadImage, match=r"^\S*a.rec record 5: no readable image .* replace or remove it$"):
+    with pytest.raises(
+        BadImageError, match=r"^\S*a.rec record 5: no readable image .* replace or remove it$"
+    ):
         list(batches)
 
 

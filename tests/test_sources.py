@@ -11,7 +11,7 @@ import timm.data
 import torchvision.datasets
 from PIL import Image
 
-from igcv.data import BadImage, decode, open_source, split_indices, write_records
+from igcv.data import BadImageError, decode, open_source, split_indices, write_records
 from igcv.errors import InputError
 
 PHOTOS = Path(__file__).parents[2] / "shared" / "data" / "imagenet_photos"
@@ -225,7 +225,7 @@ def test_timm_data_sets(monkeypatch):
     source = open_source("timm/hfds/user/name")
     assert source.class_names == ("early", "late") and shades(source.train) == list(range(10))
     assert len(source.val) == 2 and source.val[0][1] == 0
-    with refused("hfds/user/name test image 1: no readable image", BadImage):
+    with refused("hfds/user/name test image 1: no readable image", BadImageError):
         source.val[1]
     del splits["test"]
     assert np.bincount(open_source("timm/hfds/user/name").val.labels).tolist() == [1, 1]
@@ -242,10 +242,10 @@ def test_unreadable_images(tmp_path):
     (tmp_path / "a" / "0.png").write_bytes(png(0)[:40])
     source = open_source(str(tmp_path))
     bad, good = sorted((source.train, source.val), key=lambda images: images.name(0))
-    with refused(r"a/0.png: no readable image \(.+\); expected a JPEG.*replace or remove it", BadImage):
+    with refused(r"a/0.png: no readable image \(.+\); expected a JPEG.*replace or remove it", BadImageError):
         bad[0]
     Path(good.name(0)).unlink()
-    with refused(r"a/1.png: cannot be read \(No such file or directory\)", BadImage):
+    with refused(r"a/1.png: cannot be read \(No such file or directory\)", BadImageError):
         good[0]
 
 
@@ -259,7 +259,9 @@ def test_decode_gives_rgb(mode):
 def test_decode_refuses_deep_pixels():
     file = BytesIO()
     Image.fromarray(np.full((4, 4), 40_000, np.uint16)).save(file, "PNG")
-    with refused(r"deep: its pixels are not 8-bit \(I;16.*\); convert it to 8-bit RGB or grey", BadImage):
+    with refused(
+        r"deep: its pixels are not 8-bit \(I;16.*\); convert it to 8-bit RGB or grey", BadImageError
+    ):
         decode(file, "deep")
 
 

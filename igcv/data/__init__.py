@@ -10,7 +10,7 @@ from igcv.data.augment import (
     eval_transform,
     train_transform,
 )
-from igcv.data.images import BadImage, Images, decode, split_indices
+from igcv.data.images import BadImageError, Images, decode, split_indices
 from igcv.data.loaders import Loader, make_loader
 from igcv.data.recordio import RecordFile, write_records
 from igcv.data.sources import DataSource, open_source
@@ -20,7 +20,7 @@ __all__ = [
     "CIFAR",
     "IMAGENET",
     "MXNET",
-    "BadImage",
+    "BadImageError",
     "DataSource",
     "Images",
     "Loader",

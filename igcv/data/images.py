@@ -12,7 +12,7 @@ from igcv.data.recordio import RecordFile
 from igcv.errors import InputError
 
 
-class BadImage(InputError):
+class BadImageError(InputError):
     """One image cannot be read; the message starts with its name."""
 
 
@@ -25,7 +25,7 @@ class Images(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, i: int) -> tuple[Image.Image, int]:
-        """Image `i` as PIL RGB, and its label; raises BadImage."""
+        """Image `i` as PIL RGB, and its label; raises BadImageError."""
         ...
 
     def name(self, i: int) -> str:
@@ -61,17 +61,17 @@ def decode(file: BinaryIO, name: str) -> Image.Image:
     """Decode one image file to PIL RGB.
 
     Raises:
-        BadImage: it is no image, is cut short, or has more than 8 bits a channel.
+        BadImageError: it is no image, is cut short, or has more than 8 bits a channel.
     """
     try:
         image = Image.open(file)
         if image.mode[0] not in "IF":  # Pillow would clip 16-bit and float pixels to white
             return image.convert("RGB")
     except Exception as error:  # noqa: BLE001 - on damaged bytes Pillow's decoders raise nearly anything
-        raise BadImage(
+        raise BadImageError(
             f"{name}: no readable image ({error}); expected a JPEG, PNG or similar file; replace or remove it"
         ) from None
-    raise BadImage(f"{name}: its pixels are not 8-bit ({image.mode}); convert it to 8-bit RGB or grey")
+    raise BadImageError(f"{name}: its pixels are not 8-bit ({image.mode}); convert it to 8-bit RGB or grey")
 
 
 class ArrayImages:
@@ -169,8 +169,8 @@ class SubsetImages:
         return self.images.name(int(self.indices[i]))
 
 
-def _unreadable(name: str, error: OSError) -> BadImage:
-    return BadImage(f"{name}: cannot be read ({error.strerror}); replace or remove it")
+def _unreadable(name: str, error: OSError) -> BadImageError:
+    return BadImageError(f"{name}: cannot be read ({error.strerror}); replace or remove it")
 
 
 def _targets(items: Any) -> Iterable[int]:

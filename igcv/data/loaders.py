@@ -5,16 +5,18 @@ or from what else draws random numbers.
 """
 
 import random
-from collections.abc import Iterator
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.random.mtrand import get_bit_generator, set_bit_generator
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from igcv.data.augment import Transform
-from igcv.data.images import BadImage, Images
+from igcv.data.images import BadImageError, Images
 from igcv.errors import InputError
 
 
@@ -22,7 +24,7 @@ class _Place(NamedTuple):
     """What the sampler asks for; the epoch goes along because workers outlive it."""
 
     epoch: int
-    index: int
+    image: int
 
 
 class _Item(NamedTuple):
@@ -56,7 +58,7 @@ class Loader:
         """Yield images (N, 3, S, S) float32 and labels (N,) int64.
 
         Raises:
-            BadImage: an image cannot be read, and none may be skipped.
+            BadImageError: an image cannot be read, and none may be skipped.
             InputError: more than `max_bad` images cannot be read.
         """
         for images, labels, bad in self._batches:
@@ -69,7 +71,7 @@ class Loader:
     def _note(self, bad: dict[str, str]) -> None:
         self.bad |= bad
         if bad and not self._skip_bad:
-            raise BadImage(next(iter(bad.values())))
+            raise BadImageError(next(iter(bad.values())))
         if len(self.bad) > self.max_bad:
             raise InputError(
                 f"{len(self.bad)} images cannot be read, expected at most {self.max_bad}; "
@@ -141,7 +143,7 @@ def make_loader(
     return Loader(batches, order, skip_bad, max_bad)
 
 
-class _Order(Sampler):
+class _Order(Sampler[_Place]):
     """The images of one process in an epoch."""
 
     def __init__(self, count: int, batch_size: int, seed: int, rank: int, world_size: int) -> None:
@@ -151,6 +153,13 @@ class _Order(Sampler):
 
     def __iter__(self) -> Iterator[_Place]:
         return (_Place(self.epoch, int(i)) for i in self.indices())
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def indices(self) -> Iterable[int]:
+        """The numbers of the images, in their order."""
 
 
 class _InOrder(_Order):
@@ -180,7 +189,7 @@ class _Items(Dataset):
     def __getitem__(self, place: _Place) -> _Item:
         bad: dict[str, str] = {}
         for step in range(self.attempts):
-            index = (place.index + step) % len(self.images)
+            index = (place.image + step) % len(self.images)
             try:
                 image, label = self.images[index]
             except InputError as error:
@@ -194,23 +203,23 @@ class _Items(Dataset):
 @contextmanager
 def _seeded(*key: int) -> Iterator[None]:
     """Random numbers of python, numpy and torch (CPU) that follow from `key`; their states are put back."""
-    before = random.getstate(), np.random.get_bit_generator(), torch.get_rng_state()
+    before = random.getstate(), get_bit_generator(), torch.get_rng_state()
     sequence = np.random.SeedSequence(key)
     seed = int(sequence.generate_state(1)[0])
     random.seed(seed)
-    np.random.set_bit_generator(np.random.PCG64(sequence))  # ten times faster than saving numpy's state
+    set_bit_generator(np.random.PCG64(sequence))  # ten times faster than saving numpy's state
     torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPU too
     try:
         yield
     finally:
         random.setstate(before[0])
-        np.random.set_bit_generator(before[1])
+        set_bit_generator(before[1])
         torch.set_rng_state(before[2])
 
 
 def _collate(items: list[_Item]) -> tuple[torch.Tensor, torch.Tensor, dict[str, str]]:
     """Images (N, 3, S, S), labels (N,) and the unreadable images; N may be less than asked, even 0."""
-    good = [item for item in items if item.image is not None]
-    images = torch.stack([item.image for item in good]) if good else torch.empty(0)
+    good = [(item.image, item.label) for item in items if item.image is not None]
+    images = torch.stack([image for image, _ in good]) if good else torch.empty(0)
     bad = {name: reason for item in items for name, reason in item.bad.items()}
-    return images, torch.tensor([item.label for item in good], dtype=torch.int64), bad
+    return images, torch.tensor([label for _, label in good], dtype=torch.int64), bad

@@ -188,7 +188,8 @@ def write_records(path: str | Path, items: Iterable[tuple[float | Sequence[float
 def _pack(key: int, label: float | Sequence[float], image: bytes) -> bytes:
     if np.ndim(label) == 0:
         return _HEADER.pack(0, label, key, 0) + image
-    return _HEADER.pack(len(label), 0.0, key, 0) + np.asarray(label, "<f4").tobytes() + image
+    labels = np.asarray(label, "<f4")
+    return _HEADER.pack(len(labels), 0.0, key, 0) + labels.tobytes() + image
 
 
 def _frames(payload: bytes) -> Iterator[bytes]:

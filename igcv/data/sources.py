@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +14,7 @@ from sklearn.datasets import load_digits
 
 from igcv.data.images import (
     ArrayImages,
-    BadImage,
+    BadImageError,
     FileImages,
     Images,
     RecordImages,
@@ -85,12 +86,13 @@ def open_source(spec: str, seed: int = 0, root: Path = Path("data"), download: b
         forms = ", ".join(known.form for known in _KINDS.values())
         raise unknown("data source", kind, _KINDS, f"one of: {forms}, or a folder that exists")
     form, needs, opener = _KINDS[kind]
-    if needs == "nothing" and separator or needs == "required" and not argument:
+    if (needs == "nothing" and separator) or (needs == "required" and not argument):
         raise InputError(f"data source '{spec}' does not have the form {form}; write it so")
     train, val, names = opener(_Request(kind, argument, seed, Path(root), download))
-    for images in filter(None, (train, val)):
+    parts = [images for images in (train, val) if images]
+    for images in parts:
         _check_labels(images, names)
-    return DataSource(spec, train, val, tuple(names), _common_side(train or val))
+    return DataSource(spec, train, val, tuple(names), _common_side(parts[0]))
 
 
 def _check_labels(images: Images, names: Sequence[str]) -> None:
@@ -108,7 +110,7 @@ def _common_side(images: Images) -> int | None:
     for i in np.linspace(0, len(images) - 1, _PROBES).astype(int):
         try:
             sizes.add(images[int(i)][0].size)
-        except BadImage:  # reported where it is used
+        except BadImageError:  # reported where it is used
             continue
     width, height = sizes.pop() if len(sizes) == 1 else (0, 1)
     return width if width == height else None
@@ -117,6 +119,11 @@ def _common_side(images: Images) -> int | None:
 def _set_aside(images: Images, seed: int) -> tuple[Images, Images | None]:
     train, val = split_indices(images.labels, _VAL_FRACTION, seed)
     return SubsetImages(images, train), SubsetImages(images, val) if len(val) else None
+
+
+def _with_val(train: Images | None, val: Images | None, seed: int) -> tuple[Images | None, Images | None]:
+    """Both parts, the second set aside from the first where there is none."""
+    return _set_aside(train, seed) if train is not None and not val else (train, val)
 
 
 def _open_digits(request: _Request) -> _Parts:
@@ -154,16 +161,16 @@ def _open_folder(request: _Request) -> _Parts:
     )
     if not any(part and _folders(part) for part in (train, val)):  # then they are classes that are called so
         train, val = root, None
-    classes = [[folder.name for folder in _class_folders(part)] for part in (train, val) if part]
+    parts = [part for part in (train, val) if part]
+    classes = [[folder.name for folder in _class_folders(part)] for part in parts]
     if classes[0] != classes[-1]:
         odd = sorted(set(classes[0]) ^ set(classes[-1]))
         raise InputError(
-            f"{root}: {train.name}/ and {val.name}/ have different class folders, expected "
+            f"{root}: {parts[0].name}/ and {parts[-1].name}/ have different class folders, expected "
             f"the same in both; only in one: {', '.join(odd[:5])} ({len(odd)} in all)"
         )
-    if val is None:
-        return *_set_aside(_folder_images(train), request.seed), classes[0]
-    return _folder_images(train) if train else None, _folder_images(val), classes[0]
+    train_images, val_images = (_folder_images(part) if part else None for part in (train, val))
+    return *_with_val(train_images, val_images, request.seed), classes[0]
 
 
 def _folder_images(root: Path) -> FileImages:
@@ -232,7 +239,7 @@ def _open_rec(request: _Request) -> _Parts:
         )
     train, val = (RecordImages(path) if path else None for path in (*paths, "")[:2])
     names = _names_beside(Path(paths[0] or paths[1])) or _numbers(train, val)
-    return (train, val, names) if val else (*_set_aside(train, request.seed), names)
+    return *_with_val(train, val, request.seed), names
 
 
 def _names_beside(path: Path) -> list[str]:
@@ -250,24 +257,35 @@ def _numbers(*parts: Images | None) -> list[str]:
 
 def _open_timm(request: _Request) -> _Parts:
     train = _timm_images(request, "train")
-    val = _timm_images(request, "validation") or _timm_images(request, "test")
-    class_to_idx = getattr(train.items, "class_to_idx", {})
-    names = sorted(class_to_idx, key=class_to_idx.get) or _numbers(train, val)
-    return (train, val, names) if val else (*_set_aside(train, request.seed), names)
+    val = _timm_val(request)
+    class_to_idx: dict[str, int] = getattr(train.items, "class_to_idx", {})
+    names = sorted(class_to_idx, key=class_to_idx.__getitem__) or _numbers(train, val)
+    return *_with_val(train, val, request.seed), names
 
 
-def _timm_images(request: _Request, split: str) -> TimmImages | None:
-    """One split of a timm data set; None for a split other than train that it says it does not have."""
+class _NoSplitError(InputError):
+    """A timm data set says that it does not have this split."""
+
+
+def _timm_val(request: _Request) -> TimmImages | None:
+    for split in ("validation", "test"):
+        with suppress(_NoSplitError):
+            if images := _timm_images(request, split):
+                return images
+    return None
+
+
+def _timm_images(request: _Request, split: str) -> TimmImages:
+    """One split of a timm data set."""
     try:
         dataset = timm.data.create_dataset(
             request.argument, root=str(request.root), split=split, download=request.download
         )
         return TimmImages(dataset, f"{request.argument} {split}")
     except Exception as error:  # noqa: BLE001 - readers of half a dozen packages, each with errors of its own
-        if split != "train" and "split" in str(error).lower():
-            return None
+        kind = _NoSplitError if "split" in str(error).lower() else InputError
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise InputError(
+        raise kind(
             f"timm/{request.argument}: the {split} split cannot be opened ({reason}); expected "
             "a map-style data set such as timm/hfds/USER/NAME, its package installed (pip "
             "install datasets), in the cache or within reach of the network"

@@ -106,12 +106,13 @@ class InterleavedConv(nn.Module):
             conv2d(width, f.out_channels, f.kernel_size, f.stride, f.groups)
             for width, f in zip(widths, factors, strict=False)
         )
+        self.groups = [f.groups for f in factors]
         self.norm = nn.BatchNorm2d(widths[-1], eps=RELU_EPS)
         self.act = act(inplace=True) if act is not None else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        for conv in self.convs:
-            x = channel_shuffle(conv(x), conv.groups)
+        for conv, groups in zip(self.convs, self.groups, strict=True):
+            x = channel_shuffle(conv(x), groups)
         return self.act(self.norm(x))
 
 

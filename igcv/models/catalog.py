@@ -173,7 +173,7 @@ def _timm_entrypoint(name: str) -> Callable[..., nn.Module]:
     def entrypoint(pretrained: bool = False, **kwargs: Any) -> nn.Module:
         kwargs.pop("cache_dir", None)
         size = {"input_size": kwargs["input_size"]} if "input_size" in kwargs else {}
-        feature_cfg = {"flatten_sequential": True}
+        feature_cfg: dict[str, Any] = {"flatten_sequential": True}
         if kwargs.get("features_only"):
             feature_cfg["out_indices"] = _feature_levels(name, **size)
         return build_model_with_cfg(

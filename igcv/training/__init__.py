@@ -2,8 +2,8 @@
 
 from igcv.training.distributed import Process, choose_device, process_group
 from igcv.training.evaluate import Evaluation, evaluate, evaluate_classifier
-from igcv.training.recipe import Recipe, load_recipe
-from igcv.training.run import read_metrics, run_recipe
+from igcv.training.recipe import Recipe, find_recipe, load_recipe
+from igcv.training.run import read_metrics
 from igcv.training.train import train
 
 __all__ = [
@@ -13,9 +13,9 @@ __all__ = [
     "choose_device",
     "evaluate",
     "evaluate_classifier",
+    "find_recipe",
     "load_recipe",
     "process_group",
     "read_metrics",
-    "run_recipe",
     "train",
 ]

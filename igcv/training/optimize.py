@@ -3,6 +3,7 @@
 import math
 from bisect import bisect_right
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -10,16 +11,17 @@ from torch import nn
 from igcv.training.recipe import Recipe
 
 
-def parameter_groups(model: nn.Module, weight_decay: float, rule: str) -> list[dict]:
+def parameter_groups(model: nn.Module, weight_decay: float, rule: str) -> list[dict[str, Any]]:
     """Split the parameters into those that decay and those that do not.
 
     Args:
         model: the network.
         weight_decay: of the first group.
         rule: "weights" decays tensors of two and more dimensions (convolutions, linear layers); "mxnet" decays
-            everything named *_weight or *_gamma there, so batch-norm scales too (mxnet.optimizer.Optimizer.set_wd_mult).
+            everything named *_weight or *_gamma there, so batch-norm scales too (Optimizer.set_wd_mult of MXNet).
     """
-    decay, keep = [], []
+    decay: list[nn.Parameter] = []
+    keep: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         decays = parameter.ndim > 1 or (rule == "mxnet" and name.endswith("weight"))
         (decay if decays else keep).append(parameter)

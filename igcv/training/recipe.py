@@ -135,6 +135,17 @@ def load_recipe(path: Path | None, overrides: Iterable[str] = (), **given: Any) 
     return replace(Recipe(), **{key: _convert(key, value) for key, value in values.items()})
 
 
+def find_recipe(name: str) -> Path:
+    """The recipe file at a path, or else of that file name among the recipes that come with igcv."""
+    package = Path(__file__).parents[1]
+    places = (Path(name), package / "recipes" / Path(name).name, package.parent / "recipes" / Path(name).name)
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
+        known = {file.name for place in places[1:] for file in place.parent.glob("*.toml")}
+        raise unknown("recipe", name, known)
+    return found
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """The keys of a recipe file."""
     try:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from igcv.classifier import BEST, LAST
 from igcv.errors import InputError
-from igcv.training.recipe import Recipe, load_recipe
+from igcv.training.recipe import Recipe
 from igcv.weights import Card, read_tensors, save_weights, write_file, write_tensors
 
 RECIPE, METRICS, STATE, CURVES, SUMMARY = (
@@ -111,13 +111,6 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in file.read_text().splitlines()]
     except ValueError as error:
         raise InputError(f"{file} is not a metrics log ({error}); it holds one JSON object a line") from error
-
-
-def run_recipe(path: Path) -> Recipe:
-    """The recipe of the run in a folder."""
-    if not (path / RECIPE).is_file():
-        raise InputError(f"{path} holds no run (no {RECIPE}); give the --out folder of igcv train")
-    return load_recipe(path / RECIPE)
 
 
 def flatten_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:

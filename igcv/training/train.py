@@ -14,8 +14,18 @@ from torch import Tensor, nn
 
 import igcv
 from igcv.classifier import fill, load
-from igcv.data import CIFAR, IMAGENET, MXNET, DataSource, Loader, Preprocessing, eval_transform, make_loader
-from igcv.data import open_source, train_transform
+from igcv.data import (
+    CIFAR,
+    IMAGENET,
+    MXNET,
+    DataSource,
+    Loader,
+    Preprocessing,
+    eval_transform,
+    make_loader,
+    open_source,
+    train_transform,
+)
 from igcv.errors import InputError
 from igcv.models import Network, create_model, default_input_size
 from igcv.report import draw_curves

@@ -28,11 +28,14 @@ class Family(NamedTuple):
         pattern: the form; its named groups are the numbers in the name.
         build: from those numbers (and a width multiplier, where the family has one) to a builder of networks.
         scales: whether the family takes a width multiplier.
+        original: whether the IGCV3 authors' MXNet code builds it with other widths; "_mxnet" at the end of a
+            name asks for those.
     """
 
     pattern: str
     build: Callable[..., Callable[..., Network]]
     scales: bool = True
+    original: bool = False
 
 
 # The published CIFAR rows "0.5x" and "0.7x" scale the parameters, to 1.2 M and 1.7 M: the widths, in steps of
@@ -40,18 +43,32 @@ class Family(NamedTuple):
 PARAMETER_COUNT_WIDTHS = {"p50": 0.69, "p70": 0.85}
 
 FAMILIES = (
-    Family(r"igcv3_d", lambda multiplier: partial(igcv3, "d", multiplier)),
+    Family(
+        r"igcv3_d",
+        lambda multiplier, original: partial(igcv3, "d", multiplier, original_widths=original),
+        original=True,
+    ),
     Family(
         r"igcv3_d_(?P<share>p50|p70)",
         lambda share, multiplier: partial(igcv3, "d", multiplier * PARAMETER_COUNT_WIDTHS[share]),
     ),
-    Family(r"igcv3_w", lambda multiplier: partial(igcv3, "w", multiplier)),
+    Family(
+        r"igcv3_w",
+        lambda multiplier, original: partial(igcv3, "w", multiplier, original_widths=original),
+        original=True,
+    ),
     Family(
         r"igcv3_g(?P<g1>\d{1,2})g(?P<g2>\d{1,2})",
-        lambda g1, g2, multiplier: partial(igcv3, "d", multiplier, (int(g1), int(g2))),
+        lambda g1, g2, multiplier, original: partial(
+            igcv3, "d", multiplier, (int(g1), int(g2)), original_widths=original
+        ),
+        original=True,
     ),
-    Family(r"mobilenetv2", lambda multiplier: partial(mobilenetv2, multiplier)),
-    Family(r"mobilenetv2_mxnet", lambda multiplier: partial(mobilenetv2, multiplier, True)),
+    Family(
+        r"mobilenetv2",
+        lambda multiplier, original: partial(mobilenetv2, multiplier, original),
+        original=True,
+    ),
     Family(r"igcv2_mobilenet", lambda multiplier: partial(igcv2_mobilenet, multiplier)),
     Family(
         r"igcv2_c(?P<width>\d{1,4})_d(?P<depth>\d{1,3})",
@@ -80,7 +97,7 @@ NAMES = (
     *("igcv1_l24m2_d20", "igcv1_l24m2_d38", "igcv1_l8m4_d20_ident", "igcv1_l24m2_d20_ident"),
     *("igcv1_l4m32_imagenet18", "igcv1_l16m16_imagenet18", "igcv1_l100m2_imagenet18"),
     *(f"mobilenetv2_{width}" for width in ("025", "035", "050", "075", "100", "140")),
-    "mobilenetv2_mxnet_100",
+    "mobilenetv2_100_mxnet",
 )
 
 
@@ -101,7 +118,8 @@ def create_model(
     Args:
         name: a name of the catalog (`list_models()`), or of the same form with other numbers: the width
             multiplier in percent at the end, as in igcv3_d_060; group counts, as in igcv3_g4g2_100; L, M and
-            depth, as in igcv1_l16m4_d38; width and depth, as in igcv2_c128_d20.
+            depth, as in igcv1_l16m4_d38; width and depth, as in igcv2_c128_d20. "_mxnet" at the end of an IGCV3
+            or MobileNetV2 gives the widths of the IGCV3 authors' code, as in igcv3_d_140_mxnet.
         num_classes: outputs; 0 returns pooled features.
         multiplier: width multiplier, instead of the one in the name.
         input_size: side in pixels of the square images to come; small ones keep early strides at 1.
@@ -126,8 +144,11 @@ def _builder(name: str, multiplier: float | None) -> Callable[..., Network]:
     """The builder for a name, all numbers but the options already in it."""
     for family in FAMILIES:
         width = r"(?:_(?P<percent>\d{3}))?" if family.scales else ""
-        if match := re.fullmatch(family.pattern + width, name):
-            numbers = match.groupdict()
+        suffix = r"(?P<original>_mxnet)?" if family.original else ""
+        if match := re.fullmatch(family.pattern + width + suffix, name):
+            numbers: dict[str, Any] = match.groupdict()
+            if family.original:
+                numbers["original"] = numbers["original"] is not None
             percent = numbers.pop("percent", None)
             if family.scales:
                 numbers["multiplier"] = multiplier if multiplier is not None else int(percent or 100) / 100
@@ -186,9 +207,7 @@ def _timm_entrypoint(name: str) -> Callable[..., nn.Module]:
 
 
 # timm reads `default_cfgs` of the module that registers. Its own MobileNetV2 keeps its names there.
-TIMM_NAMES = [
-    name for name in NAMES if not name.startswith("mobilenetv2_") or name == "mobilenetv2_mxnet_100"
-]
+TIMM_NAMES = [name for name in NAMES if not name.startswith("mobilenetv2_") or name.endswith("_mxnet")]
 default_cfgs = {name: _timm_config(name) for name in TIMM_NAMES}
 for _name in TIMM_NAMES:
     timm.models.register_model(_timm_entrypoint(_name))

@@ -1,6 +1,7 @@
 """IGCV3: interleaved low-rank group convolutions (Sun, Li, Liu, Wang, BMVC 2018, arXiv:1806.00178)."""
 
 import math
+from functools import partial
 
 from igcv.errors import InputError
 from igcv.models.inverted import HEAD, Stage, check_multiplier, inverted_residual_network
@@ -32,6 +33,7 @@ def igcv3(
     table: str = "d",
     multiplier: float = 1.0,
     groups: tuple[int, int] = (2, 2),
+    original_widths: bool = False,
     options: Options = Options(),
 ) -> Network:
     """An IGCV3 network.
@@ -41,6 +43,8 @@ def igcv3(
         multiplier: width multiplier; every channel count is rounded, then raised to the next multiple of
             both group counts. The head grows above 1.0 only.
         groups: (G1, G2), groups of the expanding and of the projecting pointwise convolution.
+        original_widths: True gives the widths of the authors' MXNet code, for its checkpoints: with a multiplier
+            other than 1 the first block of a stage expands another width, and the head above 1.0 has one more.
         options: see `Options`.
 
     Raises:
@@ -56,12 +60,35 @@ def igcv3(
     def width(channels: int) -> int:
         return max(1, math.ceil(round(channels * multiplier) / multiple)) * multiple
 
+    head = width(HEAD) if multiplier > 1 else HEAD
+    if original_widths and multiplier > 1:
+        head = int(HEAD * multiplier) + 1  # meant to add one to odd widths, but written as != 0
+
     return inverted_residual_network(
         TABLES[table],
         width,
-        width(HEAD) if multiplier > 1 else HEAD,
+        head,
         groups=groups,
         expand="linear",
         first_expand="linear",  # unlike MobileNetV2's, IGCV3's first block keeps its expanding convolution
+        rescale=partial(scaled_twice, multiplier=multiplier, multiple=multiple) if original_widths else None,
         options=options,
     )
+
+
+def scaled_twice(channels: int, multiplier: float, multiple: int) -> int:
+    """The width that the authors' code takes for the input of a stage's first block, when it expands it.
+
+    It multiplies `channels`, already scaled, once more, rounds as Python 2 does (half away from zero), and
+    where the outcome is odd takes channels + 1. Its G2G4 form rounds up to a multiple of 4 instead; so do
+    other group counts here.
+    """
+    again = math.floor(channels * multiplier + 0.5)
+    if multiple == 2 and again % 2:
+        return channels + 1
+    if again == 0:
+        raise InputError(
+            f"multiplier {multiplier} leaves a layer without channels in the authors' widths ({channels} channels "
+            f"scaled twice); use a larger one, or the network without original_widths"
+        )
+    return math.ceil(again / multiple) * multiple

@@ -41,6 +41,8 @@ def inverted_residual_network(
     groups: tuple[int, int],
     expand: str,
     first_expand: str,
+    first_shortcut: bool = False,
+    rescale: Callable[[int], int] | None = None,
     options: Options,
 ) -> Network:
     """Build the network of a table.
@@ -51,6 +53,8 @@ def inverted_residual_network(
         head_width: channels of the last convolution.
         groups: (G1, G2) of the two pointwise convolutions of every block.
         expand, first_expand: how the blocks expand (see InvertedResidual), the first (t = 1) one apart.
+        first_shortcut: whether a stage's first block has a shortcut where its shapes match, as later blocks do.
+        rescale: where a stage follows another, its first block expands t * rescale(C) channels instead of t * C.
         options: see `Options`.
     """
     input_size = options.input_size or INPUT_SIZE
@@ -61,14 +65,16 @@ def inverted_residual_network(
     for i, (row, out_channels, stride) in enumerate(zip(rows, widths, strides[1:], strict=True)):
         blocks: list[nn.Module] = []
         for block in range(row.n):
+            base = rescale(in_channels) if rescale and i > 0 and block == 0 else in_channels
+            same_shape = row.s == 1 and in_channels == out_channels
             blocks.append(
                 InvertedResidual(
                     in_channels,
-                    in_channels * row.t,
+                    base * row.t,
                     out_channels,
                     stride if block == 0 else 1,
                     groups=groups,
-                    shortcut=block > 0,  # a stage's first block never has one, even where the shapes match
+                    shortcut=block > 0 or (first_shortcut and same_shape),
                     expand=first_expand if i == 0 else expand,
                 )
             )

@@ -23,8 +23,8 @@ def mobilenetv2(
 
     Args:
         multiplier: width multiplier.
-        first_expansion: False gives the common form: no expanding convolution in the first (t = 1) block and
-            widths rounded to multiples of 8. True gives the form of the IGCV3 authors' code, to which their
+        first_expansion: False gives the common form: no expanding convolution in the first (t = 1) block, widths
+            rounded to multiples of 8, and a shortcut wherever the shapes allow one. True gives the form of the IGCV3 authors' code, to which their
             figures belong: the first block keeps that convolution, widths are rounded to whole numbers.
         options: see `Options`.
     """
@@ -41,5 +41,6 @@ def mobilenetv2(
         groups=(1, 1),
         expand="relu6",
         first_expand="relu6" if first_expansion else "none",
+        first_shortcut=not first_expansion,  # matters at 0.25x and 0.35x only, where widths of two stages meet
         options=options,
     )

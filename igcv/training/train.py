@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import timm
 import torch
-from timm.utils import ModelEmaV3
+from timm.utils import ModelEmaV3, random_seed
 from torch import Tensor, nn
 
 import igcv
@@ -241,7 +242,7 @@ def run_epochs(
     result = None
     for epoch in range(state.epoch, job.recipe.epochs):
         train_loader.set_epoch(epoch)
-        torch.manual_seed(job.recipe.seed + epoch * job.process.world_size + job.process.rank)
+        seed_epoch(job, epoch)
         measured = train_epoch(trainer, train_loader, epoch, report)
         evaluated = trainer.ema.module if trainer.ema is not None else trainer.network
         classes = len(job.source.class_names)
@@ -260,6 +261,12 @@ def run_epochs(
             run.log(row, history)
             report.epoch(row)
     return _finish(job, trainer.network, run, history, result, time.perf_counter() - started, report)
+
+
+def seed_epoch(job: Job, epoch: int) -> None:
+    """Make what follows (mixing, dropout) depend on seed, epoch and process only, so that a resumed run repeats it."""
+    sequence = np.random.SeedSequence((job.recipe.seed, epoch, job.process.rank))
+    random_seed(int(sequence.generate_state(1)[0]))
 
 
 def _mean_over_processes(value: float, process: Process) -> float:

@@ -1,0 +1,233 @@
+"""The networks: counts against published ones, blocks against dense equivalents, one contract for all names."""
+
+import math
+
+import pytest
+import timm
+import torch
+from torch import nn
+from torchvision.models import mobilenet_v2
+
+import igcv
+from igcv import InputError, create_model, list_models
+from igcv.analysis import model_cost
+from igcv.models import Options, branch_widths, channel_shuffle, default_input_size, igcv1_imagenet, igcv3
+from igcv.models.blocks import GroupConv, InterleavedConv, InvertedResidual
+from igcv.models.network import plan_strides
+
+TIMM_NAMES = [name for name in list_models() if name in timm.list_models("igcv*") or "mxnet" in name]
+
+
+def parameters(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    "name, classes, multiplier, expected",
+    [  # the counts of the reference checkpoints and of the papers' networks
+        ("igcv3_d_100", 1000, None, 3_491_688),
+        ("igcv3_d_100", 10, None, 2_223_498),
+        ("igcv3_d_100", 100, None, 2_338_788),
+        ("igcv3_d", 10, 0.7, 1_234_296),
+        ("igcv3_d_100", 1000, 1.4, 6_023_004),
+        ("igcv3_d_140", 1000, None, 6_023_004),
+        ("igcv3_w_100", 1000, None, 5_724_968),
+        ("igcv3_g2g4_100", 1000, None, 3_063_304),
+        ("mobilenetv2_100", 1000, None, 3_504_872),
+        ("igcv1_l24m2_d20", 10, None, 155_962),
+        ("igcv1_l8m4_d20_ident", 100, None, 164_100),
+    ],
+)
+def test_parameter_counts(name: str, classes: int, multiplier: float | None, expected: int) -> None:
+    with torch.device("meta"):
+        assert parameters(create_model(name, classes, multiplier)) == expected
+
+
+def test_the_originals_mobilenetv2_keeps_its_first_expansion() -> None:
+    [name] = [name for name in list_models("mobilenetv2*") if "mxnet" in name]
+    with torch.device("meta"):
+        assert parameters(create_model(name)) == 3_505_960
+
+
+@pytest.mark.parametrize("partitions, expected", [((4, 2), 85_356), ((4, 4), 311_928)])
+def test_igcv1_imagenet_counts(partitions: tuple[int, int], expected: int) -> None:
+    with torch.device("meta"):
+        assert parameters(igcv1_imagenet(*partitions)) == expected
+
+
+@pytest.mark.parametrize(
+    "name, millions", [("igcv3_d_p50", 1.2), ("igcv3_d_p70", 1.7), ("igcv2_c1280_d20", 2.4)]
+)
+def test_published_cifar_counts(name: str, millions: float) -> None:
+    with torch.device("meta"):
+        assert round(parameters(create_model(name, 10)) / 1e6, 1) == millions
+
+
+@pytest.mark.parametrize("width", ["050", "100", "140"])
+def test_mobilenetv2_equals_timms(width: str) -> None:
+    with torch.device("meta"):
+        ours, theirs = create_model(f"mobilenetv2_{width}"), timm.create_model(f"mobilenetv2_{width}")
+    shapes = sorted(tuple(p.shape) for p in ours.parameters())
+    assert shapes == sorted(tuple(p.shape) for p in theirs.parameters())
+
+
+def test_mobilenetv2_computes_what_torchvisions_does() -> None:
+    torch.manual_seed(0)
+    ours, theirs = create_model("mobilenetv2_025", 7), mobilenet_v2(num_classes=7, width_mult=0.25)
+    values = list(ours.state_dict().values())
+    theirs.load_state_dict(dict(zip(theirs.state_dict(), values, strict=True)))
+    images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    torch.testing.assert_close(ours.double().eval()(images), theirs.double().eval()(images))
+
+
+def test_multiply_adds_of_the_papers() -> None:
+    assert model_cost("igcv3_d_100").multiply_adds == pytest.approx(313e6, rel=0.005)
+    assert model_cost("mobilenetv2_100").multiply_adds == pytest.approx(301e6, rel=0.005)
+
+
+def test_channel_shuffle_on_six_channels() -> None:
+    x = torch.arange(6.0).reshape(1, 6, 1, 1)
+    assert channel_shuffle(x, 2).flatten().tolist() == [0, 3, 1, 4, 2, 5]
+    assert channel_shuffle(channel_shuffle(x, 2), 3).flatten().tolist() == [0, 1, 2, 3, 4, 5]
+    assert channel_shuffle(x, 1) is x
+
+
+def dense(conv: nn.Conv2d) -> torch.Tensor:
+    """The pointwise weight of a group convolution as one (out, in) matrix, zeros outside its blocks."""
+    return torch.block_diag(*conv.weight.flatten(1).chunk(conv.groups))
+
+
+@pytest.mark.parametrize("groups", [(2, 2), (2, 4), (3, 2), (1, 1)])
+def test_igcv3_block_is_a_product_of_matrices(groups: tuple[int, int]) -> None:
+    torch.manual_seed(1)
+    block = InvertedResidual(12, 24, 12, groups=groups, shortcut=True, expand="linear").double().eval()
+    x = torch.randn(2, 12, 5, 5, dtype=torch.float64)
+    mix = torch.eye(24, dtype=torch.float64)[
+        [g * (24 // groups[0]) + i for i in range(24 // groups[0]) for g in range(groups[0])]
+    ]
+    scale = 1 / math.sqrt(1 + 1e-5)  # a fresh batch norm in evaluation
+    hidden = torch.einsum("oc,nchw->nohw", mix @ dense(block.expand.conv), x) * scale
+    hidden = nn.functional.conv2d(hidden, block.depthwise.conv.weight, padding=1, groups=24) * scale
+    expected = x + torch.einsum("oc,nchw->nohw", dense(block.project.conv), hidden.clamp(0, 6)) * scale
+    torch.testing.assert_close(block(x), expected)
+
+
+@pytest.mark.parametrize("width", [16, 64, 416, 832])
+def test_igcv2_branches_multiply_to_the_width(width: int) -> None:
+    assert math.prod(branch_widths(width)) == width
+
+
+def test_an_interleaved_convolution_reaches_every_output_once() -> None:
+    """With all weights one, each output counts its paths from the inputs: one from each (complementary condition)."""
+    factors = [GroupConv(64, 3, 64), GroupConv(64, 1, 8), GroupConv(64, 1, 8)]
+    conv = InterleavedConv(64, factors, act=None)
+    for layer in conv.convs:
+        nn.init.zeros_(layer.weight)
+        layer.weight.data[..., layer.kernel_size[0] // 2, layer.kernel_size[1] // 2] = 1
+    conv.norm = nn.Identity()
+    paths = conv(torch.eye(64).reshape(64, 64, 1, 1)).flatten(1)
+    assert torch.equal(paths, torch.ones(64, 64))
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_contract(name: str) -> None:
+    """Forward, a gradient on every parameter, features, other class counts: the same for every network."""
+    torch.manual_seed(0)
+    width = 0.25 if name.startswith(("igcv3", "mobilenet", "igcv2_mobilenet")) else None
+    model = create_model(name, 10, width, input_size=32)
+    images = torch.randn(2, 3, 32, 32)
+    logits = model(images)
+    assert logits.shape == (2, 10)
+    logits.square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    features = model.eval().forward_features(images)
+    assert features.shape[1] == model.num_features
+    assert features.shape[2] == 32 // model.reduction
+    model.reset_classifier(3)
+    assert model(images).shape == (2, 3)
+    model.reset_classifier(0)
+    assert torch.equal(model(images), model.forward_head(features, pre_logits=True))
+    again = create_model(name, 0, width, input_size=32)
+    again.load_state_dict(model.state_dict())
+
+
+@pytest.mark.parametrize("name", TIMM_NAMES)
+def test_timm_builds_it(name: str) -> None:
+    model = timm.create_model(name, num_classes=5, in_chans=1, global_pool="max", drop_rate=0.1)
+    assert model.num_classes == 5
+    assert model.get_classifier().out_features == 5
+    assert model.default_cfg["input_size"] == (3, default_input_size(name), default_input_size(name))
+    assert dict(model.named_modules())[model.default_cfg["first_conv"]].in_channels == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["igcv3_d_050", "igcv2_mobilenet_100", "igcv1_l24m2_d20", "igcv1_l4m32_imagenet18"]
+)
+def test_timm_features_only(name: str) -> None:
+    model = timm.create_model(name, features_only=True).eval()
+    features = model(torch.randn(1, 3, 64, 64))
+    assert [f.shape[1] for f in features] == model.feature_info.channels()
+    assert [64 // f.shape[2] for f in features] == model.feature_info.reduction()
+    two = timm.create_model(name, features_only=True, out_indices=(0, 2))
+    assert len(two(torch.randn(1, 3, 64, 64))) == 2
+
+
+def test_timm_keeps_its_own_mobilenetv2() -> None:
+    assert type(timm.create_model("mobilenetv2_050")).__module__.startswith("timm")
+
+
+def test_small_images_keep_early_strides() -> None:
+    table = (2, 1, 2, 2, 2, 1, 2, 1)
+    assert plan_strides(table, 224) == table
+    assert plan_strides(table, 64) == (1, 1, 2, 2, 2, 1, 2, 1)
+    assert plan_strides(table, 32) == (1, 1, 1, 2, 2, 1, 2, 1)
+    assert create_model("igcv3_d_025", 10).reduction == 32
+    assert create_model("igcv3_d_025", 10, input_size=32).reduction == 8
+
+
+def test_initialisation_is_gaussian_by_fan_in() -> None:
+    torch.manual_seed(0)
+    weight = create_model("igcv3_w_100").head.conv.weight
+    assert weight.std().item() == pytest.approx(math.sqrt(2 / 640), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: create_model("igcv3_d_10"), r"unknown model 'igcv3_d_10'; did you mean 'igcv3_d_\d+'"),
+        (lambda: create_model("resnet50"), "unknown model 'resnet50'.* .igcv models lists them all"),
+        (lambda: create_model("igcv3_d_100", multiplier=0), "multiplier 0 is not a width multiplier"),
+        (lambda: create_model("igcv1_l24m2_d20", multiplier=2), "takes no multiplier"),
+        (
+            lambda: create_model("igcv1_l24m2_d21"),
+            "depth 21 makes no plain IGCV1: give 3n . 2, for example 20",
+        ),
+        (lambda: create_model("igcv2_c416_d19"), "depth 19 makes no IGCV2"),
+        (lambda: create_model("igcv3_g99g2_100"), "groups 99 and 2 make no IGCV3 block"),
+        (lambda: create_model("igcv3_d_100", num_classes=-1), "num_classes is -1"),
+        (lambda: create_model("igcv3_d_100", input_size=4), "input_size 4 is too small .* use at least 8"),
+        (
+            lambda: create_model("igcv3_d_100", in_chan=1),
+            "unknown model option 'in_chan'; did you mean 'in_chans'",
+        ),
+        (
+            lambda: create_model("igcv3_d_025")(torch.zeros(1, 3, 16, 16)),
+            "images of 16 x 16 pixels are too small",
+        ),
+        (lambda: InvertedResidual(6, 12, 6, groups=(4, 2)), "4 groups do not divide the 6 input channels"),
+        (lambda: igcv3(groups=(0, 2), options=Options()), "groups 0 and 2"),
+    ],
+)
+def test_wrong_input_is_explained(call, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        call()
+
+
+def test_any_group_pair_that_divides() -> None:
+    model = create_model("igcv3_g3g2_050", 10, input_size=32)
+    block = model.stages[2][1]
+    assert (block.expand.conv.groups, block.project.conv.groups) == (3, 2)
+
+
+def test_listing() -> None:
+    assert igcv.list_models("igcv2*") == ["igcv2_c1280_d20", "igcv2_c416_d20", "igcv2_mobilenet_100"]

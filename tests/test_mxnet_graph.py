@@ -1,0 +1,106 @@
+"""A graph file is checked against the network of its weights."""
+
+import json
+
+import pytest
+import torch
+
+from igcv.errors import InputError
+from igcv.models import create_model
+from igcv.mxnet import from_mxnet
+from igcv.weights import mxnet_names
+from tests.test_mxnet_conversion import REFERENCE, SMALL, seeded_checkpoint, with_reference
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """The checkpoint of a small network, igcv1_l24m2_d20."""
+    return seeded_checkpoint(SMALL, tmp_path_factory.mktemp("mxnet") / "small.params")
+
+
+def small_graph(**changes):
+    """The graph of the small network, as far as its layers go."""
+    with torch.device("meta"):
+        model = create_model("igcv1_l24m2_d20", 10)
+    nodes = [{"op": "null", "name": "data", "inputs": []}]
+    layers = dict(model.named_modules())
+    names = mxnet_names.graph_order(model.state_dict())
+    for name in (n for n in names if n.endswith("weight")):
+        weights = [n for n in names if n.rpartition(".")[0] == name.rpartition(".")[0]]
+        start = len(nodes)
+        nodes += [{"op": "null", "name": mxnet_names.to_mxnet(n, "plain"), "inputs": []} for n in weights]
+        op, attrs = layer_settings(layers[name.rpartition(".")[0]])
+        node = nodes[start]["name"].rpartition("_")[0]
+        inputs = [[start - 1, 0, 0], *([start + i, 0, 0] for i in range(len(weights)))]
+        nodes.append({"op": op, "name": node, "attrs": attrs | changes.get(node, {}), "inputs": inputs})
+        if op == "Convolution" and name.startswith("stages"):
+            nodes.append({"op": "SwapAxis", "name": f"swap{start}", "inputs": [[len(nodes) - 1, 0, 0]]})
+        if op == "BatchNorm":
+            attrs = {"act_type": "relu"}
+            nodes.append({"op": "Activation", "name": f"{node}_relu", "attrs": attrs, "inputs": [[0, 0, 0]]})
+    return nodes
+
+
+def layer_settings(layer):
+    if isinstance(layer, torch.nn.Linear):
+        return "FullyConnected", {"num_hidden": str(layer.out_features)}
+    if isinstance(layer, torch.nn.BatchNorm2d):
+        return "BatchNorm", {"eps": "1.99999994948e-05", "fix_gamma": "False"}  # a float32 in full
+    attrs = {"num_filter": layer.out_channels, "kernel": layer.kernel_size, "pad": layer.padding}
+    attrs |= {"stride": layer.stride, "num_group": layer.groups}
+    return "Convolution", {key: str(value) for key, value in attrs.items()}
+
+
+def test_a_graph_that_agrees(small, tmp_path):
+    (tmp_path / "s.json").write_text(json.dumps({"nodes": small_graph()}))
+    assert from_mxnet(small, tmp_path / "s.json").card.model == "igcv1_l24m2_d20"
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"g1_b1_conv1": {"num_group": "12"}}, "num_group of the node g1_b1_conv1 is 12, in the network 24"),
+        ({"g0_conv": {"num_filter": "49"}}, "num_filter of the node g0_conv is 49, in the network 48"),
+        (
+            {"g2_b1_conv1": {"stride": "(1, 1)"}},
+            r"g2_b1_conv1 is \(1, 1\), in the network \(2, 2\).*input_size",
+        ),
+        ({"g3_b2_conv2": {"kernel": "oops("}}, r"kernel of the node g3_b2_conv2 is oops\("),
+        ({"g0_bn": {"eps": "0.001"}}, "eps of the node g0_bn is 0.001, in the network 2e-05"),
+        ({"g1_b2_bn": {"fix_gamma": "True"}}, "fix_gamma of the node g1_b2_bn is True"),
+        ({"fc_score": {"num_hidden": "11"}}, "num_hidden of the node fc_score is 11, in the network 10"),
+    ],
+)
+def test_graphs_that_disagree(change, message, small, tmp_path):
+    (tmp_path / "s.json").write_text(json.dumps({"nodes": small_graph(**change)}))
+    with pytest.raises(InputError, match=message):
+        from_mxnet(small, tmp_path / "s.json")
+
+
+def test_graphs_of_another_form(small, tmp_path):
+    path, nodes = tmp_path / "s.json", small_graph()
+    path.write_text(json.dumps({"nodes": [*nodes, {"op": "SwapAxis", "name": "x", "inputs": [[0, 0, 0]]}]}))
+    with pytest.raises(InputError, match="has 37 nodes of SwapAxis, but its network 36"):
+        from_mxnet(small, path)
+    path.write_text(json.dumps({"nodes": [*nodes, {"op": "null", "name": "extra_weight", "inputs": []}]}))
+    with pytest.raises(InputError, match="left over: extra_weight"):
+        from_mxnet(small, path)
+    twice = {
+        "op": "Convolution",
+        "name": "odd",
+        "inputs": [[0, 0, 0], [4, 0, 0]],
+    }  # node 4: a running average
+    path.write_text(json.dumps({"nodes": [*nodes, twice]}))
+    with pytest.raises(InputError, match=r"no Convolution with the weight .* as the graph's odd"):
+        from_mxnet(small, path)
+
+
+@with_reference
+def test_the_graph_of_another_network():
+    params = REFERENCE / "igcv3_1.0" / "igcv3_1.0-0000.params"
+    symbol = REFERENCE / "mobilenetv2_1.0" / "mobilenetv2_1.0-symbol.json"
+    with pytest.raises(InputError, match="missing: seq-1-block2-depthwise-batchnorm_beta"):
+        from_mxnet(params, symbol)
+    symbol = REFERENCE / "igcv3_1.0_c10_sgd_trajectory" / "initial-symbol.json"
+    with pytest.raises(InputError, match="num_hidden of the node fc is 10, in the network 1000"):
+        from_mxnet(params, symbol)

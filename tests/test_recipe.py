@@ -1,0 +1,108 @@
+"""Recipes: resolution, round trip, errors; optimizer and schedule against hand-written arithmetic."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from igcv import InputError
+from igcv.training import find_recipe, load_recipe
+from igcv.training.optimize import learning_rate, make_optimizer, parameter_groups, set_learning_rate
+from igcv.training.recipe import Recipe
+
+RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_shipped_recipes_load_and_come_back(path: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(path)
+    (tmp_path / "copy.toml").write_text(recipe.to_toml())
+    assert load_recipe(tmp_path / "copy.toml") == recipe
+
+
+def test_order_defaults_file_settings_arguments(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text("epochs = 3\nlr = 1\n")
+    recipe = load_recipe(
+        tmp_path / "a.toml", ["epochs=5", "nesterov=False", "lr_step_epochs=[1,2]"], data="digits"
+    )
+    assert (recipe.epochs, recipe.lr, recipe.nesterov, recipe.lr_step_epochs) == (5, 1.0, False, (1.0, 2.0))
+    assert (recipe.data, recipe.batch_size) == ("digits", Recipe().batch_size)
+
+
+def test_text_is_kept_in_toml() -> None:
+    recipe = Recipe(data='folder:a "b" \\ c')
+    assert r'''data = "folder:a \"b\" \\ c"''' in recipe.to_toml()
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        (["epoch=3"], "unknown recipe key 'epoch'; did you mean 'epochs'"),
+        (["epochs"], "'epochs' is neither a recipe file nor a setting"),
+        (["epochs=x"], "epochs = 'x' has the wrong type; expected a whole number"),
+        (["epochs=1.5"], "expected a whole number"),
+        (["epochs=true"], "expected a whole number"),
+        (["lr=fast"], "lr = 'fast' has the wrong type; expected a number"),
+        (["nesterov=1"], "expected true or false"),
+        (["lr_step_epochs=[true]"], "expected a list of numbers"),
+        (["epochs=0"], "epochs = 0 is too small; give at least 1"),
+        (["lr=nan"], "lr = nan is too small"),
+        (["optimizer=sdg"], "optimizer = 'sdg' is unknown; did you mean 'sgd'"),
+        (["label_smoothing=1"], "are shares: give 0 to 1"),
+    ],
+)
+def test_wrong_settings_are_explained(settings: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_recipe(None, settings)
+
+
+def test_unreadable_recipes_are_explained(tmp_path: Path) -> None:
+    (tmp_path / "bad.toml").write_text("epochs = = 3")
+    with pytest.raises(InputError, match="is not TOML"):
+        load_recipe(tmp_path / "bad.toml")
+    with pytest.raises(InputError, match=r"unknown recipe 'digit.toml'; did you mean 'digits.toml'"):
+        find_recipe("digit.toml")
+
+
+def test_schedules() -> None:
+    exponential = Recipe(schedule="exponential", lr=0.045, lr_factor=0.98)
+    assert learning_rate(exponential, 2.9) == 0.045 * 0.98**2
+    steps = Recipe(schedule="step", lr=0.1, lr_step_epochs=(200.0, 300.0))
+    assert [learning_rate(steps, e) for e in (199.9, 200, 301)] == pytest.approx([0.1, 0.01, 0.001])
+    cosine = Recipe(schedule="cosine", lr=1.0, epochs=12, warmup_epochs=2.0, min_lr=0.1)
+    assert learning_rate(cosine, 1.0) == 0.5
+    assert learning_rate(cosine, 2.0) == 1.0
+    assert learning_rate(cosine, 7.0) == pytest.approx(0.1 + 0.9 * (1 + math.cos(math.pi / 2)) / 2)
+    assert learning_rate(cosine, 12.0) == pytest.approx(0.1)
+
+
+def small_network() -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(1, 2, 3, bias=False), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(2, 2))
+
+
+def test_decay_rules() -> None:
+    network = small_network()
+    for rule, decaying in (("weights", {(2, 1, 3, 3), (2, 2)}), ("mxnet", {(2, 1, 3, 3), (2, 2), (2,)})):
+        decay, keep = parameter_groups(network, 0.1, rule)
+        assert {tuple(p.shape) for p in decay["params"]} == decaying
+        assert (decay["weight_decay"], keep["weight_decay"]) == (0.1, 0.0)
+        assert len(decay["params"]) + len(keep["params"]) == 5
+
+
+def test_mxnet_momentum_under_a_changing_rate() -> None:
+    """m = 0.9 m - lr (g + wd w); w += m, written out for one weight and the loss w."""
+    layer = nn.Linear(1, 1, bias=False).double()
+    nn.init.constant_(layer.weight, 2.0)
+    recipe = Recipe(nesterov=False, momentum=0.9, weight_decay=0.1, decay_rule="mxnet")
+    optimizer = make_optimizer(layer, recipe)
+    weight, momentum = 2.0, 0.0
+    for lr in (0.5, 0.25, 0.3):
+        set_learning_rate(optimizer, lr, recipe.decay_rule)
+        optimizer.zero_grad()
+        layer(torch.ones(1, 1, dtype=torch.float64)).sum().backward()
+        optimizer.step()
+        momentum = 0.9 * momentum - lr * (1.0 + 0.1 * weight)
+        weight += momentum
+        assert layer.weight.item() == pytest.approx(weight, abs=1e-12)

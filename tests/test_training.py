@@ -1,0 +1,343 @@
+"""Training end to end on small real images: what a run leaves, how it goes on, and how it is used."""
+
+import dataclasses
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import igcv
+from igcv.data import open_source
+from igcv.training import Process, evaluate, load_recipe, read_metrics, train
+from igcv.training.evaluate import Evaluation
+from igcv.training.loop import Trainer, train_epoch
+from igcv.training.optimize import make_optimizer
+from igcv.training.progress import Silent
+from igcv.weights import load_weights, read_tensors
+from tests.conftest import Igcv
+
+CPU = Process(torch.device("cpu"))
+SMALL = ["model=igcv3_w_025", "input_size=16", "batch_size=8", "augment=shift", "lr=0.05", "workers=0"]
+EVERYTHING = [
+    *(
+        "schedule=constant",
+        "mixup=0.2",
+        "cutmix=0.5",
+        "label_smoothing=0.1",
+        "ema_decay=0.9",
+        "accumulation=2",
+    ),
+    *("clip_grad_norm=1", "random_erasing=0.2", "randaugment=rand-m3-n1", "drop_rate=0.1", "seed=3"),
+]
+
+
+def run(data: Path, out: Path, *settings: str, resume: bool = False) -> dict:
+    recipe = load_recipe(None, [*SMALL, f"data={data}", *settings])
+    return train(recipe, out, CPU, resume=resume, quiet=True)
+
+
+@pytest.fixture(scope="module")
+def finished(digit_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of twenty epochs."""
+    out = tmp_path_factory.mktemp("runs") / "finished"
+    run(digit_folder, out, "epochs=20", "batch_size=6", "ema_decay=0.8")
+    return out
+
+
+def test_it_learns(finished: Path) -> None:
+    rows = read_metrics(finished)
+    assert [row["epoch"] for row in rows] == list(range(1, 21))
+    assert rows[-1]["train_loss"] < rows[0]["train_loss"] / 2
+    assert json.loads((finished / "summary.json").read_text())["best_top1"] >= 90
+
+
+def test_a_run_leaves_everything(finished: Path) -> None:
+    names = {path.name for path in finished.iterdir()}
+    assert names == {
+        *("recipe.toml", "metrics.jsonl", "summary.json", "curves.png", "tensorboard"),
+        *("last.safetensors", "best.safetensors", "state.safetensors"),
+    }
+    with Image.open(finished / "curves.png") as curves:
+        assert curves.size[0] > 800
+    assert list((finished / "tensorboard").glob("events.*"))
+    _, card = load_weights(finished / "best.safetensors")
+    assert card.class_names == ("one", "zero")
+    assert card.preprocessing["input_size"] == 16
+    assert card.results["images"] == 10
+
+
+def test_evaluate_agrees_with_the_log(finished: Path, igcv_command: Igcv) -> None:
+    status, out, _ = igcv_command("evaluate", finished, "--json")
+    figures = json.loads(out)
+    assert status == 0
+    assert figures["top1"] == pytest.approx(max(row["val_top1"] for row in read_metrics(finished)), abs=1e-3)
+    assert set(figures["per_class"]) == {"one", "zero"}
+    assert "hardest" not in igcv_command("evaluate", finished).out
+
+
+def test_evaluate_by_hand(finished: Path, digit_folder: Path) -> None:
+    """Top-1 and loss against one image at a time."""
+    classifier = igcv.load(finished)
+    val = open_source(str(digit_folder)).val
+    assert val is not None
+    losses, hits = [], []
+    for i in range(len(val)):
+        image, label = val[i]
+        with torch.no_grad():
+            logits = classifier.model(classifier.transform(image)[None])[0]
+        losses.append(-logits.log_softmax(0)[label].item())
+        hits.append(int(logits.argmax()) == label)
+    images = torch.stack([classifier.transform(val[i][0]) for i in range(len(val))])
+    labels = torch.tensor([val[i][1] for i in range(len(val))])
+    result = evaluate(classifier.model, [(images[:7], labels[:7]), (images[7:], labels[7:])], 2, CPU.device)
+    assert isinstance(result, Evaluation)
+    assert result.loss == pytest.approx(np.mean(losses), rel=1e-5)
+    assert result.top1 == pytest.approx(100 * np.mean(hits))
+    assert (result.top5, sum(result.images_per_class)) == (100, 10)
+
+
+def test_predict(finished: Path, digit_folder: Path, igcv_command: Igcv) -> None:
+    image = next((digit_folder / "val" / "zero").iterdir())
+    status, out, _ = igcv_command("predict", finished, image, "--json")
+    answer = json.loads(out)
+    assert status == 0
+    assert answer["predictions"][0]["class"] == "zero"
+    assert sum(p["probability"] for p in answer["predictions"]) == pytest.approx(1, abs=1e-4)
+    assert "zero" in igcv_command("predict", finished, image).out
+
+
+def test_resumed_is_uninterrupted(digit_folder: Path, tmp_path: Path) -> None:
+    """One epoch, then one more, gives bit for bit what two at once give, with everything switched on."""
+    run(digit_folder, tmp_path / "whole", "epochs=2", *EVERYTHING)
+    run(digit_folder, tmp_path / "parts", "epochs=1", *EVERYTHING)
+    run(digit_folder, tmp_path / "parts", "epochs=2", *EVERYTHING, resume=True)
+    for name in ("last.safetensors", "state.safetensors"):
+        whole, _ = read_tensors(tmp_path / "whole" / name)
+        parts, _ = read_tensors(tmp_path / "parts" / name)
+        assert whole.keys() == parts.keys()
+        assert all(torch.equal(whole[key], parts[key]) for key in whole)
+    assert [row["epoch"] for row in read_metrics(tmp_path / "parts")] == [1, 2]
+
+
+def test_seeds_decide(digit_folder: Path, tmp_path: Path) -> None:
+    losses = [
+        run(digit_folder, tmp_path / str(i), "epochs=1", f"seed={seed}")["last"]["loss"]
+        for i, seed in enumerate((0, 0, 1))
+    ]
+    assert losses[0] == losses[1] != losses[2]
+
+
+@pytest.mark.parametrize("accumulation", [1, 3])
+def test_one_step_against_hand_written_sgd(accumulation: int) -> None:
+    """Nesterov momentum, decay on the weight only, clipping: two steps on a linear layer, in parts or whole."""
+    torch.manual_seed(0)
+    recipe = load_recipe(
+        None,
+        [
+            "schedule=constant",
+            "lr=0.1",
+            "weight_decay=0.01",
+            "clip_grad_norm=0.5",
+            f"accumulation={accumulation}",
+        ],
+    )
+    layer = torch.nn.Linear(4, 3).double()
+    weight, bias = layer.weight.detach().clone(), layer.bias.detach().clone()
+    x, y = torch.randn(2, 6, 4, dtype=torch.float64), torch.randint(0, 3, (2, 6))
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    trainer = Trainer(
+        dataclasses.replace(recipe, channels_last=False),
+        *(layer, layer, make_optimizer(layer, recipe), scaler, None, None, CPU.device, 1),
+    )
+    parts = [
+        part
+        for i in range(2)
+        for part in zip(x[i].chunk(accumulation), y[i].chunk(accumulation), strict=True)
+    ]
+    train_epoch(trainer, parts, 0, Silent())
+
+    momenta = [torch.zeros_like(weight), torch.zeros_like(bias)]
+    for i in range(2):
+        error = (x[i] @ weight.T + bias).softmax(1) - torch.eye(3, dtype=torch.float64)[y[i]]
+        gradients = [error.T @ x[i] / 6, error.mean(0)]
+        norm = torch.cat([g.flatten() for g in gradients]).norm()
+        gradients = [g * min(1.0, 0.5 / (norm.item() + 1e-6)) for g in gradients]
+        gradients[0] = gradients[0] + 0.01 * weight
+        momenta = [0.9 * m + g for m, g in zip(momenta, gradients, strict=True)]
+        weight, bias = (
+            p - 0.1 * (g + 0.9 * m) for p, g, m in zip((weight, bias), gradients, momenta, strict=True)
+        )
+    torch.testing.assert_close(layer.weight.detach(), weight)
+    torch.testing.assert_close(layer.bias.detach(), bias)
+
+
+def test_finetune_with_other_classes(finished: Path, tmp_path: Path, igcv_command: Igcv) -> None:
+    for name in ("a", "b", "c"):
+        for i in range(4):
+            (tmp_path / "data" / name).mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (16, 16), (60 * i, 80, 10)).save(tmp_path / "data" / name / f"{i}.png")
+    out = tmp_path / "tuned"
+    outcome = igcv_command(
+        *(
+            "train",
+            *SMALL,
+            "epochs=1",
+            "lr=0",
+            f"data={tmp_path / 'data'}",
+            "--init-from",
+            finished,
+            "--out",
+            out,
+        )
+    )
+    assert outcome.status == 0, outcome.err
+    assert "Next:  igcv evaluate" in outcome.out
+    before, _ = load_weights(finished / "best.safetensors")
+    after, card = load_weights(out / "last.safetensors")
+    assert card.class_names == ("a", "b", "c")
+    assert torch.equal(before["head.conv.weight"], after["head.conv.weight"])
+    assert after["classifier.weight"].shape[0] == 3
+
+
+def test_bad_training_images_are_skipped_and_counted(digit_folder: Path, tmp_path: Path) -> None:
+    data = copy_of(digit_folder, tmp_path)
+    (data / "train" / "one" / "0.png").write_bytes(b"not an image")
+    run(data, tmp_path / "out", "epochs=1")
+    assert read_metrics(tmp_path / "out")[0]["bad_images"] == 1
+
+
+def test_bad_validation_images_are_refused(digit_folder: Path, tmp_path: Path, igcv_command: Igcv) -> None:
+    data = copy_of(digit_folder, tmp_path)
+    next((data / "val" / "one").iterdir()).write_bytes(b"")
+    outcome = igcv_command("train", *SMALL, "epochs=1", f"data={data}", "--out", tmp_path / "out")
+    assert outcome.status == 2
+    assert "no readable image" in outcome.err
+
+
+def copy_of(folder: Path, to: Path) -> Path:
+    return Path(shutil.copytree(folder, to / "data"))
+
+
+def test_a_run_is_never_overwritten(finished: Path, digit_folder: Path, igcv_command: Igcv) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.iterdir()}
+    outcome = igcv_command("train", *SMALL, f"data={digit_folder}", "--out", finished)
+    assert outcome.status == 2
+    assert "already holds a run; add --resume" in outcome.err
+    assert before == {path: path.stat().st_mtime_ns for path in finished.iterdir()}
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["train"], "no data set given; add --data"),
+        (["train", "--data", "digit"], "unknown data .*'digit'; did you mean 'digits'"),
+        (["train", "--data", "digits", "--model", "igcv3_d_10"], "unknown model 'igcv3_d_10'; did you mean"),
+        (["train", "epoch=3", "--data", "digits"], "unknown recipe key 'epoch'; did you mean 'epochs'"),
+        (["train", "--data", "folder:/nowhere/at/all"], "/nowhere/at/all"),
+        (["train", "--data", "digits", "batch_size=10", "accumulation=3"], "give a multiple of 3"),
+        (["train", "--data", "digits", "precision=fp16", "--device", "cpu"], "fp16 needs a GPU"),
+        (["train", "--data", "digits", "input_size=4"], "input_size 4 is too small"),
+        (["train", "--data", "digits", "model=igcv3_g0g2_100"], "groups 0 and 2 make no IGCV3 block"),
+        (["train", "--data", "digits", "--device", "gpu"], "unknown device 'gpu'"),
+        (["train", "--data", "digits", "--resume"], "--resume needs --out"),
+        (["train", "--data", "digits", "--resume", "--out", "/nowhere"], "no run to resume in /nowhere"),
+        (["train", "--data", "digits", "--gpus", "a"], "--gpus a is no list of GPU numbers"),
+        (["train", "--data", "digits", "--gpus", "0,99"], "this machine has"),
+        (["train", "--data", "digits", "--out", "/proc/none"], "cannot make the folder /proc/none"),
+        (["evaluate", "/nowhere"], "there is no file /nowhere"),
+        (["predict", "README.md", "x.png"], "README.md is not a readable safetensors file"),
+        (["models", "resnet*"], "unknown model pattern 'resnet.'"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(
+    arguments: list[str], message: str, igcv_command: Igcv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(__file__).parents[1])
+    outcome = igcv_command(*arguments)
+    assert outcome.status == 2
+    assert outcome.err.startswith("igcv: ")
+    assert outcome.err.count("\n") == 1
+    assert re.search(message, outcome.err), outcome.err
+
+
+def test_weights_that_do_not_fit(
+    finished: Path, digit_folder: Path, tmp_path: Path, igcv_command: Igcv
+) -> None:
+    broken = tmp_path / "cut.safetensors"
+    broken.write_bytes((finished / "best.safetensors").read_bytes()[:-100])
+    assert "it may be cut short" in igcv_command("evaluate", broken).err
+    outcome = igcv_command("evaluate", finished, "--data", "digits")
+    assert "digits has 10 classes, the network 2" in outcome.err
+    other = [
+        "train",
+        *SMALL,
+        f"data={digit_folder}",
+        "model=igcv3_w_035",
+        "--init-from",
+        finished,
+        "--out",
+        tmp_path / "o",
+    ]
+    assert "weights of another network" in igcv_command(*other).err
+
+
+def test_nan_stops_the_run(digit_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(igcv.InputError, match=r"the loss is (nan|inf)"):
+        run(digit_folder, tmp_path / "out", "epochs=4", "lr=1e30")
+
+
+def test_two_processes(digit_folder: Path, tmp_path: Path) -> None:
+    """torchrun on the CPU: both work, one writes, every validation image counts once."""
+    out = tmp_path / "out"
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        "-m",
+        "igcv",
+    ]
+    command += ["train", *SMALL, "epochs=1", "accumulation=2", f"data={digit_folder}", "--out", str(out)]
+    done = subprocess.run([*command, "--device", "cpu"], capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert "2 processes" in done.stdout
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["last"]["images"] == 10
+    assert summary["machine"]["processes"] == 2
+
+
+def test_the_originals_command_line(tmp_path: Path) -> None:
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from train_imagenet import translate
+
+    (tmp_path / "imagenet_train.rec").touch()
+    (tmp_path / "imagenet_val.rec").touch()
+    arguments = f"--network=IGCV3 --multiplier=1.0 --gpus=0,1 --batch-size=96 --data-dir={tmp_path}".split()
+    command = translate(arguments)
+    assert command[0] == "train"
+    assert command[1].endswith("recipes/imagenet_mxnet.toml")
+    assert f"--data=rec:{tmp_path}/imagenet_train.rec,{tmp_path}/imagenet_val.rec" in command
+    assert {"--model=igcv3_d", "--gpus=0,1", "batch_size=96", "multiplier=1.0"} < set(command)
+
+
+def test_the_originals_command_line_explains_itself() -> None:
+    script = Path(__file__).parents[1] / "train_imagenet.py"
+    done = subprocess.run([sys.executable, script, "--network=IGCV4"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "unknown network 'IGCV4' (one of: igcv3, igcv3_g2g4, igcv3_wider, mobilenetv2)" in done.stderr
+
+
+def test_catalog_listing(igcv_command: Igcv) -> None:
+    outcome = igcv_command("models", "igcv3_d_1*", "--json")
+    rows = [json.loads(line) for line in outcome.out.splitlines()]
+    assert rows[0]["name"] == "igcv3_d_100"
+    assert rows[0]["parameters"] == 3_491_688
+    assert rows[0]["multiply_adds"] == pytest.approx(313e6, rel=1e-3)

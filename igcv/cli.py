@@ -17,7 +17,7 @@ from igcv.errors import InputError
 
 app = typer.Typer(
     name="igcv",
-    help="Interleaved group convolution networks: train, evaluate, predict.",
+    help="Interleaved group convolution networks: train, evaluate, predict, convert.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -205,6 +205,40 @@ def models(
         table.add_row(name, f"{size} px", f"{cost.parameters:,}", f"{cost.multiply_adds / 1e6:,.1f} M")
     if not as_json:
         console.print(table)
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="MXNet's X-0000.params, or weights of igcv")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="OUT.safetensors, or OUT-0000.params")],
+    symbol: Annotated[Path | None, typer.Option(help="the graph, X-symbol.json, to check against")] = None,
+    input_size: Annotated[
+        int | None, typer.Option(help="image side in pixels; default: the network's own")
+    ] = None,
+) -> None:
+    """Convert an MXNet checkpoint to safetensors, or weights of igcv to an MXNet checkpoint.
+
+    Example: igcv convert igcv3-0000.params igcv3.safetensors --symbol igcv3-symbol.json
+    """
+    from igcv.classifier import weights_file
+    from igcv.mxnet import from_mxnet, to_mxnet
+    from igcv.weights import save_weights
+
+    if target.exists():
+        raise InputError(f"{target} exists already; choose another name or remove it")
+    if source.suffix == ".params" and target.suffix == ".safetensors":
+        classifier = from_mxnet(source, symbol, input_size)
+        save_weights(target, classifier.model.state_dict(), classifier.card)
+        parameters = sum(p.numel() for p in classifier.model.parameters())
+        found = f"{classifier.card.model}, {classifier.card.num_classes} classes, {parameters:,} parameters"
+    elif target.suffix == ".params":
+        to_mxnet(weights_file(source), target)
+        found = "MXNet checkpoint"
+    else:
+        raise InputError(
+            f"cannot convert {source} to {target}; give X.params OUT.safetensors, or IN OUT.params"
+        )
+    console.print(f"{target}: {found}", highlight=False, soft_wrap=True)
 
 
 def print_settings() -> None:

@@ -69,7 +69,7 @@ def test_original_widths_differ_with_a_multiplier_only():
 
 RECOGNISED = [
     *("igcv3_d_100", "igcv3_d_069", "igcv3_d_070_mxnet", "igcv3_d_140_mxnet", "igcv3_w_100"),
-    *("igcv3_w_075_mxnet", "igcv3_g2g4_100", "igcv3_g2g4_140", "igcv3_g2g4_070_mxnet", "igcv3_g4g2_060"),
+    *("igcv3_g2g4_100", "igcv3_g2g4_070_mxnet", "igcv3_g4g2_060"),
     *("igcv3_g1g8_100", "mobilenetv2_100", "mobilenetv2_140", "mobilenetv2_035", "mobilenetv2_100_mxnet"),
     *(
         "mobilenetv2_137_mxnet",

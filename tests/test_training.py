@@ -341,3 +341,17 @@ def test_catalog_listing(igcv_command: Igcv) -> None:
     assert rows[0]["name"] == "igcv3_d_100"
     assert rows[0]["parameters"] == 3_491_688
     assert rows[0]["multiply_adds"] == pytest.approx(313e6, rel=1e-3)
+
+
+def test_convert_both_ways(finished: Path, tmp_path: Path, igcv_command: Igcv) -> None:
+    there, back = tmp_path / "net-0000.params", tmp_path / "net.safetensors"
+    assert igcv_command("convert", finished, there).status == 0
+    outcome = igcv_command("convert", there, back, "--input-size", 16)
+    assert outcome.status == 0, outcome.err
+    assert "igcv3_w_025, 2 classes" in outcome.out
+    before, _ = load_weights(finished / "best.safetensors")
+    after, card = load_weights(back)
+    assert all(torch.equal(after[k], before[k]) for k in before if not k.endswith("num_batches_tracked"))
+    assert (card.input_size, card.source["format"]) == (16, "mxnet")
+    assert "exists already" in igcv_command("convert", finished, there).err
+    assert "cannot convert" in igcv_command("convert", there, tmp_path / "x.pt").err

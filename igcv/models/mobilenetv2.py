@@ -24,8 +24,9 @@ def mobilenetv2(
     Args:
         multiplier: width multiplier.
         first_expansion: False gives the common form: no expanding convolution in the first (t = 1) block, widths
-            rounded to multiples of 8, and a shortcut wherever the shapes allow one. True gives the form of the IGCV3 authors' code, to which their
-            figures belong: the first block keeps that convolution, widths are rounded to whole numbers.
+            rounded to multiples of 8, a shortcut wherever the shapes allow one. True gives the form of the IGCV3
+            authors' code, to which their figures belong: the first block keeps that convolution, widths are
+            rounded to whole numbers, the first block of a stage has no shortcut.
         options: see `Options`.
     """
     check_multiplier(multiplier)
@@ -34,10 +35,11 @@ def mobilenetv2(
         scaled = channels * multiplier
         return max(1, round(scaled)) if first_expansion else make_divisible(scaled, 8)
 
+    head = int(HEAD * multiplier) if first_expansion else width(HEAD)
     return inverted_residual_network(
         TABLE,
         width,
-        width(HEAD) if multiplier > 1 else HEAD,
+        head if multiplier > 1 else HEAD,
         groups=(1, 1),
         expand="relu6",
         first_expand="relu6" if first_expansion else "none",

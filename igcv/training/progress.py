@@ -1,6 +1,7 @@
 """What a run shows while it works: a live display in a terminal, plain lines elsewhere, nothing on other ranks."""
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -9,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 Row = dict[str, Any]
+SILENCE_S = 60.0  # seconds after which a long epoch says where it is
 
 
 class Reporter(Protocol):
@@ -22,6 +24,11 @@ class Reporter(Protocol):
 
     def epoch(self, row: Row) -> None:
         """One epoch done, with its metrics."""
+
+
+def step_text(epoch: int, loss: float, images_per_s: float, lr: float) -> str:
+    """Where the run is within an epoch."""
+    return f"epoch {epoch}  loss {loss:.3f}  lr {lr:.2g}  {images_per_s:,.0f} images/s"
 
 
 def epoch_line(row: Row, epochs: int) -> str:
@@ -40,16 +47,19 @@ def epoch_line(row: Row, epochs: int) -> str:
 
 
 class Lines:
-    """A line per epoch, for logs and pipes."""
+    """A line per epoch, and one a minute within long ones, for logs and pipes."""
 
     def __init__(self, console: Console, epochs: int) -> None:
         self.console, self.epochs = console, epochs
+        self.spoke = time.monotonic()
 
     def say(self, text: str) -> None:
         self.console.print(text, highlight=False, soft_wrap=True)
+        self.spoke = time.monotonic()
 
     def step(self, epoch: int, loss: float, images_per_s: float, lr: float) -> None:
-        pass
+        if time.monotonic() - self.spoke > SILENCE_S:
+            self.say(f"  {step_text(epoch, loss, images_per_s, lr)}")
 
     def epoch(self, row: Row) -> None:
         self.say(epoch_line(row, self.epochs))
@@ -63,8 +73,7 @@ class Live(Lines):
         self.progress, self.task = progress, task
 
     def step(self, epoch: int, loss: float, images_per_s: float, lr: float) -> None:
-        text = f"epoch {epoch}  loss {loss:.3f}  lr {lr:.2g}  {images_per_s:,.0f} images/s"
-        self.progress.update(self.task, advance=1, text=text)
+        self.progress.update(self.task, advance=1, text=step_text(epoch, loss, images_per_s, lr))
 
 
 class Silent:

@@ -6,14 +6,18 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 import igcv
 from igcv.errors import InputError
+
+if TYPE_CHECKING:
+    from igcv.training import Recipe
 
 app = typer.Typer(
     name="igcv",
@@ -72,7 +76,8 @@ def train(
     recipe = load_recipe(recipe_file, settings, model=model, data=data, init_from=init_from)
     folder = out or Path("runs") / f"{recipe.model}-{re.sub(r'[^a-z0-9]+', '_', recipe.data.lower())[:40]}"
     if gpus is not None:
-        raise typer.Exit(launch(gpus))
+        check_before_launch(recipe, folder, resume, gpu_list(gpus))
+        raise typer.Exit(launch(gpu_list(gpus)))
     with process_group(device) as process:
         summary = run_training(recipe, folder, process, resume=resume, quiet=quiet)
     if not quiet and process.is_main:
@@ -88,28 +93,38 @@ def run_recipe_file(out: Path | None) -> Path:
     return out / "recipe.toml"
 
 
-def launch(gpus: str) -> int:
-    """Start this command again under torchrun, one process for each of `gpus`; returns its exit status."""
+def gpu_list(gpus: str) -> list[str]:
+    """The devices that --gpus names, as CUDA_VISIBLE_DEVICES counts them."""
     import torch
 
-    numbers, count = gpus.split(","), torch.cuda.device_count()
-    if not all(number.strip().isdigit() for number in numbers):
+    numbers, count = [number.strip() for number in gpus.split(",")], torch.cuda.device_count()
+    if not all(number.isdigit() for number in numbers) or len(set(numbers)) < len(numbers):
         raise InputError(f"--gpus {gpus} is no list of GPU numbers; give e.g. --gpus 0,1,2,3")
     if max(map(int, numbers)) >= count:
         raise InputError(
             f"--gpus {gpus}: this machine has {count} GPUs, counted from 0; without --gpus the CPU serves"
         )
-    arguments = without_option(sys.argv[1:], "--gpus")
-    runner = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        f"--nproc-per-node={len(numbers)}",
-    ]
-    return subprocess.call(
-        [*runner, "-m", "igcv", *arguments], env={**os.environ, "CUDA_VISIBLE_DEVICES": gpus.replace(" ", "")}
-    )
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(count)))).split(",")
+    return [visible[int(number)] for number in numbers]
+
+
+def check_before_launch(recipe: "Recipe", folder: Path, resume: bool, gpus: list[str]) -> None:
+    """Find what is wrong with the input here, once, rather than in every process."""
+    import torch
+
+    from igcv.training import Process
+    from igcv.training.job import plan
+    from igcv.training.run import Run
+
+    plan(recipe, Process(torch.device("cuda"), 0, len(gpus)))
+    Run(folder, resume)
+
+
+def launch(gpus: list[str]) -> int:
+    """Start this command again under torchrun, one process for each of `gpus`; returns its exit status."""
+    runner = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={len(gpus)}"]
+    command = [*runner, "-m", "igcv", *without_option(sys.argv[1:], "--gpus")]
+    return subprocess.call(command, env={**os.environ, "CUDA_VISIBLE_DEVICES": ",".join(gpus)})
 
 
 def without_option(arguments: list[str], option: str) -> list[str]:
@@ -145,8 +160,10 @@ def evaluate(
         spec = data or classifier.card.recipe.get("data")
         if not spec:
             raise InputError(f"{weights} does not say what it was trained on; add --data")
+        seed = 0 if spec == classifier.card.recipe.get("data") else None  # of other data, all images count
+        source = open_source(spec, seed)
         result = evaluate_classifier(
-            classifier, open_source(spec), batch_size=batch_size, workers=workers, process=process
+            classifier, source, batch_size=batch_size, workers=workers, process=process
         )
     figures = {"weights": weights, "data": spec, **result.as_dict(classifier.class_names)}
     if not process.is_main:
@@ -174,9 +191,11 @@ def predict(
             answers = [{"class": guess.name, "probability": round(guess.probability, 6)} for guess in guesses]
             print(json.dumps({"image": str(image), "predictions": answers}))
         else:
-            console.print(f"[bold]{image}[/bold]", highlight=False)
+            console.print(str(image), style="bold", highlight=False, markup=False)
             for guess in guesses:
-                console.print(f"  {100 * guess.probability:6.2f} %  {guess.name}", highlight=False)
+                console.print(
+                    f"  {100 * guess.probability:6.2f} %  {guess.name}", highlight=False, markup=False
+                )
 
 
 @app.command()
@@ -269,7 +288,7 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
         "weights": str(folder / "best.safetensors"),
     }
     for name, value in rows.items():
-        table.add_row(name, value)
+        table.add_row(name, escape(value))
     console.print(table)
     console.print(
         f"\nNext:  igcv evaluate {folder}\n       igcv predict {folder} IMAGE...\n"
@@ -280,7 +299,8 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
 
 def print_evaluation(figures: dict[str, Any]) -> None:
     """An evaluation as a table, its classes from worst to best."""
-    console.print(f"{figures['weights']} on {figures['data']}: {figures['images']:,} images", highlight=False)
+    where = f"{figures['weights']} on {figures['data']}: {figures['images']:,} images"
+    console.print(where, highlight=False, markup=False, soft_wrap=True)
     console.print(
         f"top-1 [bold]{figures['top1']:.2f} %[/bold]   top-5 {figures['top5']:.2f} %   loss {figures['loss']:.4f}",
         highlight=False,
@@ -289,7 +309,7 @@ def print_evaluation(figures: dict[str, Any]) -> None:
     known = [(accuracy, name) for name, accuracy in figures["per_class"].items() if accuracy is not None]
     shown = sorted(known)[:20]
     for accuracy, name in shown:
-        table.add_row(name, f"{accuracy:.2f} %")
+        table.add_row(escape(name), f"{accuracy:.2f} %")
     console.print(table)
     if len(known) > len(shown):
         console.print(f"(the {len(shown)} hardest of {len(known)} classes; --json has all)", highlight=False)
@@ -300,5 +320,6 @@ def main() -> None:
     try:
         app()
     except InputError as error:
-        print(f"igcv: {error}", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":  # of several processes, all of which stop, one says why
+            print(f"igcv: {error}", file=sys.stderr)
         sys.exit(2)

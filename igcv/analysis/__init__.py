@@ -1,5 +1,36 @@
 """What can be computed about a network without training it."""
 
 from igcv.analysis.cost import Cost, model_cost, network_cost
+from igcv.analysis.patterns import (
+    Balance,
+    Block,
+    Connectivity,
+    ConvFactor,
+    Factor,
+    Permutation,
+    balance,
+    blocks,
+    connectivity,
+    describe,
+    path_counts,
+)
+from igcv.analysis.summary import StageRow, summarize
 
-__all__ = ["Cost", "model_cost", "network_cost"]
+__all__ = [
+    "Balance",
+    "Block",
+    "Connectivity",
+    "ConvFactor",
+    "Cost",
+    "Factor",
+    "Permutation",
+    "StageRow",
+    "balance",
+    "blocks",
+    "connectivity",
+    "describe",
+    "model_cost",
+    "network_cost",
+    "path_counts",
+    "summarize",
+]

@@ -1,5 +1,6 @@
 """What a network costs: parameters and multiply-adds."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -24,21 +25,43 @@ def model_cost(name: str, num_classes: int = 1000, input_size: int | None = None
 
 def network_cost(model: nn.Module, images: torch.Tensor) -> Cost:
     """The cost of `model` on `images` (1, C, H, W); both may be on the meta device."""
-    counted = 0
+    layers = weighted_layers(model)
+    calls = output_shapes(model, images, layers)
+    return Cost(
+        sum(p.numel() for p in model.parameters()),
+        sum(multiply_adds(layers[name], shape) for name, shape in calls),
+    )
 
-    def count(module: nn.Module, _: object, output: torch.Tensor) -> None:
-        nonlocal counted
-        weight = module.weight
-        assert isinstance(weight, torch.Tensor)
-        positions = output[0, 0].numel() if output.ndim == 4 else 1
-        counted += weight.numel() * positions  # every weight is used once per output position
 
-    layers = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
-    hooks = [layer.register_forward_hook(count) for layer in layers]
+def weighted_layers(model: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
+    """The convolutions and linear layers of `model` by name: those whose multiply-adds count."""
+    return {name: m for name, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
+
+
+def multiply_adds(layer: nn.Conv2d | nn.Linear, output_shape: torch.Size) -> int:
+    """Of one call of `layer` on one image: every weight is used once per output position."""
+    return layer.weight.numel() * output_shape[2:].numel()
+
+
+def output_shapes(
+    model: nn.Module, images: torch.Tensor, modules: Mapping[str, nn.Module]
+) -> list[tuple[str, torch.Size]]:
+    """Run `model` once, in evaluation mode, and list the calls of `modules` in order: name and output shape."""
+    calls: list[tuple[str, torch.Size]] = []
+
+    def note(name: str, output: torch.Tensor) -> None:
+        calls.append((name, output.shape))
+
+    hooks = [
+        module.register_forward_hook(lambda _module, _inputs, output, name=name: note(name, output))
+        for name, module in modules.items()
+    ]
     was_training = model.training
-    with torch.no_grad():
-        model.eval()(images)
-    model.train(was_training)
-    for hook in hooks:
-        hook.remove()
-    return Cost(sum(p.numel() for p in model.parameters()), counted)
+    try:
+        with torch.no_grad():
+            model.eval()(images)
+    finally:
+        model.train(was_training)
+        for hook in hooks:
+            hook.remove()
+    return calls

@@ -49,7 +49,7 @@ class DataSource:
 class _Request(NamedTuple):
     kind: str
     argument: str
-    seed: int
+    seed: int | None
     root: Path
     download: bool
 
@@ -63,7 +63,9 @@ class _Kind(NamedTuple):
     open: Callable[[_Request], _Parts]
 
 
-def open_source(spec: str, seed: int = 0, root: Path = Path("data"), download: bool = True) -> DataSource:
+def open_source(
+    spec: str, seed: int | None = 0, root: Path = Path("data"), download: bool = True
+) -> DataSource:
     """Open the images that a spec names.
 
     Of a source without a validation part a fifth of each class is set aside; a class's only image is not.
@@ -72,7 +74,8 @@ def open_source(spec: str, seed: int = 0, root: Path = Path("data"), download: b
         spec: `digits`; `cifar10`, `cifar100`, or with `:FOLDER` that holds them; `folder:FOLDER` (or just the
             folder) of class folders, or of train/ and val/ with class folders; `rec:TRAIN.rec,VAL.rec` (one
             may be left out); `timm/READER/NAME`, a map-style data set that `timm.data.create_dataset` opens.
-        seed: of the validation split, where one has to be made; `digits` are always split the same way.
+        seed: of the validation split, where one has to be made; None makes none, and all images of such a source
+            are validation images. `digits` are always split the same way.
         root: where downloads go.
         download: whether missing files may be fetched.
 
@@ -121,9 +124,13 @@ def _set_aside(images: Images, seed: int) -> tuple[Images, Images | None]:
     return SubsetImages(images, train), SubsetImages(images, val) if len(val) else None
 
 
-def _with_val(train: Images | None, val: Images | None, seed: int) -> tuple[Images | None, Images | None]:
-    """Both parts, the second set aside from the first where there is none."""
-    return _set_aside(train, seed) if train is not None and not val else (train, val)
+def _with_val(
+    train: Images | None, val: Images | None, seed: int | None
+) -> tuple[Images | None, Images | None]:
+    """Both parts, the second set aside from the first where there is none, or with no seed taking its place."""
+    if val or train is None:
+        return train, val
+    return _set_aside(train, seed) if seed is not None else (None, train)
 
 
 def _open_digits(request: _Request) -> _Parts:
@@ -245,8 +252,16 @@ def _open_rec(request: _Request) -> _Parts:
 def _names_beside(path: Path) -> list[str]:
     """The class names, one a line in label order, of the first names file in the folder of `path`."""
     for name in _NAME_FILES:
-        if (path.parent / name).is_file():
-            return [line.strip() for line in (path.parent / name).read_text().splitlines() if line.strip()]
+        file = path.parent / name
+        if file.is_file():
+            try:
+                return [
+                    line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()
+                ]
+            except (OSError, UnicodeDecodeError) as error:
+                raise InputError(
+                    f"{file}: no readable class names ({error}); write one a line in UTF-8"
+                ) from error
     return []
 
 

@@ -1,6 +1,6 @@
 """The curves of a run as a picture."""
 
-from pathlib import Path
+from io import BytesIO
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -14,16 +14,15 @@ PANELS = (  # title, unit of the y axis, (column of the metrics log, label)
 COLOURS = ("#3465a4", "#cc6600")
 
 
-def draw_curves(history: list[dict[str, Any]], path: Path, title: str) -> None:
-    """Draw the rows of a metrics log into a PNG file.
+def draw_curves(history: list[dict[str, Any]], title: str) -> bytes:
+    """Draw the rows of a metrics log; returns a PNG file.
 
     Args:
         history: one dict per epoch, as in metrics.jsonl.
-        path: the file to write.
         title: drawn above.
     """
     figure = Figure(figsize=(10, 6.5), layout="constrained")
-    figure.suptitle(title, fontsize=13)
+    figure.suptitle(title.replace("$", r"\$"), fontsize=13)
     for axes, (name, unit, columns) in zip(figure.subplots(2, 2).flat, PANELS, strict=True):
         for (column, label), colour in zip(columns, COLOURS, strict=False):
             points = [(row["epoch"], row[column]) for row in history if column in row]
@@ -39,4 +38,6 @@ def draw_curves(history: list[dict[str, Any]], path: Path, title: str) -> None:
             best = max(row.get("val_top1", 0.0) for row in history)
             axes.axhline(best, color="0.6", linewidth=0.8, linestyle="--")
             axes.set_title(f"Accuracy (best {best:.2f} %)")
-    figure.savefig(path, dpi=110)
+    picture = BytesIO()
+    figure.savefig(picture, dpi=110)
+    return picture.getvalue()

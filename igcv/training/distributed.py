@@ -48,12 +48,12 @@ def choose_device(name: str) -> torch.device:
 @contextmanager
 def process_group(device_name: str = "auto") -> Iterator[Process]:
     """Join the processes that torchrun started, or be the only one."""
-    if "WORLD_SIZE" not in os.environ:
+    if not dist.is_torchelastic_launched():
         yield Process(choose_device(device_name))
         return
     device = choose_device(device_name)
     if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        device = choose_device(f"cuda:{os.environ['LOCAL_RANK']}")
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
@@ -73,6 +73,30 @@ def parallel(model: nn.Module, process: Process, sync_batch_norm: bool, accumula
     return DistributedDataParallel(
         model, device_ids=ids, gradient_as_bucket_view=True, static_graph=accumulation == 1
     )
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """A part in which one process may meet an InputError: then all of them raise it, instead of waiting for ever."""
+    error: InputError | None = None
+    try:
+        yield
+    except InputError as caught:
+        error = caught
+    if dist.is_initialized():
+        messages: list[str | None] = [None] * dist.get_world_size()
+        dist.all_gather_object(messages, str(error) if error else None)
+        error = next((InputError(message) for message in messages if message), None)
+    if error:
+        raise error
+
+
+def share_buffers(*modules: nn.Module | None) -> None:
+    """Give all processes the first one's buffers: each gathers batch statistics of its own images."""
+    if dist.is_initialized():
+        for module in filter(None, modules):
+            for buffer in module.buffers():
+                dist.broadcast(buffer, 0)
 
 
 def sum_over_processes(tensor: Tensor) -> Tensor:

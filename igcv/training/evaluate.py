@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from igcv.classifier import Classifier
 from igcv.data import DataSource, make_loader
 from igcv.errors import InputError
-from igcv.training.distributed import Process, sum_over_processes
+from igcv.training.distributed import Process, sum_over_processes, together
 
 AUTOCAST = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -30,11 +30,11 @@ class Evaluation:
 
     def as_dict(self, class_names: Iterable[str]) -> dict[str, Any]:
         """The figures under plain names, per-class accuracy in percent under the class names."""
+        names = list(class_names)
+        unique = [name if names.count(name) == 1 else f"{name} ({i})" for i, name in enumerate(names)]
         per_class = {
             name: round(100 * right / total, 2) if total else None
-            for name, right, total in zip(
-                class_names, self.correct_per_class, self.images_per_class, strict=True
-            )
+            for name, right, total in zip(unique, self.correct_per_class, self.images_per_class, strict=True)
         }
         rounded = {"loss": round(self.loss, 5), "top1": round(self.top1, 3), "top5": round(self.top5, 3)}
         return {**rounded, "images": self.images, "per_class": per_class}
@@ -64,6 +64,24 @@ def evaluate(
         precision: "float32", "bf16" or "fp16".
     """
     model.eval()
+    with together():
+        totals = _totals(model, loader, num_classes, device, precision)
+    loss, top5, count, *per_class = sum_over_processes(totals).tolist()
+    if count == 0:
+        raise InputError("there are no images to evaluate on")
+    right = [int(n) for n in per_class[:num_classes]]
+    seen = [int(n) for n in per_class[num_classes:]]
+    return Evaluation(loss / count, 100 * sum(right) / count, 100 * top5 / count, int(count), right, seen)
+
+
+def _totals(
+    model: nn.Module,
+    loader: Iterable[tuple[Tensor, Tensor]],
+    num_classes: int,
+    device: torch.device,
+    precision: str,
+) -> Tensor:
+    """The sums over the images of this process: (3 + 2 * num_classes,)."""
     # [loss, top-5 hits, images, hits of each class, images of each class], summed
     totals = torch.zeros(3 + 2 * num_classes, dtype=_sum_dtype(device), device=device)
     for images, labels in loader:
@@ -71,12 +89,7 @@ def evaluate(
         with autocast(device, precision):
             logits = model(images)
         totals += _counts(logits.to(totals.dtype), labels)
-    loss, top5, count, *per_class = sum_over_processes(totals).tolist()
-    if count == 0:
-        raise InputError("there are no images to evaluate on")
-    right = [int(n) for n in per_class[:num_classes]]
-    seen = [int(n) for n in per_class[num_classes:]]
-    return Evaluation(loss / count, 100 * sum(right) / count, 100 * top5 / count, int(count), right, seen)
+    return totals
 
 
 def _sum_dtype(device: torch.device) -> torch.dtype:

@@ -40,6 +40,11 @@ class Trainer:
     device: torch.device
     world_size: int
 
+    @property
+    def evaluated(self) -> nn.Module:
+        """What is evaluated and saved: the moving average, or the network itself."""
+        return self.network if self.ema is None else self.ema.module
+
 
 @dataclass(frozen=True)
 class Epoch:
@@ -71,7 +76,7 @@ def train_epoch(t: Trainer, batches: Batches, epoch: int, report: Reporter) -> E
     """
     t.model.train()
     parts = t.recipe.accumulation
-    steps = max(1, len(batches) // parts)
+    steps = len(batches) // parts
     total, seen, wait = torch.zeros((), device=t.device), 0, 0.0
     start = ready = time.perf_counter()
     for index, (images, labels) in enumerate(batches):
@@ -102,7 +107,8 @@ def _forward_backward(t: Trainer, images: Tensor, labels: Tensor, last: bool) ->
         images = images.to(memory_format=torch.channels_last)
     targets = labels
     if t.mix is not None:
-        images, targets = t.mix(images, labels)
+        even = len(labels) // 2 * 2  # it mixes pairs
+        images, targets = t.mix(images[:even], labels[:even])
     smoothing = 0.0 if t.mix is not None else t.recipe.label_smoothing  # the mix smooths its own targets
     with _synchronise(t.model, last):
         with autocast(t.device, t.recipe.precision):

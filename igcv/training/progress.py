@@ -42,6 +42,7 @@ def epoch_line(row: Row, epochs: int) -> str:
         f"lr {row['lr']:.2g}",
         f"{row['images_per_s']:,.0f} images/s",
         f"{int(left // 60)}:{int(left % 60):02d} left",
+        *([f"{row['bad_images']} images skipped so far"] if row["bad_images"] else []),
     ]
     return "  ".join(parts)
 
@@ -54,7 +55,7 @@ class Lines:
         self.spoke = time.monotonic()
 
     def say(self, text: str) -> None:
-        self.console.print(text, highlight=False, soft_wrap=True)
+        self.console.print(text, highlight=False, soft_wrap=True, markup=False)
         self.spoke = time.monotonic()
 
     def step(self, epoch: int, loss: float, images_per_s: float, lr: float) -> None:

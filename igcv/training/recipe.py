@@ -83,6 +83,8 @@ class Recipe:
     def __post_init__(self) -> None:
         for f in fields(self):
             _check(f.name, getattr(self, f.name), f.metadata)
+        if self.momentum >= 1 or self.seed >= 2**63:
+            raise InputError("momentum is below 1 and seed below 2^63; give smaller ones")
         if self.random_erasing > 1 or self.label_smoothing >= 1 or self.ema_decay >= 1 or self.drop_rate >= 1:
             raise InputError(
                 "random_erasing, label_smoothing, ema_decay and drop_rate are shares: give 0 to 1"

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from igcv.classifier import BEST, LAST
 from igcv.errors import InputError
-from igcv.training.recipe import Recipe
+from igcv.training.recipe import Recipe, load_recipe
 from igcv.weights import Card, read_tensors, save_weights, write_file, write_tensors
 
 RECIPE, METRICS, STATE, CURVES, SUMMARY = (
@@ -30,6 +30,9 @@ RECIPE, METRICS, STATE, CURVES, SUMMARY = (
     "curves.png",
     "summary.json",
 )
+
+# What the state of a run depends on, so that it cannot change when the run goes on.
+FIXED = ("model", "multiplier", "input_size", "optimizer", "decay_rule", "precision", "ema_decay")
 
 
 @dataclass
@@ -55,26 +58,37 @@ class Run:
 
     def __init__(self, path: Path, resume: bool) -> None:
         self.path = path
-        if resume and not (path / STATE).is_file():
-            raise InputError(
-                f"there is no run to resume in {path} (no {STATE}); leave out --resume to start one"
-            )
-        if not resume and any((path / name).exists() for name in (RECIPE, METRICS, STATE, LAST)):
-            raise InputError(
-                f"{path} already holds a run; add --resume to go on with it or choose another --out"
-            )
         try:
+            holds = [name for name in (METRICS, STATE, LAST, BEST) if (path / name).exists()]
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(
                 f"cannot make the folder {path}: {error.strerror}; choose another --out"
             ) from error
+        if resume and STATE not in holds:
+            raise InputError(
+                f"there is no run to resume in {path} (no {STATE}); leave out --resume to start one"
+            )
+        if not resume and holds:
+            raise InputError(
+                f"{path} already holds a run; add --resume to go on with it or choose another --out"
+            )
 
-    def save_recipe(self, recipe: Recipe) -> None:
+    def check_recipe(self, recipe: Recipe) -> None:
+        """Raise InputError where `recipe` cannot go on with this run: what its state depends on has changed."""
+        stored = load_recipe(self.path / RECIPE)
+        for key in FIXED:
+            before, now = getattr(stored, key), getattr(recipe, key)
+            if before != now:
+                raise InputError(
+                    f"the run in {self.path} has {key} = {before}, not {now}; resume it with its own"
+                )
+
+    def save_epoch(
+        self, recipe: Recipe, state: State, weights: dict[str, Tensor], card: Card, is_best: bool
+    ) -> None:
+        """Write recipe and weights, then the state, so that a state never speaks of weights that are not there."""
         write_file(self.path / RECIPE, recipe.to_toml().encode())
-
-    def save_epoch(self, state: State, weights: dict[str, Tensor], card: Card, is_best: bool) -> None:
-        """Write the weights and then the state, so that a state never speaks of weights that are not there."""
         for name in (LAST, BEST) if is_best else (LAST,):
             save_weights(self.path / name, weights, card)
         plain = {"epoch": state.epoch, "best_top1": state.best_top1, "scalars": state.scalars}
@@ -111,6 +125,22 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in file.read_text().splitlines()]
     except ValueError as error:
         raise InputError(f"{file} is not a metrics log ({error}); it holds one JSON object a line") from error
+
+
+def write_events(path: Path, history: list[dict[str, Any]]) -> None:
+    """The metrics as TensorBoard events in the folder `path`, replacing older ones."""
+    from torch.utils.tensorboard import SummaryWriter  # slow to import, needed once
+
+    try:
+        for old in path.glob("events.*") if path.is_dir() else ():
+            old.unlink()
+        with SummaryWriter(str(path)) as writer:
+            for row in history:
+                for name, value in row.items():
+                    if name != "epoch":
+                        writer.add_scalar(name, value, row["epoch"])
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}; free some space") from error
 
 
 def flatten_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:

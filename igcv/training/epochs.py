@@ -1,0 +1,196 @@
+"""Epoch after epoch: train, evaluate, save, and at the end the summary."""
+
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from timm.utils import random_seed
+
+import igcv
+from igcv.data import Loader
+from igcv.report import draw_curves
+from igcv.training.distributed import Process, share_buffers, sum_over_processes, together
+from igcv.training.evaluate import Evaluation, evaluate
+from igcv.training.job import Job
+from igcv.training.loop import Epoch, Trainer, train_epoch
+from igcv.training.optimize import learning_rate
+from igcv.training.progress import Reporter
+from igcv.training.recipe import Recipe
+from igcv.training.run import CURVES, Run, State, flatten_optimizer, write_events
+from igcv.weights import Card, write_file
+
+Row = dict[str, Any]
+SHOWN_BAD = 5  # unreadable images named in an epoch; the log counts all
+
+
+def run_epochs(
+    job: Job,
+    trainer: Trainer,
+    loaders: tuple[Loader, Loader | None],
+    state: State,
+    run: Run | None,
+    report: Reporter,
+) -> Row:
+    """Train and evaluate all epochs that are left; the first process (`run`) writes the run folder."""
+    train_loader, val_loader = loaders
+    history = run.history(state.epoch) if run else []
+    result = None
+    for epoch in range(state.epoch, job.recipe.epochs):
+        started = time.perf_counter()
+        train_loader.set_epoch(epoch)
+        seed_epoch(job, epoch)
+        with reporting_bad(train_loader, report):
+            measured = train_epoch(trainer, train_loader, epoch, report)
+        measured = replace(measured, loss=_mean_over_processes(measured.loss, job.process))
+        result = _evaluate(job, trainer, val_loader)
+        state = _advance(state, trainer, result)
+        row = _row(job.recipe, epoch, measured, result, len(train_loader.bad), time.perf_counter() - started)
+        row["time_left_s"] = round(_mean_time(history, row) * (job.recipe.epochs - epoch - 1), 1)
+        with together():
+            _save(job, trainer, run, state, result, row, history)
+        report.epoch(row)
+    with together():
+        return _finish(job, trainer, run, history, result)
+
+
+def seed_epoch(job: Job, epoch: int) -> None:
+    """Make what follows (mixing, dropout) depend on seed, epoch and process only, so that a resumed run repeats it."""
+    sequence = np.random.SeedSequence((job.recipe.seed, epoch, job.process.rank))
+    random_seed(int(sequence.generate_state(1)[0]))
+
+
+@contextmanager
+def reporting_bad(loader: Loader, report: Reporter) -> Iterator[None]:
+    """Name the images that turn out to be unreadable meanwhile."""
+    known = set(loader.bad)
+    yield
+    new = [reason for name, reason in loader.bad.items() if name not in known]
+    for reason in new[:SHOWN_BAD]:
+        report.say(f"  skipped: {reason}")
+    if len(new) > SHOWN_BAD:
+        report.say(f"  skipped: {len(new) - SHOWN_BAD} more images")
+
+
+def _evaluate(job: Job, trainer: Trainer, loader: Loader | None) -> Evaluation | None:
+    """Evaluate the moving average, or the network itself; None without validation images."""
+    share_buffers(trainer.network, trainer.ema)
+    if loader is None:
+        return None
+    classes = len(job.source.class_names)
+    return evaluate(trainer.evaluated, loader, classes, job.process.device, job.recipe.precision)
+
+
+def _mean_over_processes(value: float, process: Process) -> float:
+    total = sum_over_processes(torch.tensor(value, device=process.device))
+    return total.item() / process.world_size
+
+
+def _mean_time(history: list[Row], row: Row) -> float:
+    """Mean seconds of an epoch so far."""
+    return sum(r["epoch_time_s"] for r in (*history, row)) / (len(history) + 1)
+
+
+def _advance(state: State, trainer: Trainer, result: Evaluation | None) -> State:
+    """The state after one more epoch."""
+    tensors = {f"model.{name}": t for name, t in trainer.network.state_dict().items()}
+    if trainer.ema is not None:
+        tensors |= {f"ema.{name}": t for name, t in trainer.ema.module.state_dict().items()}
+    momenta, scalars = flatten_optimizer(trainer.optimizer)
+    scalars["scaler"] = trainer.scaler.state_dict()
+    best = max(state.best_top1, result.top1 if result else -1.0)
+    return State(state.epoch + 1, best, tensors | momenta, scalars)
+
+
+def _save(
+    job: Job,
+    trainer: Trainer,
+    run: Run | None,
+    state: State,
+    result: Evaluation | None,
+    row: Row,
+    history: list[Row],
+) -> None:
+    if run:
+        is_best = result is None or result.top1 == state.best_top1
+        weights = trainer.evaluated.state_dict()
+        run.save_epoch(job.recipe, state, weights, _card(job, row, result), is_best)
+        run.log(row, history)
+
+
+def _row(
+    recipe: Recipe, epoch: int, measured: Epoch, result: Evaluation | None, bad: int, time_s: float
+) -> Row:
+    """An epoch's line in the metrics log; times in seconds, accuracies in percent."""
+    row: Row = {
+        "epoch": epoch + 1,
+        "train_loss": round(measured.loss, 6),
+        "lr": learning_rate(recipe, epoch),
+        "images_per_s": round(measured.images / measured.time_s, 2),
+        "train_time_s": round(measured.time_s, 3),
+        "data_wait_s": round(measured.data_wait_s, 3),
+        "epoch_time_s": round(time_s, 3),
+        "bad_images": bad,
+    }
+    if result is not None:
+        row |= {"val_loss": round(result.loss, 6), "val_top1": result.top1, "val_top5": result.top5}
+    return row
+
+
+def _card(job: Job, row: Row, result: Evaluation | None) -> Card:
+    """What the weights of this epoch are."""
+    recipe = job.recipe
+    measured = {"top1": result.top1, "top5": result.top5, "images": result.images} if result else {}
+    return Card(
+        model=recipe.model,
+        num_classes=len(job.source.class_names),
+        multiplier=recipe.multiplier,
+        input_size=recipe.input_size,
+        class_names=job.source.class_names,
+        preprocessing=job.preprocessing.to_dict(),
+        recipe={key: value for key, value in vars(recipe).items() if value is not None},
+        results={**measured, "data": recipe.data, "epoch": row["epoch"]},
+        source={"trained_with": f"igcv {igcv.__version__}"},
+    )
+
+
+def _finish(
+    job: Job, trainer: Trainer, run: Run | None, history: list[Row], result: Evaluation | None
+) -> Row:
+    """Write summary, curves and TensorBoard events; returns the summary."""
+    summary: Row = {
+        "model": job.recipe.model,
+        "parameters": sum(p.numel() for p in trainer.network.parameters()),
+        "data": job.recipe.data,
+        "epochs": job.recipe.epochs,
+        "time_s": round(sum(row["epoch_time_s"] for row in history), 2),
+        "best_top1": max((row["val_top1"] for row in history if "val_top1" in row), default=None),
+        "last": result.as_dict(job.source.class_names) if result else None,
+        "images_per_s": history[-1]["images_per_s"] if history else None,
+        "bad_images": history[-1]["bad_images"] if history else 0,
+        "machine": machine(job.process),
+    }
+    if run:
+        run.save_summary(summary)
+        write_file(run.path / CURVES, draw_curves(history, f"{job.recipe.model} on {job.recipe.data}"))
+        write_events(run.path / "tensorboard", history)
+    return summary
+
+
+def machine(process: Process) -> Row:
+    """What the figures were measured on."""
+    cuda = process.device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(process.device) if cuda else process.device.type,
+        "processor": platform.processor() or platform.machine(),
+        "cpu_threads": torch.get_num_threads(),
+        "processes": process.world_size,
+        "torch": torch.__version__,
+        "timm": timm.__version__,
+        "python": platform.python_version(),
+    }

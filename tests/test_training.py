@@ -126,6 +126,85 @@ def test_resumed_is_uninterrupted(digit_folder: Path, tmp_path: Path) -> None:
     assert [row["epoch"] for row in read_metrics(tmp_path / "parts")] == [1, 2]
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["optimizer=adamw", "lr=0.01", "schedule=step", "lr_step_epochs=1"],
+        ["decay_rule=mxnet", "nesterov=false", "schedule=exponential", "lr_factor=0.5"],
+    ],
+)
+def test_resumed_optimizers_go_on(settings: list[str], digit_folder: Path, tmp_path: Path) -> None:
+    run(digit_folder, tmp_path / "whole", "epochs=2", *settings)
+    run(digit_folder, tmp_path / "parts", "epochs=1", *settings)
+    run(digit_folder, tmp_path / "parts", "epochs=2", *settings, resume=True)
+    whole, _ = read_tensors(tmp_path / "whole" / "state.safetensors")
+    parts, _ = read_tensors(tmp_path / "parts" / "state.safetensors")
+    assert whole.keys() == parts.keys()
+    assert all(torch.equal(whole[key], parts[key]) for key in whole)
+
+
+def test_what_a_resumed_run_cannot_change(finished: Path, igcv_command: Igcv) -> None:
+    before = (finished / "recipe.toml").read_text()
+    for setting, message in (
+        ("optimizer=adamw", "has optimizer = sgd, not adamw; resume it with its own"),
+        ("model=igcv3_w_035", "has model = igcv3_w_025, not igcv3_w_035"),
+        ("ema_decay=0", "has ema_decay = 0.8, not 0"),
+        ("seed=0", "has its 20 epochs; give epochs=N with a larger N"),
+    ):
+        outcome = igcv_command("train", "--resume", "--out", finished, setting)
+        assert outcome.status == 2
+        assert message in outcome.err
+    assert (finished / "recipe.toml").read_text() == before
+
+
+def test_a_run_that_failed_at_once_can_be_repeated(digit_folder: Path, tmp_path: Path) -> None:
+    data = copy_of(digit_folder, tmp_path)
+    broken = next((data / "val" / "one").iterdir())
+    content = broken.read_bytes()
+    broken.write_bytes(b"")
+    with pytest.raises(igcv.InputError, match="no readable image"):
+        run(data, tmp_path / "out", "epochs=1")
+    broken.write_bytes(content)
+    run(data, tmp_path / "out", "epochs=1")
+
+
+@pytest.mark.parametrize("name", ["last.safetensors", "metrics.jsonl", "curves.png"])
+def test_no_space_left(name: str, digit_folder: Path, tmp_path: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full to play a full disk")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / f"{name}.tmp").symlink_to("/dev/full")
+    with pytest.raises(
+        igcv.InputError, match=rf"cannot write .*{name}: No space left on device; free some space"
+    ):
+        run(digit_folder, tmp_path / "out", "epochs=1")
+
+
+def test_odd_batches_are_mixed_in_pairs(digit_folder: Path, tmp_path: Path) -> None:
+    run(digit_folder, tmp_path / "out", "epochs=1", "batch_size=7", "cutmix=1")
+    with pytest.raises(igcv.InputError, match="mixup and cutmix pair images"):
+        run(digit_folder, tmp_path / "none", "epochs=1", "batch_size=1", "mixup=1")
+
+
+def test_more_parts_than_batches(digit_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(igcv.InputError, match="makes 1 batches, fewer than accumulation = 2"):
+        run(digit_folder, tmp_path / "out", "epochs=1", "batch_size=48", "accumulation=2")
+
+
+def test_without_validation_images(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        Image.new("RGB", (16, 16), (90, 80, 10)).save(tmp_path / "data" / name / "0.png")
+    summary = run(tmp_path / "data", tmp_path / "out", "epochs=1", "batch_size=2")
+    assert summary["best_top1"] is None
+    assert (tmp_path / "out" / "best.safetensors").is_file()
+
+
+def test_other_data_is_evaluated_whole(finished: Path, digit_folder: Path, igcv_command: Igcv) -> None:
+    outcome = igcv_command("evaluate", finished, "--data", f"folder:{digit_folder / 'train'}", "--json")
+    assert json.loads(outcome.out)["images"] == 24
+
+
 def test_seeds_decide(digit_folder: Path, tmp_path: Path) -> None:
     losses = [
         run(digit_folder, tmp_path / str(i), "epochs=1", f"seed={seed}")["last"]["loss"]
@@ -293,7 +372,7 @@ def test_nan_stops_the_run(digit_folder: Path, tmp_path: Path) -> None:
         run(digit_folder, tmp_path / "out", "epochs=4", "lr=1e30")
 
 
-def test_two_processes(digit_folder: Path, tmp_path: Path) -> None:
+def test_two_processes(digit_folder: Path, tmp_path: Path, igcv_command: Igcv) -> None:
     """torchrun on the CPU: both work, one writes, every validation image counts once."""
     out = tmp_path / "out"
     command = [
@@ -312,6 +391,39 @@ def test_two_processes(digit_folder: Path, tmp_path: Path) -> None:
     summary = json.loads((out / "summary.json").read_text())
     assert summary["last"]["images"] == 10
     assert summary["machine"]["processes"] == 2
+    logged = read_metrics(out)[-1]["val_loss"]
+    figures = json.loads(igcv_command("evaluate", out / "last.safetensors", "--json").out)
+    assert figures["loss"] == pytest.approx(logged, abs=2e-5)
+
+
+def test_two_processes_stop_together(digit_folder: Path, tmp_path: Path) -> None:
+    """A validation image that only the second process reads is unreadable: both end with one message."""
+    data = copy_of(digit_folder, tmp_path)
+    sorted((data / "val" / "one").iterdir())[1].write_bytes(b"")
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        "-m",
+        "igcv",
+    ]
+    command += [
+        "train",
+        *SMALL,
+        "epochs=1",
+        f"data={data}",
+        "--out",
+        str(tmp_path / "out"),
+        "--device",
+        "cpu",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert done.returncode != 0
+    assert done.stderr.count("igcv: ") == 1
+    assert "no readable image" in done.stderr
+    assert "Connection closed" not in done.stderr
 
 
 def test_the_originals_command_line(tmp_path: Path) -> None:

@@ -79,11 +79,8 @@ def headline(job: Job, trainer: Trainer, out: Path, done: int) -> str:
     recipe, source = job.recipe, job.source
     parameters = sum(p.numel() for p in trainer.network.parameters())
     images = f"{len(source.train or []):,} training and {len(source.val or []):,} validation images"
-    device = (
-        torch.cuda.get_device_name(job.process.device)
-        if trainer.device.type == "cuda"
-        else trainer.device.type.upper()
-    )
+    cuda = trainer.device.type == "cuda"
+    device = torch.cuda.get_device_name(trainer.device) if cuda else trainer.device.type.upper()
     places = f"{job.process.world_size} processes, " if job.process.world_size > 1 else ""
     return (
         f"{recipe.model}: {parameters:,} parameters, {recipe.input_size} x {recipe.input_size} pixels, "

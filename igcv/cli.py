@@ -3,21 +3,24 @@
 import json
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 import igcv
 from igcv.errors import InputError
-
-if TYPE_CHECKING:
-    from igcv.training import Recipe
+from igcv.terminal import (
+    print_catalog,
+    print_evaluation,
+    print_guesses,
+    print_line,
+    print_settings,
+    print_stages,
+    print_summary,
+    print_unmet,
+)
 
 app = typer.Typer(
     name="igcv",
@@ -27,8 +30,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-console = Console()
-
 DATA_HELP = (
     "digits, cifar10, cifar100 (or cifar10:PATH), folder:PATH with class folders, rec:TRAIN.rec,VAL.rec "
     "(MXNet RecordIO), or timm/... for any map-style data set of timm"
@@ -63,11 +64,12 @@ def train(
 
     Example: igcv train recipes/cifar_fast.toml --data cifar10 --out runs/c10 epochs=30
     """
-    from igcv.training import find_recipe, load_recipe, process_group
+    from igcv.training import Recipe, find_recipe, load_recipe, process_group
     from igcv.training import train as run_training
+    from igcv.training.launch import check_before_launch, gpu_list, launch, without_option
 
     if keys:
-        print_settings()
+        print_settings(Recipe)
         return
     settings = settings or []
     recipe_file = find_recipe(settings.pop(0)) if settings and "=" not in settings[0] else None
@@ -77,7 +79,7 @@ def train(
     folder = out or Path("runs") / f"{recipe.model}-{re.sub(r'[^a-z0-9]+', '_', recipe.data.lower())[:40]}"
     if gpus is not None:
         check_before_launch(recipe, folder, resume, gpu_list(gpus))
-        raise typer.Exit(launch(gpu_list(gpus)))
+        raise typer.Exit(launch(gpu_list(gpus), without_option(sys.argv[1:], "--gpus")))
     with process_group(device) as process:
         summary = run_training(recipe, folder, process, resume=resume, quiet=quiet)
     if not quiet and process.is_main:
@@ -91,53 +93,6 @@ def run_recipe_file(out: Path | None) -> Path:
     if not (out / "recipe.toml").is_file():
         raise InputError(f"there is no run to resume in {out}; leave out --resume to start one")
     return out / "recipe.toml"
-
-
-def gpu_list(gpus: str) -> list[str]:
-    """The devices that --gpus names, as CUDA_VISIBLE_DEVICES counts them."""
-    import torch
-
-    numbers, count = [number.strip() for number in gpus.split(",")], torch.cuda.device_count()
-    if not all(number.isdigit() for number in numbers) or len(set(numbers)) < len(numbers):
-        raise InputError(f"--gpus {gpus} is no list of GPU numbers; give e.g. --gpus 0,1,2,3")
-    if max(map(int, numbers)) >= count:
-        raise InputError(
-            f"--gpus {gpus}: this machine has {count} GPUs, counted from 0; without --gpus the CPU serves"
-        )
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(count)))).split(",")
-    return [visible[int(number)] for number in numbers]
-
-
-def check_before_launch(recipe: "Recipe", folder: Path, resume: bool, gpus: list[str]) -> None:
-    """Find what is wrong with the input here, once, rather than in every process."""
-    import torch
-
-    from igcv.training import Process
-    from igcv.training.job import plan
-    from igcv.training.run import Run
-
-    plan(recipe, Process(torch.device("cuda"), 0, len(gpus)))
-    Run(folder, resume)
-
-
-def launch(gpus: list[str]) -> int:
-    """Start this command again under torchrun, one process for each of `gpus`; returns its exit status."""
-    runner = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={len(gpus)}"]
-    command = [*runner, "-m", "igcv", *without_option(sys.argv[1:], "--gpus")]
-    return subprocess.call(command, env={**os.environ, "CUDA_VISIBLE_DEVICES": ",".join(gpus)})
-
-
-def without_option(arguments: list[str], option: str) -> list[str]:
-    """`arguments` without `option` and its value, in both spellings (--gpus 0,1 and --gpus=0,1)."""
-    kept, skip = [], False
-    for argument in arguments:
-        if skip or argument.startswith(f"{option}="):
-            skip = False
-        elif argument == option:
-            skip = True
-        else:
-            kept.append(argument)
-    return kept
 
 
 @app.command()
@@ -191,11 +146,7 @@ def predict(
             answers = [{"class": guess.name, "probability": round(guess.probability, 6)} for guess in guesses]
             print(json.dumps({"image": str(image), "predictions": answers}))
         else:
-            console.print(str(image), style="bold", highlight=False, markup=False)
-            for guess in guesses:
-                console.print(
-                    f"  {100 * guess.probability:6.2f} %  {guess.name}", highlight=False, markup=False
-                )
+            print_guesses(str(image), guesses)
 
 
 @app.command()
@@ -215,15 +166,13 @@ def models(
     names = igcv.list_models(pattern)
     if not names:
         raise unknown("model pattern", pattern, igcv.list_models(), "igcv models lists them all")
-    table = Table("network", "input", "parameters", "multiply-adds", box=None, header_style="bold")
-    for name in names:
-        size = input_size or default_input_size(name)
-        cost = model_cost(name, num_classes, size)
-        if as_json:
-            print(json.dumps({"name": name, "input_size": size, **cost._asdict()}))
-        table.add_row(name, f"{size} px", f"{cost.parameters:,}", f"{cost.multiply_adds / 1e6:,.1f} M")
+    sizes = {name: input_size or default_input_size(name) for name in names}
+    costs = {name: model_cost(name, num_classes, size) for name, size in sizes.items()}
     if not as_json:
-        console.print(table)
+        print_catalog(sizes, costs)
+        return
+    for name, cost in costs.items():
+        print(json.dumps({"name": name, "input_size": sizes[name], **cost._asdict()}))
 
 
 @app.command()
@@ -257,62 +206,60 @@ def convert(
         raise InputError(
             f"cannot convert {source} to {target}; give X.params OUT.safetensors, or IN OUT.params"
         )
-    console.print(f"{target}: {found}", highlight=False, soft_wrap=True)
+    print_line(f"{target}: {found}")
 
 
-def print_settings() -> None:
-    """All keys of a recipe with type, default and meaning."""
-    from dataclasses import fields
+@app.command()
+def summary(
+    name: Annotated[str, typer.Argument(help="network, e.g. igcv3_d_100 (igcv models lists them)")],
+    num_classes: Annotated[int, typer.Option(help="outputs of the classifier", min=0)] = 1000,
+    input_size: Annotated[
+        int | None, typer.Option(help="image side in pixels; default: the network's own", min=1)
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="draw a block into this file (.svg, .png, .pdf)")] = None,
+    block: Annotated[
+        str | None, typer.Option(help="the block to draw, e.g. stages.2.1; default: one in the middle")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object per stage")] = False,
+) -> None:
+    """Show a network stage by stage: its costs, and whether its blocks connect all channels as the papers demand.
 
-    from igcv.training import Recipe
+    Example: igcv summary igcv3_d_100 --plot block.svg --block stages.2.1
+    """
+    import torch
 
-    table = Table("key", "default", "meaning", box=None, header_style="bold")
-    for f in fields(Recipe):
-        choices = f" ({', '.join(f.metadata['choices'])})" if f.metadata["choices"] else ""
-        default = "" if f.default in (None, "", ()) else str(f.default)
-        table.add_row(f.name, default, f.metadata["help"] + choices)
-    console.print(table)
+    from igcv.analysis import blocks, connectivity, summarize
+    from igcv.models import default_input_size
 
-
-def print_summary(summary: dict[str, Any], folder: Path) -> None:
-    """The end of a training run: figures, files, and what to type next."""
-    table = Table(title="Run finished", box=None, show_header=False, title_justify="left", title_style="bold")
-    rows = {
-        "network": f"{summary['model']}, {summary['parameters']:,} parameters",
-        "data": summary["data"],
-        "best top-1": "no validation images"
-        if summary["best_top1"] is None
-        else f"{summary['best_top1']:.2f} %",
-        "epochs": f"{summary['epochs']} in {summary['time_s']:,.0f} s",
-        "curves": str(folder / "curves.png"),
-        "weights": str(folder / "best.safetensors"),
-    }
-    for name, value in rows.items():
-        table.add_row(name, escape(value))
-    console.print(table)
-    console.print(
-        f"\nNext:  igcv evaluate {folder}\n       igcv predict {folder} IMAGE...\n"
-        f"       tensorboard --logdir {folder}/tensorboard",
-        highlight=False,
-    )
+    if block is not None and plot is None:
+        raise InputError("--block names the block to draw; add --plot FILE.svg")
+    size = input_size or default_input_size(name)
+    with torch.device("meta"):
+        network = igcv.create_model(name, num_classes, input_size=input_size)
+    rows, described = summarize(network, size), blocks(network)
+    if plot is not None:
+        draw_one(name, described, block or described[len(described) // 2].name, plot)
+    if as_json:
+        for row in rows:
+            print(
+                json.dumps({k: v._asdict() if hasattr(v, "_asdict") else v for k, v in row._asdict().items()})
+            )
+        return
+    print_stages(f"{name}, {size} px", rows)
+    for found, paths in ((b, connectivity(b)) for b in described):
+        if not paths.holds:
+            print_unmet(found.name, found.condition, paths)
 
 
-def print_evaluation(figures: dict[str, Any]) -> None:
-    """An evaluation as a table, its classes from worst to best."""
-    where = f"{figures['weights']} on {figures['data']}: {figures['images']:,} images"
-    console.print(where, highlight=False, markup=False, soft_wrap=True)
-    console.print(
-        f"top-1 [bold]{figures['top1']:.2f} %[/bold]   top-5 {figures['top5']:.2f} %   loss {figures['loss']:.4f}",
-        highlight=False,
-    )
-    table = Table("class", "top-1", box=None, header_style="bold")
-    known = [(accuracy, name) for name, accuracy in figures["per_class"].items() if accuracy is not None]
-    shown = sorted(known)[:20]
-    for accuracy, name in shown:
-        table.add_row(escape(name), f"{accuracy:.2f} %")
-    console.print(table)
-    if len(known) > len(shown):
-        console.print(f"(the {len(shown)} hardest of {len(known)} classes; --json has all)", highlight=False)
+def draw_one(name: str, described: list[Any], wanted: str, path: Path) -> None:
+    """Draw the block called `wanted` (the first of its convolutions, where it has two)."""
+    from igcv.errors import unknown
+    from igcv.report import draw_block
+
+    found = next((b for b in described if f"{b.name}.".startswith(f"{wanted}.")), None)
+    if found is None:
+        raise unknown("block", wanted, [b.name for b in described], "stages.STAGE.BLOCK, both counted from 0")
+    draw_block(found.rows(), path, f"{name}, {found.name}")
 
 
 def main() -> None:

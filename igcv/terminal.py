@@ -1,0 +1,127 @@
+"""What the commands print: tables and lines, from plain figures."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+console = Console()
+
+
+def print_line(text: str) -> None:
+    """One line, as it is."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def print_guesses(image: str, guesses: Iterable[Any]) -> None:
+    """The most probable classes of an image."""
+    console.print(image, style="bold", highlight=False, markup=False, soft_wrap=True)
+    for guess in guesses:
+        print_line(f"  {100 * guess.probability:6.2f} %  {guess.name}")
+
+
+def print_catalog(sizes: Mapping[str, int], costs: Mapping[str, Any]) -> None:
+    """The networks with their costs."""
+    table = Table("network", "input", box=None, header_style="bold")
+    for column in ("parameters", "multiply-adds"):
+        table.add_column(column, justify="right")
+    for name, cost in costs.items():
+        row = (name, f"{sizes[name]} px", f"{cost.parameters:,}", f"{cost.multiply_adds / 1e6:,.1f} M")
+        table.add_row(*row)
+    console.print(table)
+
+
+def print_unmet(block: str, condition: str, paths: Any) -> None:
+    """A block whose channels are not connected as its condition demands."""
+    cut_off = f"; cut off (input, output): {paths.cut_off}" if paths.cut_off else ""
+    print_line(f"{block}: {condition} condition not met, {path_range(paths)} paths for each pair{cut_off}")
+
+
+def print_settings(recipe: type[Any]) -> None:
+    """All keys of the dataclass `recipe` with default and meaning."""
+    table = Table("key", "default", "meaning", box=None, header_style="bold")
+    for f in fields(recipe):
+        choices = f" ({', '.join(f.metadata['choices'])})" if f.metadata["choices"] else ""
+        default = "" if f.default in (None, "", ()) else str(f.default)
+        table.add_row(f.name, default, f.metadata["help"] + choices)
+    console.print(table)
+
+
+def print_summary(summary: dict[str, Any], folder: Path) -> None:
+    """The end of a training run: figures, files, and what to type next."""
+    table = Table(title="Run finished", box=None, show_header=False, title_justify="left", title_style="bold")
+    rows = {
+        "network": f"{summary['model']}, {summary['parameters']:,} parameters",
+        "data": summary["data"],
+        "best top-1": "no validation images"
+        if summary["best_top1"] is None
+        else f"{summary['best_top1']:.2f} %",
+        "epochs": f"{summary['epochs']} in {summary['time_s']:,.0f} s",
+        "curves": str(folder / "curves.png"),
+        "weights": str(folder / "best.safetensors"),
+    }
+    for name, value in rows.items():
+        table.add_row(name, escape(value))
+    console.print(table)
+    console.print(
+        f"\nNext:  igcv evaluate {folder}\n       igcv predict {folder} IMAGE...\n"
+        f"       tensorboard --logdir {folder}/tensorboard",
+        highlight=False,
+    )
+
+
+def print_evaluation(figures: dict[str, Any]) -> None:
+    """An evaluation as a table, its classes from worst to best."""
+    where = f"{figures['weights']} on {figures['data']}: {figures['images']:,} images"
+    console.print(where, highlight=False, markup=False, soft_wrap=True)
+    console.print(
+        f"top-1 [bold]{figures['top1']:.2f} %[/bold]   top-5 {figures['top5']:.2f} %   loss {figures['loss']:.4f}",
+        highlight=False,
+    )
+    table = Table("class", "top-1", box=None, header_style="bold")
+    known = [(accuracy, name) for name, accuracy in figures["per_class"].items() if accuracy is not None]
+    shown = sorted(known)[:20]
+    for accuracy, name in shown:
+        table.add_row(escape(name), f"{accuracy:.2f} %")
+    console.print(table)
+    if len(known) > len(shown):
+        console.print(f"(the {len(shown)} hardest of {len(known)} classes; --json has all)", highlight=False)
+
+
+def path_range(paths: Any) -> str:
+    """Fewest and most paths, once where they are equal."""
+    return f"{paths.paths_min}" + (f" to {paths.paths_max}" if paths.paths_max != paths.paths_min else "")
+
+
+def print_stages(title: str, rows: list[Any]) -> None:
+    """The stages of a network as a table, with totals."""
+    table = Table(title=title, box=None, header_style="bold", title_justify="left")
+    for column in ("part", "blocks", "output", "parameters", "multiply-adds", "activations"):
+        table.add_column(column, justify="left" if column == "part" else "right")
+    for column in ("condition", "paths", "above optimum"):
+        table.add_column(column)
+    for row in rows:
+        paths = row.connectivity
+        table.add_row(
+            row.name,
+            str(row.blocks or ""),
+            f"{row.out_channels} x {row.output_size} x {row.output_size}",
+            *costs(row.parameters, row.multiply_adds, row.activation_bytes),
+            f"{row.condition}: {'holds' if paths.holds else 'NOT MET'}" if paths else "",
+            path_range(paths) if paths else "",
+            f"{100 * row.balance.excess:.0f} %" if row.balance else "",
+        )
+    keys = ("parameters", "multiply_adds", "activation_bytes")
+    table.add_row(
+        "all", "", "", *costs(*(sum(getattr(row, key) for row in rows) for key in keys)), style="bold"
+    )
+    console.print(table)
+
+
+def costs(parameters: int, multiply_adds: int, activation_bytes: int) -> tuple[str, str, str]:
+    """The three costs as a table shows them."""
+    return f"{parameters:,}", f"{multiply_adds / 1e6:,.1f} M", f"{activation_bytes / 2**20:,.2f} MiB"

@@ -85,6 +85,13 @@ def test_multiply_adds_of_the_papers() -> None:
     assert model_cost("mobilenetv2_100").multiply_adds == pytest.approx(301e6, rel=0.005)
 
 
+@pytest.mark.parametrize("partitions, billions", [("l4m32", 1.9), ("l16m16", 2.2), ("l100m2", 1.3)])
+def test_multiply_adds_of_igcv1_on_imagenet(partitions: str, billions: float) -> None:
+    """Table 4 of the IGCV1 paper."""
+    cost = model_cost(f"igcv1_{partitions}_imagenet18")
+    assert cost.multiply_adds == pytest.approx(billions * 1e9, rel=0.04)
+
+
 def test_channel_shuffle_on_six_channels() -> None:
     x = torch.arange(6.0).reshape(1, 6, 1, 1)
     assert channel_shuffle(x, 2).flatten().tolist() == [0, 3, 1, 4, 2, 5]

@@ -16,9 +16,10 @@ from igcv.mxnet import to_mxnet
 from igcv.weights import Card, save_weights
 from tests.conftest import Igcv
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+README = PAGES[0].read_text()
 COMMANDS = re.findall(r"^igcv .+$", README, re.MULTILINE)
-PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 SMALL = ["model=igcv3_w_025", "input_size=16", "epochs=1", "batch_size=8", "ema_decay=0.5"]
 
 
@@ -78,14 +79,20 @@ def test_python(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     (place / "runs" / "digits").mkdir(parents=True, exist_ok=True)
     save_weights(place / "runs" / "digits" / "best.safetensors", model.state_dict(), card)
     names: dict[str, object] = {}
-    for block in PYTHON:
-        exec(block, names)
+    for page in PAGES:
+        for block in python_blocks(page):
+            exec(block, names)
     assert isinstance(names["classifier"], Classifier)
-    assert capsys.readouterr().out.startswith("Prediction(label=")
+    printed = capsys.readouterr().out
+    assert printed.startswith("Prediction(label=")
+    assert "[0.0, 3.0, 1.0, 4.0, 2.0, 5.0]" in printed
 
 
-def test_links() -> None:
-    for target in re.findall(r"\]\(([^)#:]+)\)", README):
-        assert (Path(__file__).parents[1] / target).exists(), (
-            f"the README links to {target}, which does not exist"
-        )
+def python_blocks(page: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+        assert (page.parent / target).exists(), f"{page.name} links to {target}, which does not exist"

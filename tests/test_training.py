@@ -467,3 +467,16 @@ def test_convert_both_ways(finished: Path, tmp_path: Path, igcv_command: Igcv) -
     assert (card.input_size, card.source["format"]) == (16, "mxnet")
     assert "exists already" in igcv_command("convert", finished, there).err
     assert "cannot convert" in igcv_command("convert", there, tmp_path / "x.pt").err
+
+
+def test_summary_of_a_network(tmp_path: Path, igcv_command: Igcv) -> None:
+    outcome = igcv_command("summary", "igcv1_l8m4_d20_ident", "--plot", tmp_path / "block.svg")
+    assert outcome.status == 0
+    assert "stages.1.0.conv1: complementary condition not met, 2 paths for each pair" in outcome.out
+    assert (tmp_path / "block.svg").read_text().startswith("<?xml")
+    assert (
+        "unknown block 'stages.9'"
+        in igcv_command("summary", "igcv3_d_025", "--plot", tmp_path / "x.svg", "--block", "stages.9").err
+    )
+    rows = [json.loads(line) for line in igcv_command("summary", "igcv3_d_100", "--json").out.splitlines()]
+    assert sum(row["parameters"] for row in rows) == 3_491_688

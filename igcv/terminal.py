@@ -54,6 +54,8 @@ def print_settings(recipe: type[Any]) -> None:
 def print_summary(summary: dict[str, Any], folder: Path) -> None:
     """The end of a training run: figures, files, and what to type next."""
     table = Table(title="Run finished", box=None, show_header=False, title_justify="left", title_style="bold")
+    table.add_column()
+    table.add_column(overflow="fold")
     rows = {
         "network": f"{summary['model']}, {summary['parameters']:,} parameters",
         "data": summary["data"],

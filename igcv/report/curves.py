@@ -4,6 +4,7 @@ from io import BytesIO
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 PANELS = (  # title, unit of the y axis, (column of the metrics log, label)
     ("Loss", "cross-entropy (nats)", (("train_loss", "training"), ("val_loss", "validation"))),
@@ -11,6 +12,7 @@ PANELS = (  # title, unit of the y axis, (column of the metrics log, label)
     ("Learning rate", "at the start of the epoch", (("lr", "learning rate"),)),
     ("Speed", "training images per second", (("images_per_s", "images/s"),)),
 )
+LONGEST_TITLE = 80  # characters that fit above the picture; of a longer one, the end
 COLOURS = ("#3465a4", "#cc6600")
 
 
@@ -22,7 +24,8 @@ def draw_curves(history: list[dict[str, Any]], title: str) -> bytes:
         title: drawn above.
     """
     figure = Figure(figsize=(10, 6.5), layout="constrained")
-    figure.suptitle(title.replace("$", r"\$"), fontsize=13)
+    shown = title if len(title) <= LONGEST_TITLE else "..." + title[-LONGEST_TITLE:]
+    figure.suptitle(shown.replace("$", r"\$"), fontsize=13)
     for axes, (name, unit, columns) in zip(figure.subplots(2, 2).flat, PANELS, strict=True):
         for (column, label), colour in zip(columns, COLOURS, strict=False):
             points = [(row["epoch"], row[column]) for row in history if column in row]
@@ -31,6 +34,7 @@ def draw_curves(history: list[dict[str, Any]], title: str) -> bytes:
                     *zip(*points, strict=True), ".-" if len(points) < 40 else "-", label=label, color=colour
                 )
         axes.set(title=name, xlabel="epoch", ylabel=unit)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.25)
         if len(columns) > 1:
             axes.legend(frameon=False)

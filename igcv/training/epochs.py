@@ -177,7 +177,7 @@ def _finish(
     }
     if run:
         run.save_summary(summary)
-        write_file(run.path / CURVES, draw_curves(history, f"{job.recipe.model} on {job.recipe.data}"))
+        write_file(run.path / CURVES, draw_curves(history, f"{job.recipe.data}: {job.recipe.model}"))
         write_events(run.path / "tensorboard", history)
     return summary
 

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from igcv.data import Preprocessing, Transform, decode, eval_transform
-from igcv.errors import InputError
+from igcv.errors import InputError, some_of
 from igcv.models import Network, create_model
 from igcv.weights import Card, load_weights
 
@@ -129,10 +129,6 @@ def fill(model: torch.nn.Module, tensors: dict[str, Tensor], where: str) -> None
     wrong = sorted(k for k in expected.keys() & tensors.keys() if expected[k].shape != tensors[k].shape)
     if missing or surplus or wrong:
         parts = (("missing", missing), ("left over", surplus), ("of another shape", wrong))
-        text = "; ".join(f"{what}: {_some(names)}" for what, names in parts if names)
+        text = "; ".join(f"{what}: {some_of(names)}" for what, names in parts if names)
         raise InputError(f"{where} holds the weights of another network than the one to fill ({text})")
     model.load_state_dict(tensors)
-
-
-def _some(names: list[str], limit: int = 4) -> str:
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

@@ -5,7 +5,7 @@ one line and ends with status 2.
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class InputError(ValueError):
@@ -25,3 +25,9 @@ def unknown(kind: str, given: str, known: Iterable[str], hint: str = "") -> Inpu
     nearest = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
     guess = f"; did you mean '{nearest[0]}'?" if nearest else ""
     return InputError(f"unknown {kind} '{given}'{guess} ({hint or 'one of: ' + ', '.join(names)})")
+
+
+def some_of(names: Sequence[str], limit: int = 4) -> str:
+    """A list for a message: the first names, and how many more there are."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

@@ -15,7 +15,7 @@ from torch import nn
 
 from igcv.classifier import Classifier, fill, load
 from igcv.data import MXNET
-from igcv.errors import InputError
+from igcv.errors import InputError, some_of
 from igcv.models import (
     InterleavedConv,
     InterleavedResidual,
@@ -234,7 +234,7 @@ def _compare(where: str, expected: Iterable[str], given: Iterable[str]) -> None:
     missing, surplus = sorted(set(expected) - set(given)), sorted(set(given) - set(expected))
     parts = (("missing", missing), ("left over", surplus))
     if missing or surplus:
-        text = "; ".join(f"{what}: {', '.join(names)}" for what, names in parts if names)
+        text = "; ".join(f"{what}: {some_of(names, 12)}" for what, names in parts if names)
         raise InputError(f"{where} has not the names of its network ({text}); is it complete?")
 
 

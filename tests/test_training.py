@@ -372,9 +372,8 @@ def test_nan_stops_the_run(digit_folder: Path, tmp_path: Path) -> None:
         run(digit_folder, tmp_path / "out", "epochs=4", "lr=1e30")
 
 
-def test_two_processes(digit_folder: Path, tmp_path: Path, igcv_command: Igcv) -> None:
-    """torchrun on the CPU: both work, one writes, every validation image counts once."""
-    out = tmp_path / "out"
+def torchrun(data: Path, out: Path, *settings: str) -> subprocess.CompletedProcess[str]:
+    """One epoch in two processes on the CPU."""
     command = [
         sys.executable,
         "-m",
@@ -384,15 +383,20 @@ def test_two_processes(digit_folder: Path, tmp_path: Path, igcv_command: Igcv) -
         "-m",
         "igcv",
     ]
-    command += ["train", *SMALL, "epochs=1", "accumulation=2", f"data={digit_folder}", "--out", str(out)]
-    done = subprocess.run([*command, "--device", "cpu"], capture_output=True, text=True, timeout=200)
+    command += ["train", *SMALL, "epochs=1", *settings, f"data={data}", "--out", str(out), "--device", "cpu"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def test_two_processes(digit_folder: Path, tmp_path: Path, igcv_command: Igcv) -> None:
+    """Both work, one writes, every validation image counts once, and what is logged is what was saved."""
+    done = torchrun(digit_folder, tmp_path / "out", "accumulation=2", "ema_decay=0.5")
     assert done.returncode == 0, done.stderr
     assert "2 processes" in done.stdout
-    summary = json.loads((out / "summary.json").read_text())
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["last"]["images"] == 10
     assert summary["machine"]["processes"] == 2
-    logged = read_metrics(out)[-1]["val_loss"]
-    figures = json.loads(igcv_command("evaluate", out / "last.safetensors", "--json").out)
+    logged = read_metrics(tmp_path / "out")[-1]["val_loss"]
+    figures = json.loads(igcv_command("evaluate", tmp_path / "out" / "last.safetensors", "--json").out)
     assert figures["loss"] == pytest.approx(logged, abs=2e-5)
 
 
@@ -400,26 +404,7 @@ def test_two_processes_stop_together(digit_folder: Path, tmp_path: Path) -> None
     """A validation image that only the second process reads is unreadable: both end with one message."""
     data = copy_of(digit_folder, tmp_path)
     sorted((data / "val" / "one").iterdir())[1].write_bytes(b"")
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node=2",
-        "-m",
-        "igcv",
-    ]
-    command += [
-        "train",
-        *SMALL,
-        "epochs=1",
-        f"data={data}",
-        "--out",
-        str(tmp_path / "out"),
-        "--device",
-        "cpu",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    done = torchrun(data, tmp_path / "out")
     assert done.returncode != 0
     assert done.stderr.count("igcv: ") == 1
     assert "no readable image" in done.stderr

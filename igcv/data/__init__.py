@@ -14,6 +14,7 @@ from igcv.data.images import BadImageError, Images, decode, split_indices
 from igcv.data.loaders import Loader, make_loader
 from igcv.data.recordio import RecordFile, write_records
 from igcv.data.sources import DataSource, open_source
+from igcv.data.streams import StreamImages
 
 __all__ = [
     "AUGMENTS",
@@ -26,6 +27,7 @@ __all__ = [
     "Loader",
     "Preprocessing",
     "RecordFile",
+    "StreamImages",
     "Transform",
     "decode",
     "eval_transform",

@@ -7,16 +7,18 @@ or from what else draws random numbers.
 import random
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.random.mtrand import get_bit_generator, set_bit_generator
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
 
 from igcv.data.augment import Transform
 from igcv.data.images import BadImageError, Images
+from igcv.data.streams import Sample, StreamImages
 from igcv.errors import InputError
 
 
@@ -33,6 +35,9 @@ class _Item(NamedTuple):
     bad: dict[str, str]  # images tried before: name -> reason
 
 
+_Batch = tuple[torch.Tensor, torch.Tensor, dict[str, str]]  # what _collate makes
+
+
 class Loader:
     """Batches of one process; made by `make_loader`.
 
@@ -41,7 +46,9 @@ class Loader:
         max_bad: how many of them are accepted.
     """
 
-    def __init__(self, batches: DataLoader, order: "_Order", skip_bad: bool, max_bad: int) -> None:
+    def __init__(
+        self, batches: "DataLoader | _Stream", order: "_Order | _Stream", skip_bad: bool, max_bad: int
+    ) -> None:
         self.bad: dict[str, str] = {}
         self.max_bad = max_bad
         self._batches, self._order, self._skip_bad = batches, order, skip_bad
@@ -83,7 +90,7 @@ class Loader:
 
 
 def make_loader(
-    images: Images,
+    images: Images | StreamImages,
     transform: Transform,
     batch_size: int,
     *,
@@ -100,6 +107,7 @@ def make_loader(
     Training: shuffled anew each epoch, every process gets as many images, a last batch that is not full is
     dropped unless it is the only one, and an unreadable image is replaced by the next readable one.
     Evaluation: in order, every image once over all processes; an unreadable image is left out.
+    Streams: timm shuffles training images and shares the shards; evaluation reads everything in every process.
 
     Args:
         images: what to load.
@@ -128,6 +136,9 @@ def make_loader(
             raise InputError(f"the {name} is {value}, expected {low} or more")
     assert 0 <= rank < world_size
     max_bad = max(100, len(images) // 100) if max_bad is None else max_bad
+    if isinstance(images, StreamImages):
+        stream = _Stream(images, transform, batch_size, train, seed, workers, rank, world_size)
+        return Loader(stream, stream, skip_bad, max_bad)
     order = (_Shuffled if train else _InOrder)(len(images), batch_size, seed, rank, world_size)
     attempts = min(len(images), max_bad + 1) if train and skip_bad else 1
     batches = DataLoader(
@@ -198,6 +209,100 @@ class _Items(Dataset):
             with _seeded(self.seed, place.epoch, index):
                 return _Item(self.transform(image), label, bad)
         return _Item(None, -1, bad)
+
+
+class _Stream:
+    """Batches of a stream, anew in each epoch with loader processes of its own."""
+
+    def __init__(
+        self,
+        images: StreamImages,
+        transform: Transform,
+        batch_size: int,
+        train: bool,
+        seed: int,
+        workers: int,
+        rank: int,
+        world_size: int,
+    ) -> None:
+        shards = len(images.shards)
+        if train and 0 < shards < world_size:
+            raise InputError(
+                f"{images.dataset}: {shards} training shards cannot be shared by {world_size} processes; "
+                "write more and smaller shards, or start fewer processes"
+            )
+        self.images, self.transform, self.batch_size, self.train = images, transform, batch_size, train
+        self.seed, self.rank, self.world_size = seed, rank, world_size
+        self.workers = min(workers, shards // world_size if train else shards) if shards else workers
+        self.epoch, self.count = 0, len(images)
+
+    def __len__(self) -> int:
+        """Batches in an epoch; evaluation with several workers may give a few more that are not full."""
+        if self.train:
+            return max(self.count // self.world_size // self.batch_size, 1)
+        share = len(range(self.rank, self.count, self.world_size))
+        return -(-share // self.batch_size)
+
+    def __iter__(self) -> Iterator[_Batch]:
+        key = (self.seed, self.epoch)
+        loader = DataLoader(
+            _StreamItems(self, _number(*key)),
+            batch_size=None,
+            num_workers=self.workers,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator().manual_seed(_number(*key, self.rank)),
+        )
+        count = 0
+        for images, labels, bad, error in loader:
+            if error is not None:  # workers would wrap what is raised
+                raise error
+            yield images, labels, bad
+            count += len(labels) > 0
+            if self.train and count == len(self):
+                return
+        if self.train:
+            raise InputError(
+                f"{self.images.dataset}: the training stream ended after {count} of {len(self)} batches; "
+                "check the shards and the number of samples in the info file"
+            )
+
+
+class _StreamItems(IterableDataset):
+    """Batches made in a loader process; what goes wrong is told in the last one."""
+
+    def __init__(self, stream: _Stream, seed: int) -> None:
+        self.stream, self.seed = stream, seed
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, dict[str, str], InputError | None]]:
+        try:
+            for batch in self._batches():
+                yield *batch, None
+        except InputError as error:
+            yield *_collate([]), error
+
+    def _batches(self) -> Iterator[_Batch]:
+        s, worker = self.stream, get_worker_info()
+        items = s.images.samples(
+            train=s.train, seed=self.seed, batch_size=s.batch_size, rank=s.rank, world_size=s.world_size
+        )
+        place = (s.seed, s.epoch, s.rank, worker.id if worker else 0)
+        with closing(self._items(items, place)) as made:  # type: ignore[type-var]
+            while batch := list(islice(made, s.batch_size)):
+                yield _collate(batch)
+
+    def _items(self, samples: Iterator[Sample], place: tuple[int, ...]) -> Iterator[_Item]:
+        for image, label, number, bad in samples:
+            if image is None:
+                yield _Item(None, -1, bad)
+                continue
+            with _seeded(*place, number):
+                item = _Item(self.stream.transform(image), label, bad)
+            yield item
+
+
+def _number(*key: int) -> int:
+    """A seed below 2 ** 31 that follows from `key`."""
+    return int(np.random.SeedSequence(key).generate_state(1)[0]) >> 1
 
 
 @contextmanager

@@ -1,9 +1,11 @@
 """One string says where the images are: `open_source("folder:photos")` opens what is to be learned from."""
 
 import os
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+import tarfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +24,7 @@ from igcv.data.images import (
     TimmImages,
     split_indices,
 )
+from igcv.data.streams import READERS, StreamImages
 from igcv.errors import InputError, unknown
 
 _VAL_FRACTION = 0.2  # of a source that has no validation part of its own
@@ -37,9 +40,9 @@ class DataSource:
     """What a spec opens."""
 
     spec: str
-    train: Images | None
+    train: Images | StreamImages | None
     """None if the source has no training part, e.g. one file of validation images."""
-    val: Images | None
+    val: Images | StreamImages | None
     """None if nothing could be set aside: no class has two images."""
     class_names: tuple[str, ...]
     image_size: int | None
@@ -54,7 +57,7 @@ class _Request(NamedTuple):
     download: bool
 
 
-_Parts = tuple[Images | None, Images | None, Sequence[str]]
+_Parts = tuple[Images | StreamImages | None, Images | StreamImages | None, Sequence[str]]
 
 
 class _Kind(NamedTuple):
@@ -73,7 +76,11 @@ def open_source(
     Args:
         spec: `digits`; `cifar10`, `cifar100`, or with `:FOLDER` that holds them; `folder:FOLDER` (or just the
             folder) of class folders, or of train/ and val/ with class folders; `rec:TRAIN.rec,VAL.rec` (one
-            may be left out); `timm/READER/NAME`, a map-style data set that `timm.data.create_dataset` opens.
+            may be left out); `timm/READER/NAME`, a data set that `timm.data.create_dataset` opens. In the folder
+            that `timm/wds/FOLDER` names are shards and an `_info.json`: {"splits": {"train": {"name": "train",
+            "num_samples": 9, "filenames": ["a.tar"], "shard_lengths": [9]}, "validation": ...}}, and in it
+            "num_classes", or beside it the class names in classes.txt; else all shards are read for the labels.
+            Nothing can be set aside of streams (`wds`, `hfids`, `tfds`).
         seed: of the validation split, where one has to be made; None makes none, and all images of such a source
             are validation images. `digits` are always split the same way.
         root: where downloads go.
@@ -94,7 +101,10 @@ def open_source(
     train, val, names = opener(_Request(kind, argument, seed, Path(root), download))
     parts = [images for images in (train, val) if images]
     for images in parts:
-        _check_labels(images, names)
+        if isinstance(images, StreamImages):
+            images.num_classes = len(names)
+        else:
+            _check_labels(images, names)
     return DataSource(spec, train, val, tuple(names), _common_side(parts[0]))
 
 
@@ -108,13 +118,20 @@ def _check_labels(images: Images, names: Sequence[str]) -> None:
         )
 
 
-def _common_side(images: Images) -> int | None:
+def _common_side(images: Images | StreamImages) -> int | None:
+    if isinstance(images, StreamImages):
+        first = islice(images.samples(), _PROBES)
+        return _side({sample.image.size for sample in first if sample.image is not None})
     sizes = set()
     for i in np.linspace(0, len(images) - 1, _PROBES).astype(int):
         try:
             sizes.add(images[int(i)][0].size)
         except BadImageError:  # reported where it is used
             continue
+    return _side(sizes)
+
+
+def _side(sizes: set[tuple[int, int]]) -> int | None:
     width, height = sizes.pop() if len(sizes) == 1 else (0, 1)
     return width if width == height else None
 
@@ -271,6 +288,8 @@ def _numbers(*parts: Images | None) -> list[str]:
 
 
 def _open_timm(request: _Request) -> _Parts:
+    if request.argument.partition("/")[0] in READERS:
+        return _open_stream(request)
     train = _timm_images(request, "train")
     val = _timm_val(request)
     class_to_idx: dict[str, int] = getattr(train.items, "class_to_idx", {})
@@ -292,18 +311,59 @@ def _timm_val(request: _Request) -> TimmImages | None:
 
 def _timm_images(request: _Request, split: str) -> TimmImages:
     """One split of a timm data set."""
-    try:
+    with _timm_errors(request, split, "a map-style data set such as timm/hfds/USER/NAME"):
         dataset = timm.data.create_dataset(
             request.argument, root=str(request.root), split=split, download=request.download
         )
         return TimmImages(dataset, f"{request.argument} {split}")
+
+
+def _open_stream(request: _Request) -> _Parts:
+    train = _stream(request, "train")
+    val = _stream(request, "validation") or _stream(request, "test")
+    some = train or val
+    if some is None:
+        raise InputError(
+            f"timm/{request.argument}: has none of the splits train, validation and test; name one so"
+        )
+    names = sorted(some.class_to_idx, key=some.class_to_idx.__getitem__) or _stream_names(some)
+    return *((train, val) if val or request.seed is not None else (None, train)), names
+
+
+def _stream(request: _Request, split: str) -> StreamImages | None:
+    """One split of an iterable data set of timm, or None if it does not have it."""
+    with suppress(_NoSplitError), _timm_errors(request, split, "timm/wds/FOLDER, timm/hfids/NAME or such"):
+        return StreamImages(request.argument, request.root, split, request.download)
+    return None
+
+
+def _stream_names(images: StreamImages) -> list[str]:
+    count = images.info.get("num_classes")
+    if images.shards and (names := _names_beside(Path(images.shards[0]))):
+        return names
+    if count is None:
+        try:
+            count = images.highest_label() + 1
+        except (OSError, tarfile.TarError, ValueError) as error:
+            raise InputError(f"{images.dataset}: the labels cannot be read ({error})") from None
+    if not isinstance(count, int) or count < 1:
+        raise InputError(f'{images.dataset}: no class is known; give "num_classes": N in its info file')
+    return [str(label) for label in range(count)]
+
+
+@contextmanager
+def _timm_errors(request: _Request, split: str, expected: str) -> Iterator[None]:
+    try:
+        yield
+    except InputError:
+        raise
     except Exception as error:  # noqa: BLE001 - readers of half a dozen packages, each with errors of its own
-        kind = _NoSplitError if "split" in str(error).lower() else InputError
+        missing = any(word in str(error).lower() for word in ("split", "length is unknown"))
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise kind(
+        raise (_NoSplitError if missing else InputError)(
             f"timm/{request.argument}: the {split} split cannot be opened ({reason}); expected "
-            "a map-style data set such as timm/hfds/USER/NAME, its package installed (pip "
-            "install datasets), in the cache or within reach of the network"
+            f"{expected}, its package installed (pip install datasets), "
+            "in the cache or within reach of the network"
         ) from None
 
 

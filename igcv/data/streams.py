@@ -1,0 +1,168 @@
+"""Images that come as a stream: the iterable data sets of timm (WebDataset shards, Hugging Face, TFDS)."""
+
+import logging
+import sys
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import timm.data
+from PIL import Image
+from torch.utils.data import get_worker_info
+
+from igcv.data.images import BadImageError
+from igcv.errors import InputError
+
+READERS = ("wds", "hfids", "tfds")
+_INFO_FILES = ("_info.json", "info.json")
+_LOG = "timm.data.readers.reader_wds"
+
+
+class Sample(NamedTuple):
+    """What a stream gives next."""
+
+    image: Image.Image | None  # PIL RGB, or None at the end of the stream
+    label: int
+    number: int  # in the stream of this loader process
+    bad: dict[str, str]  # unreadable samples since the last one: name -> reason
+
+
+class StreamImages:
+    """Labelled images that can only be read one after the other; can be pickled to loader processes.
+
+    Every pass opens the data set anew, so that what it gives follows from its arguments only.
+    """
+
+    def __init__(self, name: str, root: Path, split: str, download: bool) -> None:
+        """Open a split of timm's data set `name`, e.g. "wds/FOLDER"."""
+        kind, _, rest = name.partition("/")
+        if kind == "wds":
+            _check_folder(rest)
+        self.dataset, self.split = name, split
+        self.root = rest if kind == "wds" else str(root)
+        self.download = download and kind != "hfids"  # that would store what is to be streamed
+        self.num_classes: int | None = None  # labels are checked against it on the way
+        reader = self.reader()
+        self._count = int(reader.num_samples)
+        self.class_to_idx: dict[str, int] = reader.class_to_idx
+        self.info: dict[str, Any] = getattr(reader, "info", {})
+        self.shards = [str(Path(rest, file)) for file in reader.split_info.filenames] if kind == "wds" else []
+        missing = [shard for shard in self.shards if not Path(shard).is_file()]
+        if missing:
+            raise InputError(f"{missing[0]}: no such shard; correct 'filenames' in the info file of {rest}")
+
+    def __len__(self) -> int:
+        return self._count
+
+    def reader(self, train: bool = False, seed: int = 0, batch_size: int = 1) -> Any:
+        """A new reader of timm; `train` shuffles and rounds up to full batches."""
+        return timm.data.create_dataset(
+            self.dataset,
+            root=self.root,
+            split=self.split,
+            is_training=train,
+            seed=seed,
+            batch_size=batch_size,
+            download=self.download,
+        ).reader
+
+    def samples(
+        self, *, train: bool = False, seed: int = 0, batch_size: int = 1, rank: int = 0, world_size: int = 1
+    ) -> Iterator[Sample]:
+        """The samples of one pass for this loader process of the process `rank`.
+
+        Training: timm's shuffling and its share of the shards, filled up to full batches. Otherwise every process
+        reads everything and keeps each `world_size`-th sample, as timm's sharing would repeat some.
+
+        Raises:
+            BadImageError: the stream breaks off.
+            InputError: a label that is out of range.
+        """
+        reader = self.reader(train, seed, batch_size)
+        worker = get_worker_info()
+        reader.dist_rank, reader.dist_num_replicas = (rank, world_size) if train else (0, 1)
+        reader.set_loader_cfg(num_workers=worker.num_workers if worker else 1)
+        stream = iter(reader)
+        with _listening() as bad:
+            number = -1
+            while True:
+                try:
+                    image, label = next(stream)
+                except StopIteration:
+                    break
+                except Exception as error:  # noqa: BLE001 - readers of several packages, with errors of their own
+                    reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+                    raise BadImageError(
+                        f"{self.name(number + 1)}: the stream cannot be read on ({reason}); repair the data set"
+                    ) from None
+                number += 1
+                self._check_label(int(label), number)
+                if train or number % world_size == rank:
+                    yield Sample(image.convert("RGB"), int(label), number, dict(bad))
+                    bad.clear()
+            yield Sample(None, -1, number + 1, dict(bad))
+
+    def name(self, number: int) -> str:
+        """What messages call a sample."""
+        worker = get_worker_info()
+        place = f" of worker {worker.id}" if worker and worker.num_workers > 1 else ""
+        return f"{self.dataset} {self.split} sample {number}{place}"
+
+    def highest_label(self) -> int:
+        """The highest label in the shards, from one pass over them; images are skipped, not decoded."""
+        highest = -1
+        for shard in self.shards:
+            with tarfile.open(shard) as tar:
+                for member in tar:
+                    if member.name.endswith(".cls") and (file := tar.extractfile(member)):
+                        highest = max(highest, int(file.read()))
+        return highest
+
+    def _check_label(self, label: int, number: int) -> None:
+        if self.num_classes is not None and not 0 <= label < self.num_classes:
+            raise InputError(
+                f"{self.name(number)}: the label is {label}, expected 0 to {self.num_classes - 1} "
+                f"for {self.num_classes} class names; correct the labels or the names"
+            )
+
+
+def _check_folder(folder: str) -> None:
+    if not Path(folder).is_dir():
+        raise InputError(f"{folder}: no such folder, expected one with shards (.tar) and {_INFO_FILES[0]}")
+    if not any(Path(folder, name).is_file() for name in _INFO_FILES):
+        raise InputError(
+            f"{folder}: has neither {' nor '.join(_INFO_FILES)}; write one that gives the 'splits' with name, "
+            "num_samples, filenames and shard_lengths"
+        )
+
+
+class _Listener(logging.Handler):
+    """Notes the samples that timm's WebDataset reader passes over; its log is the only place that tells."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.bad: dict[str, str] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _, error, trace = sys.exc_info()
+        if error is None:
+            return
+        name = ""
+        while trace and not name:  # the sample is known where the error went by
+            sample = trace.tb_frame.f_locals.get("sample")
+            name = f"{sample.get('__url__')} {sample.get('__key__')}" if isinstance(sample, dict) else ""
+            trace = trace.tb_next
+        name = name or str(error)
+        self.bad[name] = f"{name}: no readable sample ({error}); replace or remove it"
+
+
+@contextmanager
+def _listening() -> Iterator[dict[str, str]]:
+    listener, log = _Listener(), logging.getLogger(_LOG)
+    log.addHandler(listener)
+    try:
+        yield listener.bad
+    finally:
+        log.removeHandler(listener)

@@ -6,7 +6,7 @@ or from what else draws random numbers.
 
 import random
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from itertools import islice
 from typing import NamedTuple
@@ -286,11 +286,11 @@ class _StreamItems(IterableDataset):
             train=s.train, seed=self.seed, batch_size=s.batch_size, rank=s.rank, world_size=s.world_size
         )
         place = (s.seed, s.epoch, s.rank, worker.id if worker else 0)
-        with closing(self._items(items, place)) as made:  # type: ignore[type-var]
+        with closing(items), closing(self._items(items, place)) as made:
             while batch := list(islice(made, s.batch_size)):
                 yield _collate(batch)
 
-    def _items(self, samples: Iterator[Sample], place: tuple[int, ...]) -> Iterator[_Item]:
+    def _items(self, samples: Iterator[Sample], place: tuple[int, ...]) -> Generator[_Item]:
         for image, label, number, bad in samples:
             if image is None:
                 yield _Item(None, -1, bad)

@@ -3,7 +3,7 @@
 import os
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -120,8 +120,8 @@ def _check_labels(images: Images, names: Sequence[str]) -> None:
 
 def _common_side(images: Images | StreamImages) -> int | None:
     if isinstance(images, StreamImages):
-        first = islice(images.samples(), _PROBES)
-        return _side({sample.image.size for sample in first if sample.image is not None})
+        with closing(images.samples()) as samples:
+            return _side({image.size for image, *_ in islice(samples, _PROBES) if image is not None})
     sizes = set()
     for i in np.linspace(0, len(images) - 1, _PROBES).astype(int):
         try:
@@ -362,8 +362,8 @@ def _timm_errors(request: _Request, split: str, expected: str) -> Iterator[None]
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise (_NoSplitError if missing else InputError)(
             f"timm/{request.argument}: the {split} split cannot be opened ({reason}); expected "
-            f"{expected}, its package installed (pip install datasets), "
-            "in the cache or within reach of the network"
+            f"{expected}, in the cache or within reach of the network, and its package installed "
+            "(hfds and hfids: pip install datasets; wds: webdataset; tfds: tensorflow-datasets)"
         ) from None
 
 

@@ -3,7 +3,7 @@
 import logging
 import sys
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -70,7 +70,7 @@ class StreamImages:
 
     def samples(
         self, *, train: bool = False, seed: int = 0, batch_size: int = 1, rank: int = 0, world_size: int = 1
-    ) -> Iterator[Sample]:
+    ) -> Generator[Sample]:
         """The samples of one pass for this loader process of the process `rank`.
 
         Training: timm's shuffling and its share of the shards, filled up to full batches. Otherwise every process
@@ -86,7 +86,7 @@ class StreamImages:
         reader.set_loader_cfg(num_workers=worker.num_workers if worker else 1)
         stream = iter(reader)
         with _listening() as bad:
-            number = -1
+            number, passed = -1, 0
             while True:
                 try:
                     image, label = next(stream)
@@ -100,8 +100,18 @@ class StreamImages:
                 number += 1
                 self._check_label(int(label), number)
                 if train or number % world_size == rank:
+                    passed += len(bad)
                     yield Sample(image.convert("RGB"), int(label), number, dict(bad))
                     bad.clear()
+            lengths = getattr(reader.split_info, "shard_lengths", ()) if self.shards and not train else ()
+            expected = sum(lengths[worker.id :: worker.num_workers] if worker else lengths)
+            if (
+                number + 1 + passed + len(bad) < expected
+            ):  # tarfile takes a shard that is cut short for its end
+                raise BadImageError(
+                    f"{self.name(number + 1)}: the shards end here, expected {expected} samples; "
+                    "a shard is cut short, or 'shard_lengths' in the info file are wrong"
+                )
             yield Sample(None, -1, number + 1, dict(bad))
 
     def name(self, number: int) -> str:

@@ -1,0 +1,237 @@
+"""Streams: WebDataset shards through timm, from the folder to a trained network."""
+
+import gc
+import json
+import pickle
+import tarfile
+from collections.abc import Iterator
+from functools import cache
+from importlib.util import find_spec
+from io import BytesIO
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from igcv.data import BadImageError, Preprocessing, StreamImages, eval_transform, make_loader, open_source
+from igcv.errors import InputError
+from igcv.training import Process, load_recipe, train
+
+pytestmark = [
+    pytest.mark.skipif(find_spec("webdataset") is None, reason="needs the package webdataset"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # webdataset never closes a shard
+]
+
+PLAIN = Preprocessing(16, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 1.0, "bilinear")
+TRAIN, VAL = ("train-0.tar", "train-1.tar"), ("val-0.tar",)
+COUNTS = {"train-0.tar": 20, "train-1.tar": 13, "val-0.tar": 11}
+
+
+@pytest.fixture(autouse=True)
+def _collected() -> Iterator[None]:
+    """No shard is left open for another test to be warned about."""
+    yield
+    gc.collect()
+
+
+@cache
+def digit(i: int) -> tuple[Image.Image, int]:
+    """Handwritten zero or one number `i`."""
+    digits = load_digits(n_class=2)
+    pixels = (digits.images[i] * 15.9).astype("uint8")
+    return Image.fromarray(pixels).convert("RGB").resize((16, 16)), int(digits.target[i])
+
+
+def write_shard(path: Path, samples: list[tuple[bytes, int]]) -> None:
+    with tarfile.open(path, "w") as tar:
+        for i, (encoded, label) in enumerate(samples):
+            for end, content in (("png", encoded), ("cls", str(label).encode())):
+                member = tarfile.TarInfo(f"{i:05}.{end}")
+                member.size = len(content)
+                tar.addfile(member, BytesIO(content))
+
+
+def write_info(folder: Path, splits: dict[str, tuple[str, ...]], **more: object) -> None:
+    described = {
+        name: {
+            "name": name,
+            "num_samples": sum(COUNTS[file] for file in files),
+            "filenames": files,
+            "shard_lengths": [COUNTS[file] for file in files],
+        }
+        for name, files in splits.items()
+    }
+    (folder / "_info.json").write_text(json.dumps({"splits": described, **more}))
+
+
+def png(image: Image.Image) -> bytes:
+    file = BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Path:
+    """33 training images in two shards and 11 for validation in one."""
+    first = 0
+    for name, count in COUNTS.items():
+        drawn = [digit(i) for i in range(first, first + count)]
+        write_shard(tmp_path / name, [(png(image), label) for image, label in drawn])
+        first += count
+    write_info(tmp_path, {"train": TRAIN, "validation": VAL})
+    return tmp_path
+
+
+def loader(images, batch_size=8, **changes):
+    settings = {"train": True, "seed": 0, "workers": 0, "skip_bad": True} | changes
+    return make_loader(images, eval_transform(PLAIN), batch_size, **settings)
+
+
+def numbers(batches, first: int, count: int) -> list[int]:
+    """Which of the digits came, their labels compared."""
+    known = [digit(i) for i in range(first, first + count)]
+    pixels = np.stack([np.asarray(image, np.float32)[..., 0] / 255 for image, _ in known])
+    found = []
+    for images, labels in batches:
+        for image, label in zip(images.numpy(), labels.tolist(), strict=True):
+            error = np.abs(pixels - image[0]).max(axis=(1, 2))
+            assert error.min() < 1e-3
+            assert known[error.argmin()][1] == label
+            found.append(first + int(error.argmin()))
+    return found
+
+
+def test_what_a_folder_of_shards_opens(shards, monkeypatch):
+    source = open_source(f"timm/wds/{shards}")
+    assert (len(source.train), len(source.val), source.image_size) == (33, 11, 16)
+    assert source.class_names == ("0", "1")
+    assert len(pickle.loads(pickle.dumps(source.train))) == 33
+    monkeypatch.chdir(shards.parent)
+    assert len(open_source(f"timm/wds/{shards.name}").train) == 33
+    write_info(shards, {"train": TRAIN}, num_classes=3)
+    without = open_source(f"timm/wds/{shards}")
+    assert without.class_names == ("0", "1", "2") and without.val is None
+    as_val = open_source(f"timm/wds/{shards}", seed=None)
+    assert as_val.train is None and len(as_val.val) == 33
+    (shards / "classes.txt").write_text("zero\none\n")
+    write_info(shards, {"validation": VAL})
+    only_val = open_source(f"timm/wds/{shards}")
+    assert only_val.train is None and only_val.class_names == ("zero", "one")
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2, 5])
+def test_training_gives_full_batches_with_their_labels(shards, workers):
+    batches = loader(open_source(f"timm/wds/{shards}").train, workers=workers)
+    first = list(batches)
+    assert len(batches) == len(first) == 4 and all(len(labels) == 8 for _, labels in first)
+    seen = numbers(first, 0, 33)
+    assert seen != sorted(seen) and (workers > 1 or len(set(seen)) == 32)
+    assert numbers(batches, 0, 33) == seen
+    batches.set_epoch(1)
+    assert numbers(batches, 0, 33) != seen
+    batches.set_epoch(0)
+    assert numbers(batches, 0, 33) == seen
+
+
+def test_processes_train_on_shards_of_their_own(shards):
+    images = open_source(f"timm/wds/{shards}").train
+    parts = [loader(images, 4, rank=rank, world_size=2) for rank in range(2)]
+    seen = [set(numbers(part, 0, 33)) for part in parts]
+    assert [len(part) for part in parts] == [4, 4] and not seen[0] & seen[1]
+    with pytest.raises(InputError, match="2 training shards cannot be shared by 3 processes"):
+        loader(images, 4, world_size=3)
+    assert len(list(loader(images, 100))) == 1
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("part, first, count", [("train", 0, 33), ("val", 33, 11)])
+def test_evaluation_gives_every_image_once(shards, world_size, workers, part, first, count):
+    images = getattr(open_source(f"timm/wds/{shards}"), part)
+    parts = [
+        loader(images, 5, train=False, workers=workers, rank=rank, world_size=world_size)
+        for rank in range(world_size)
+    ]
+    seen = [numbers(batches, first, count) for batches in parts]
+    assert sorted(chain(*seen)) == list(range(first, first + count))
+    if not workers:
+        assert [len(list(batches)) for batches in parts] == [len(batches) for batches in parts]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_unreadable_images(shards, workers):
+    images = [digit(i) for i in range(20)]
+    write_shard(
+        shards / "train-0.tar",
+        [(png(image)[: 60 if i in (3, 19) else None], label) for i, (image, label) in enumerate(images)],
+    )
+    images = open_source(f"timm/wds/{shards}").train
+    batches = loader(images, workers=workers)
+    assert [len(labels) for _, labels in batches] == [8, 8, 8, 8]
+    list(batches)
+    assert 1 <= len(batches.bad) <= 2 and all("train-0.tar 000" in name for name in batches.bad)
+    evaluated = loader(images, train=False, workers=workers)
+    assert sum(len(labels) for _, labels in evaluated) == 31
+    assert [name[-5:] for name in evaluated.bad] == ["00003", "00019"]
+    with pytest.raises(
+        BadImageError, match=r"train-0.tar 00003: no readable sample \(.*replace or remove it"
+    ):
+        list(loader(images, train=False, workers=workers, skip_bad=False))
+    with pytest.raises(InputError, match="2 images cannot be read, expected at most 1"):
+        list(loader(images, train=False, workers=workers, max_bad=1))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_labels_are_checked_on_the_way(shards, workers):
+    write_shard(shards / "val-0.tar", [(png(digit(i)[0]), 7 if i == 2 else 0) for i in range(11)])
+    val = open_source(f"timm/wds/{shards}").val
+    with pytest.raises(InputError, match="validation sample 2: the label is 7, expected 0 to 1 for 2 class"):
+        list(loader(val, train=False, workers=workers))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("size", [13_653, 14_336, 14_400])  # in a header, between members, in an image
+def test_a_shard_that_is_cut_short(shards, workers, size):
+    (shards / "classes.txt").write_text("zero\none\n")
+    images = open_source(f"timm/wds/{shards}").train
+    (shards / "train-1.tar").write_bytes((shards / "train-1.tar").read_bytes()[:size])
+    with pytest.raises(
+        BadImageError, match=r"the shards end here, expected \d+ samples; a shard is cut short"
+    ):
+        list(loader(images, train=False, workers=workers))
+    assert len(list(loader(images, workers=workers))) == 4
+
+
+def test_without_the_package(shards, monkeypatch):
+    monkeypatch.setattr("timm.data.readers.reader_wds.wds", None)
+    with pytest.raises(
+        InputError, match=r"cannot be opened \(RuntimeError: Please install webdataset.*wds: web"
+    ):
+        open_source(f"timm/wds/{shards}")
+
+
+def test_errors(shards, tmp_path):
+    with pytest.raises(InputError, match="none: no such folder, expected one with shards"):
+        open_source(f"timm/wds/{tmp_path / 'none'}")
+    (shards / "val-0.tar").unlink()
+    with pytest.raises(InputError, match=r"val-0.tar: no such shard; correct 'filenames'"):
+        open_source(f"timm/wds/{shards}")
+    write_info(shards, {"other": TRAIN})
+    with pytest.raises(InputError, match="has none of the splits train, validation and test"):
+        open_source(f"timm/wds/{shards}")
+    (shards / "_info.json").unlink()
+    with pytest.raises(InputError, match=r"has neither _info.json nor info.json; write one that gives"):
+        open_source(f"timm/wds/{shards}")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_network_trains_on_shards(shards, tmp_path, workers):
+    settings = ["model=igcv3_w_025", "input_size=16", "batch_size=8", "epochs=1", f"workers={workers}"]
+    recipe = load_recipe(None, [*settings, f"data=timm/wds/{shards}"])
+    summary = train(recipe, tmp_path / "run", Process(torch.device("cpu")), quiet=True)
+    assert summary["last"]["images"] == 11 and summary["bad_images"] == 0
+    assert isinstance(open_source(recipe.data).val, StreamImages)

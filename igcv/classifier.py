@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from igcv.data import Preprocessing, Transform, decode, eval_transform
-from igcv.errors import InputError, some_of
+from igcv.errors import InputError, differences
 from igcv.models import Network, create_model
 from igcv.weights import Card, load_weights
 
@@ -127,8 +127,6 @@ def fill(model: torch.nn.Module, tensors: dict[str, Tensor], where: str) -> None
     missing = sorted(expected.keys() - tensors.keys())
     surplus = sorted(tensors.keys() - expected.keys())
     wrong = sorted(k for k in expected.keys() & tensors.keys() if expected[k].shape != tensors[k].shape)
-    if missing or surplus or wrong:
-        parts = (("missing", missing), ("left over", surplus), ("of another shape", wrong))
-        text = "; ".join(f"{what}: {some_of(names)}" for what, names in parts if names)
-        raise InputError(f"{where} holds the weights of another network than the one to fill ({text})")
+    if difference := differences({"missing": missing, "left over": surplus, "of another shape": wrong}, 4):
+        raise InputError(f"{where} holds the weights of another network than the one to fill ({difference})")
     model.load_state_dict(tensors)

@@ -32,7 +32,7 @@ app = typer.Typer(
 )
 DATA_HELP = (
     "digits, cifar10, cifar100 (or cifar10:PATH), folder:PATH with class folders, rec:TRAIN.rec,VAL.rec "
-    "(MXNet RecordIO), or timm/... for any map-style data set of timm"
+    "(MXNet RecordIO), or timm/READER/NAME for what timm opens"
 )
 Weights = Annotated[str, typer.Argument(metavar="RUN|WEIGHTS", help="run folder or .safetensors file")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps")]
@@ -78,8 +78,9 @@ def train(
     recipe = load_recipe(recipe_file, settings, model=model, data=data, init_from=init_from)
     folder = out or Path("runs") / f"{recipe.model}-{re.sub(r'[^a-z0-9]+', '_', recipe.data.lower())[:40]}"
     if gpus is not None:
-        check_before_launch(recipe, folder, resume, gpu_list(gpus))
-        raise typer.Exit(launch(gpu_list(gpus), without_option(sys.argv[1:], "--gpus")))
+        devices = gpu_list(gpus)
+        check_before_launch(recipe, folder, resume, devices)
+        raise typer.Exit(launch(devices, without_option(sys.argv[1:], "--gpus")))
     with process_group(device) as process:
         summary = run_training(recipe, folder, process, resume=resume, quiet=quiet)
     if not quiet and process.is_main:
@@ -188,7 +189,6 @@ def convert(
 
     Example: igcv convert igcv3-0000.params igcv3.safetensors --symbol igcv3-symbol.json
     """
-    from igcv.classifier import weights_file
     from igcv.mxnet import from_mxnet, to_mxnet
     from igcv.weights import save_weights
 
@@ -200,7 +200,7 @@ def convert(
         parameters = sum(p.numel() for p in classifier.model.parameters())
         found = f"{classifier.card.model}, {classifier.card.num_classes} classes, {parameters:,} parameters"
     elif target.suffix == ".params":
-        to_mxnet(weights_file(source), target)
+        to_mxnet(source, target)
         found = "MXNet checkpoint"
     else:
         raise InputError(

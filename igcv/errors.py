@@ -5,7 +5,7 @@ one line and ends with status 2.
 """
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 
 class InputError(ValueError):
@@ -27,7 +27,16 @@ def unknown(kind: str, given: str, known: Iterable[str], hint: str = "") -> Inpu
     return InputError(f"unknown {kind} '{given}'{guess} ({hint or 'one of: ' + ', '.join(names)})")
 
 
-def some_of(names: Sequence[str], limit: int = 4) -> str:
-    """A list for a message: the first names, and how many more there are."""
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
+def differences(names: Mapping[str, Sequence[str]], limit: int) -> str:
+    """What two sets of names do not share, for a message; empty if there is nothing.
+
+    Args:
+        names: by what is the matter with them, e.g. "missing".
+        limit: how many of each are named; of the others it says how many there are.
+    """
+
+    def listed(some: Sequence[str]) -> str:
+        more = f" and {len(some) - limit} more" if len(some) > limit else ""
+        return ", ".join(some[:limit]) + more
+
+    return "; ".join(f"{what}: {listed(some)}" for what, some in names.items() if some)

@@ -15,7 +15,7 @@ from torch import nn
 
 from igcv.classifier import Classifier, fill, load
 from igcv.data import MXNET
-from igcv.errors import InputError, some_of
+from igcv.errors import InputError, differences
 from igcv.models import (
     InterleavedConv,
     InterleavedResidual,
@@ -23,12 +23,15 @@ from igcv.models import (
     create_model,
     default_input_size,
 )
+from igcv.models.igcv3 import TABLES
 from igcv.weights import Card, mxnet_names
 from igcv.weights.mxnet import Node, read_params, read_symbol, write_params
 
 Shapes = dict[str, tuple[int, ...]]
 
-DEEP, SHORT = (1, 4, 6, 8, 6, 6, 1), (1, 2, 3, 4, 3, 3, 1)  # blocks per stage: IGCV3-D; IGCV3-W, MobileNetV2
+DEEP, SHORT = (
+    tuple(row.n for row in TABLES[table]) for table in "dw"
+)  # blocks per stage; MobileNetV2 as "w"
 SHORT_FAMILIES = {(2, 2): "igcv3_w", (1, 1): "mobilenetv2"}  # by the groups of their pointwise convolutions
 LAYERS: dict[str, Any] = {"Convolution": nn.Conv2d, "BatchNorm": nn.BatchNorm2d, "FullyConnected": nn.Linear}
 PERCENTS = sorted(range(5, 401), key=lambda percent: (abs(percent - 5 * round(percent / 5)), percent))
@@ -232,10 +235,8 @@ def _names(model: nn.Module, form: str) -> list[str]:
 def _compare(where: str, expected: Iterable[str], given: Iterable[str]) -> None:
     """Raise InputError unless the names are the same; those on one side only are listed."""
     missing, surplus = sorted(set(expected) - set(given)), sorted(set(given) - set(expected))
-    parts = (("missing", missing), ("left over", surplus))
-    if missing or surplus:
-        text = "; ".join(f"{what}: {some_of(names, 12)}" for what, names in parts if names)
-        raise InputError(f"{where} has not the names of its network ({text}); is it complete?")
+    if difference := differences({"missing": missing, "left over": surplus}, 12):
+        raise InputError(f"{where} has not the names of its network ({difference}); is it complete?")
 
 
 def _shape(shapes: Shapes, form: str, name: str, ndim: int = 4) -> tuple[int, ...]:
@@ -279,7 +280,7 @@ def _seq_names(shapes: Shapes) -> Iterator[str]:
         what = f"{blocks} blocks in its stages and {groups} groups in its pointwise convolutions"
         raise InputError(f"igcv has no network of {what}; expected {DEEP} or {SHORT} blocks")
     family = "igcv3_d" if family == "igcv3_g2g2" else family
-    full = 640 if family == "igcv3_w" else 320  # channels of the last stage at multiplier 1.0
+    full = TABLES["w" if family == "igcv3_w" else "d"][-1].c  # channels of the last stage at multiplier 1.0
     off_by = 8 if family == "mobilenetv2" else math.lcm(*groups)  # at most, by rounding to multiples
     near = [percent for percent in PERCENTS if abs(full * percent / 100 - last) <= off_by]
     return (f"{family}_{percent:03d}{suffix}" for suffix in ("", "_mxnet") for percent in near)

@@ -92,6 +92,11 @@ def test_multiply_adds_of_igcv1_on_imagenet(partitions: str, billions: float) ->
     assert cost.multiply_adds == pytest.approx(billions * 1e9, rel=0.04)
 
 
+def test_the_cost_is_that_of_the_networks_own_input() -> None:
+    assert model_cost("igcv1_l24m2_d20") == model_cost("igcv1_l24m2_d20", input_size=32)
+    assert model_cost("igcv3_d_025") == model_cost("igcv3_d_025", input_size=224)
+
+
 def test_channel_shuffle_on_six_channels() -> None:
     x = torch.arange(6.0).reshape(1, 6, 1, 1)
     assert channel_shuffle(x, 2).flatten().tolist() == [0, 3, 1, 4, 2, 5]

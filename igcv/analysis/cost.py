@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from igcv.models import create_model
+from igcv.models import create_model, default_input_size
 
 
 class Cost(NamedTuple):
@@ -18,9 +18,10 @@ class Cost(NamedTuple):
 
 def model_cost(name: str, num_classes: int = 1000, input_size: int | None = None) -> Cost:
     """The cost of a network by name, at its own or another input size, without allocating its weights."""
+    size = input_size or default_input_size(name)
     with torch.device("meta"):
-        model = create_model(name, num_classes, input_size=input_size)
-        return network_cost(model, torch.empty(1, 3, *(input_size or 224,) * 2))
+        model = create_model(name, num_classes, input_size=size)
+        return network_cost(model, torch.empty(1, 3, size, size))
 
 
 def network_cost(model: nn.Module, images: torch.Tensor) -> Cost:

@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 import timm.data
 import torchvision.datasets
-from sklearn.datasets import load_digits
 
 from igcv.data.images import (
     ArrayImages,
@@ -151,6 +150,8 @@ def _with_val(
 
 
 def _open_digits(request: _Request) -> _Parts:
+    from sklearn.datasets import load_digits  # slow to import, needed here only
+
     digits = load_digits()
     grey = np.round(digits.images * (255 / 16)).astype(np.uint8)  # (1797, 8, 8), 0..16 -> 0..255
     images = ArrayImages(np.repeat(grey[..., None], 3, axis=-1), digits.target, request.kind)

@@ -28,6 +28,7 @@ class Family(NamedTuple):
         pattern: the form; its named groups are the numbers in the name.
         build: from those numbers (and a width multiplier, where the family has one) to a builder of networks.
         scales: whether the family takes a width multiplier.
+        input_size: side in pixels of the images that its published form takes.
         original: whether the IGCV3 authors' MXNet code builds it with other widths; "_mxnet" at the end of a
             name asks for those.
     """
@@ -35,6 +36,7 @@ class Family(NamedTuple):
     pattern: str
     build: Callable[..., Callable[..., Network]]
     scales: bool = True
+    input_size: int = 224
     original: bool = False
 
 
@@ -74,6 +76,7 @@ FAMILIES = (
         r"igcv2_c(?P<width>\d{1,4})_d(?P<depth>\d{1,3})",
         lambda width, depth: partial(igcv2_cifar, int(width), int(depth)),
         scales=False,
+        input_size=32,
     ),
     Family(
         r"igcv1_l(?P<primary>\d{1,4})m(?P<secondary>\d{1,4})_d(?P<depth>\d{1,3})(?P<identity>_ident)?",
@@ -81,6 +84,7 @@ FAMILIES = (
             igcv1_cifar, int(primary), int(secondary), int(depth), bool(identity)
         ),
         scales=False,
+        input_size=32,
     ),
     Family(
         r"igcv1_l(?P<primary>\d{1,4})m(?P<secondary>\d{1,4})_imagenet18",
@@ -137,25 +141,30 @@ def create_model(
 
 def default_input_size(name: str) -> int:
     """Side in pixels of the images that the network's published form takes: 224, or 32 for the CIFAR networks."""
-    return 32 if re.search(r"_d\d{1,3}(_ident)?$", name) and "igcv3" not in name else 224
+    return _parse(name)[0].input_size
 
 
-def _builder(name: str, multiplier: float | None) -> Callable[..., Network]:
-    """The builder for a name, all numbers but the options already in it."""
+def _parse(name: str) -> tuple[Family, dict[str, Any]]:
+    """The family of a name and the numbers in it; InputError for a name of no family."""
     for family in FAMILIES:
         width = r"(?:_(?P<percent>\d{3}))?" if family.scales else ""
         suffix = r"(?P<original>_mxnet)?" if family.original else ""
         if match := re.fullmatch(family.pattern + width + suffix, name):
-            numbers: dict[str, Any] = match.groupdict()
-            if family.original:
-                numbers["original"] = numbers["original"] is not None
-            percent = numbers.pop("percent", None)
-            if family.scales:
-                numbers["multiplier"] = multiplier if multiplier is not None else int(percent or 100) / 100
-            elif multiplier is not None:
-                raise InputError(f"{name} takes no multiplier ({multiplier} given): its width is in its name")
-            return family.build(**numbers)
+            return family, match.groupdict()
     raise unknown("model", name, NAMES, "igcv models lists them all")
+
+
+def _builder(name: str, multiplier: float | None) -> Callable[..., Network]:
+    """The builder for a name, all numbers but the options already in it."""
+    family, numbers = _parse(name)
+    if family.original:
+        numbers["original"] = numbers["original"] is not None
+    percent = numbers.pop("percent", None)
+    if family.scales:
+        numbers["multiplier"] = multiplier if multiplier is not None else int(percent or 100) / 100
+    elif multiplier is not None:
+        raise InputError(f"{name} takes no multiplier ({multiplier} given): its width is in its name")
+    return family.build(**numbers)
 
 
 def _options(**given: Any) -> Options:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from igcv.classifier import Classifier
-from igcv.data import DataSource, make_loader
+from igcv.data import DataSource, Images, Loader, StreamImages, Transform, make_loader
 from igcv.errors import InputError
 from igcv.training.distributed import Process, sum_over_processes, together
 
@@ -108,6 +108,23 @@ def _counts(logits: Tensor, labels: Tensor) -> Tensor:
     return torch.cat([scalars, right.to(loss.dtype), seen.to(loss.dtype)])
 
 
+def evaluation_loader(
+    images: Images | StreamImages, transform: Transform, batch_size: int, workers: int, process: Process
+) -> Loader:
+    """This process's share of `images`, every one once over all processes; unreadable ones are refused."""
+    return make_loader(
+        images,
+        transform,
+        batch_size,
+        train=False,
+        seed=0,
+        workers=workers,
+        rank=process.rank,
+        world_size=process.world_size,
+        skip_bad=False,
+    )
+
+
 def evaluate_classifier(
     classifier: Classifier, source: DataSource, *, batch_size: int, workers: int, process: Process
 ) -> Evaluation:
@@ -119,15 +136,5 @@ def evaluate_classifier(
             f"{source.spec} has {len(source.class_names)} classes, the network {classifier.card.num_classes}; "
             "evaluate it on the classes it was trained for"
         )
-    loader = make_loader(
-        source.val,
-        classifier.transform,
-        batch_size,
-        train=False,
-        seed=0,
-        workers=workers,
-        rank=process.rank,
-        world_size=process.world_size,
-        skip_bad=False,
-    )
+    loader = evaluation_loader(source.val, classifier.transform, batch_size, workers, process)
     return evaluate(classifier.model.to(process.device), loader, classifier.card.num_classes, process.device)

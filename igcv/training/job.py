@@ -9,6 +9,7 @@ from igcv.models import default_input_size
 from igcv.training.distributed import Process
 from igcv.training.recipe import Recipe
 
+WORTH_WORKERS = 5000  # images; starting processes for fewer takes longer than it saves
 PREPROCESSING = {"imagenet": IMAGENET, "cifar": CIFAR, "mxnet": MXNET}
 
 
@@ -66,7 +67,7 @@ def _workers(asked: int, process: Process, images: int) -> int:
     """Loading processes: as asked, else none for small sets, one on the CPU, a share of the cores beside a GPU."""
     if asked >= 0:
         return asked
-    if images < 5000:
+    if images < WORTH_WORKERS:
         return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return 1 if process.device.type == "cpu" else max(1, min(8, cores // process.world_size))

@@ -14,7 +14,8 @@ from igcv.errors import InputError
 from igcv.models import Network, create_model
 from igcv.training.distributed import Process, parallel, together
 from igcv.training.epochs import run_epochs
-from igcv.training.job import Job, plan
+from igcv.training.evaluate import evaluation_loader
+from igcv.training.job import WORTH_WORKERS, Job, plan
 from igcv.training.loop import Trainer, make_mix
 from igcv.training.optimize import make_optimizer
 from igcv.training.progress import reporter
@@ -110,7 +111,6 @@ def make_loaders(job: Job) -> tuple[Loader, Loader | None]:
     """Training and validation batches."""
     recipe, source, process = job.recipe, job.source, job.process
     assert source.train is not None
-    shard = {"rank": process.rank, "world_size": process.world_size}
     augmented = train_transform(job.preprocessing, recipe.augment, recipe.randaugment, recipe.random_erasing)
     train_loader = make_loader(
         source.train,
@@ -119,24 +119,15 @@ def make_loaders(job: Job) -> tuple[Loader, Loader | None]:
         train=True,
         seed=recipe.seed,
         workers=job.workers,
+        rank=process.rank,
+        world_size=process.world_size,
         skip_bad=True,
-        **shard,
     )
     if source.val is None:
         return train_loader, None
     plain = eval_transform(job.preprocessing)
-    workers = job.workers if len(source.val) >= 5000 else 0
-    val_loader = make_loader(
-        source.val,
-        plain,
-        max(job.batch_size, 64),
-        train=False,
-        seed=0,
-        workers=workers,
-        skip_bad=False,
-        **shard,
-    )
-    return train_loader, val_loader
+    workers = job.workers if len(source.val) >= WORTH_WORKERS else 0
+    return train_loader, evaluation_loader(source.val, plain, max(job.batch_size, 64), workers, process)
 
 
 def make_trainer(job: Job, network: Network, resume_from: Run | None) -> tuple[Trainer, State]:

@@ -7,9 +7,18 @@
 
 from igcv.classifier import Classifier, Prediction, load
 from igcv.errors import InputError
-from igcv.models import create_model, list_models
+from igcv.models import create_model, list_models, set_form
 from igcv.mxnet import from_mxnet
 
 __version__ = "0.1.0"
 
-__all__ = ["Classifier", "InputError", "Prediction", "create_model", "from_mxnet", "list_models", "load"]
+__all__ = [
+    "Classifier",
+    "InputError",
+    "Prediction",
+    "create_model",
+    "from_mxnet",
+    "list_models",
+    "load",
+    "set_form",
+]

@@ -9,6 +9,7 @@ from igcv.models.blocks import (
     channel_shuffle,
 )
 from igcv.models.catalog import create_model, default_input_size, list_models
+from igcv.models.forms import FORMS, blocks_with_forms, set_form
 from igcv.models.igcv1 import igcv1_cifar, igcv1_imagenet
 from igcv.models.igcv2 import branch_widths, igcv2_cifar, igcv2_mobilenet
 from igcv.models.igcv3 import igcv3
@@ -16,6 +17,7 @@ from igcv.models.mobilenetv2 import mobilenetv2
 from igcv.models.network import Network, Options
 
 __all__ = [
+    "FORMS",
     "ConvNorm",
     "GroupConv",
     "InterleavedConv",
@@ -23,6 +25,7 @@ __all__ = [
     "InvertedResidual",
     "Network",
     "Options",
+    "blocks_with_forms",
     "branch_widths",
     "channel_shuffle",
     "create_model",
@@ -34,4 +37,5 @@ __all__ = [
     "igcv3",
     "list_models",
     "mobilenetv2",
+    "set_form",
 ]

@@ -8,15 +8,19 @@ Shapes: N images, C channels, G groups, H x W pixels.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from igcv.errors import InputError
+from igcv.models import forms
 
 RELU6_EPS = 1e-5  # batch-norm epsilon of IGCV3 and MobileNetV2, as in the original MXNet code
 RELU_EPS = 2e-5  # batch-norm epsilon of IGCV1, likewise
+CPU_BOUND_BY_ARITHMETIC = (
+    288  # expanded channels; fewer are bound by memory (measured: igcv.training.measure)
+)
 
 
 def channel_shuffle(x: Tensor, groups: int) -> Tensor:
@@ -95,7 +99,14 @@ class InterleavedConv(nn.Module):
         in_channels: C.
         factors: the group convolutions in the order of their application.
         act: activation after the batch norm, or None.
+
+    Attributes:
+        forms: how it can be computed: "literal", factor by factor, or "dense": the pointwise factors and all
+            permutations are multiplied into one matrix first.
+        form: the one in use.
     """
+
+    form = "literal"
 
     def __init__(
         self, in_channels: int, factors: Sequence[GroupConv], act: type[nn.Module] | None = nn.ReLU
@@ -107,13 +118,34 @@ class InterleavedConv(nn.Module):
             for width, f in zip(widths, factors, strict=False)
         )
         self.groups = [f.groups for f in factors]
+        pointwise = len(factors) > 1 and all(f.kernel_size == f.stride == 1 for f in factors[1:])
+        self.forms = ("literal", "dense") if pointwise else ("literal",)
         self.norm = nn.BatchNorm2d(widths[-1], eps=RELU_EPS)
         self.act = act(inplace=True) if act is not None else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        for conv, groups in zip(self.convs, self.groups, strict=True):
-            x = channel_shuffle(conv(x), groups)
+        if self.form == "literal":
+            for conv, groups in zip(self.convs, self.groups, strict=True):
+                x = channel_shuffle(conv(x), groups)
+        else:
+            x = nn.functional.conv2d(self.convs[0](x), self.pointwise_weight())
         return self.act(self.norm(x))
+
+    def auto_form(self, device: str) -> str:
+        """The form that `set_form` takes by default: dense where that at most doubles the arithmetic."""
+        return "dense" if sum(1 / groups for groups in self.groups[1:]) >= 1 / 2 else "literal"
+
+    def pointwise_weight(self) -> Tensor:
+        """All after the first convolution as the weight (O, C, 1, 1) of one: what it makes of the unit vectors."""
+        first, *others = list[Any](self.convs)
+        with torch.autocast(first.weight.device.type, enabled=False):
+            units = torch.eye(first.out_channels, dtype=first.weight.dtype, device=first.weight.device)
+            x = channel_shuffle(
+                units[None, :, :, None], self.groups[0]
+            )  # an image of one pixel for each vector
+            for conv, groups in zip(others, self.groups[1:], strict=True):
+                x = channel_shuffle(conv(x), groups)
+        return x.permute(1, 2, 0, 3)
 
 
 class InterleavedResidual(nn.Module):
@@ -153,7 +185,13 @@ class InvertedResidual(nn.Module):
         shortcut: add the input to the output; needs stride 1 and equal widths.
         expand: "linear" (IGCV3), "relu6" (MobileNetV2) or "none" (MobileNetV2's first block: the
             expanding convolution is left out and the width stays).
+
+    Attributes:
+        forms: how it can be computed: "literal", layer by layer, and with a linear expansion all of `FORMS`.
+        form: the one in use; see `set_form`.
     """
+
+    form = "literal"
 
     def __init__(
         self,
@@ -173,13 +211,23 @@ class InvertedResidual(nn.Module):
         if expand != "none":
             self.expand = ConvNorm(in_channels, expanded_channels, groups=groups[0], act=expand_act)
         self.groups = groups[0]
+        self.forms = ("literal", *forms.FORMS) if expand == "linear" else ("literal",)
         self.depthwise = ConvNorm(
             expanded_channels, expanded_channels, 3, stride=stride, groups=expanded_channels, act=nn.ReLU6
         )
         self.project = ConvNorm(expanded_channels, out_channels, groups=groups[1])
         self.shortcut = shortcut
 
+    def auto_form(self, device: str) -> str:
+        """The form that `set_form` takes by default: few large products, but on a CPU no needless arithmetic."""
+        arithmetic_bound = device == "cpu" and self.project.conv.in_channels >= CPU_BOUND_BY_ARITHMETIC
+        return "partial_sums" if arithmetic_bound else "dense"
+
     def forward(self, x: Tensor) -> Tensor:
+        if self.form != "literal" and forms.applies(self.expand, self.depthwise):
+            out = forms.run(self.expand, self.depthwise, self.project.conv, x, self.form)
+            out = self.project.norm(out)
+            return out.add_(x) if self.shortcut else out
         out = channel_shuffle(self.expand(x), self.groups)
         out = self.project(self.depthwise(out))
         return x + out if self.shortcut else out

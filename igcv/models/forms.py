@@ -1,0 +1,379 @@
+"""Exact ways to compute an IGCV3 block from the same parameters, without moving a channel.
+
+A block is expand (group 1x1, linear) -> permute -> channel-wise 3x3 -> project (group 1x1). Between the two
+pointwise convolutions every expanded channel is on its own, so that the expanded channels may be kept in any
+order: the permutation becomes the order of rows and columns of small matrices, and nothing is permuted at run
+time. Sorted by the group that reads them, then by the group that makes them, both matrices consist of dense
+blocks. The forms differ in whether they multiply block by block or write out the zeros between the blocks:
+
+    form          expansion (E x C)    projection (O x E)    multiply-adds of the two, as multiples of the literal
+    dense         written out          written out           G1, G2
+    branches      written out          block by block        G1, 1
+    sources       block by block       written out           1, G2
+    partial_sums  block by block       block by block        1, 1
+
+"branches" is the drawing of the IGCV3 paper, "sources" its mirror image. Which one is fastest depends on how well a
+machine multiplies small matrices.
+
+All forms save passes over the expanded activations where the literal layers cannot. The first batch norm follows
+a linear map W of few channels, so its statistics follow from theirs: with the covariance S of the block's input,
+the variances are diag(W S W^T), and the means drop out when the input is centred. It is folded into W and never
+runs; its backward pass is arithmetic on small matrices.
+
+Shapes: N images, C channels in, E expanded, O out, H x W pixels, P = N * H * W; G1 and G2 groups.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from itertools import groupby
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from igcv.errors import unknown
+
+aten = torch.ops.aten
+
+# form: whether the expansion and the projection are multiplied block by block
+FORMS = {
+    "dense": (False, False),
+    "branches": (False, True),
+    "sources": (True, False),
+    "partial_sums": (True, True),
+}
+
+
+def set_form(network: nn.Module, form: str | Mapping[str, str] = "auto") -> dict[str, str]:
+    """Choose how the blocks of a network are computed; parameters, checkpoints and results stay the same.
+
+    Args:
+        network: any network of the catalog.
+        form: "literal", layer by layer; a name in `FORMS`; "auto", each block's default on the device that the
+            network is on; or a form for each block by its name. A block that does not have it is computed literally.
+
+    Returns:
+        The form of each block that has more than one, by name.
+
+    Raises:
+        InputError: for an unknown form.
+    """
+    known = ("auto", "literal", *FORMS)
+    for wanted in [form] if isinstance(form, str) else form.values():
+        if wanted not in known:
+            raise unknown("form", str(wanted), known)
+    device = next(network.parameters()).device.type
+    chosen = {}
+    for name, block in blocks_with_forms(network).items():
+        wanted = form if isinstance(form, str) else form.get(name, "auto")
+        wanted = block.auto_form(device) if wanted == "auto" else wanted
+        block.form = chosen[name] = wanted if wanted in block.forms else "literal"
+    return chosen
+
+
+def blocks_with_forms(network: nn.Module) -> dict[str, Any]:
+    """The blocks of a network that can be computed in more than one way, by name."""
+    return {name: module for name, module in network.named_modules() if len(getattr(module, "forms", ())) > 1}
+
+
+class Block(NamedTuple):
+    """Where a dense block lies in a matrix whose other entries are zero."""
+
+    rows: slice
+    columns: slice
+
+
+class Order(NamedTuple):
+    """The expanded channels in the order in which a form keeps them.
+
+    Attributes:
+        made: (E,) the rows of the expanding convolution in this order.
+        place: (E,) their positions after the permutation, which are channels of the channel-wise convolution.
+        expansion: the blocks of the (E, C) matrix to multiply.
+        projection: the blocks of the (O, E) matrix to multiply.
+    """
+
+    made: Tensor
+    place: Tensor
+    expansion: tuple[Block, ...]
+    projection: tuple[Block, ...]
+
+
+@cache
+def channel_order(
+    form: str, channels: tuple[int, int, int], groups: tuple[int, int], device: torch.device | str = "cpu"
+) -> Order:
+    """Order and blocks of a form.
+
+    Args:
+        form: a name in `FORMS`.
+        channels: C, E, O.
+        groups: G1 of the expansion, G2 of the projection; E need not be a multiple of G1 * G2.
+        device: of the index tensors.
+
+    With two groups that make 0..3 and 4..7, the permutation gives 0 4 1 5 to the first reader:
+
+    >>> order = channel_order("branches", (4, 8, 4), (2, 2))
+    >>> order.made, order.place
+    (tensor([0, 1, 4, 5, 2, 3, 6, 7]), tensor([0, 2, 1, 3, 4, 6, 5, 7]))
+    >>> order.projection[1]
+    Block(rows=slice(2, 4, None), columns=slice(4, 8, None))
+    """
+    c, e, o = channels
+    g1, g2 = groups
+    made = torch.arange(e)
+    source = made // (e // g1)  # the group that makes a channel
+    place = made % (e // g1) * g1 + source
+    reader = place // (e // g2)  # the group that reads it
+    made = torch.argsort(reader * g1 + source, stable=True)
+    pairs = list(zip(reader[made].tolist(), source[made].tolist(), strict=True))
+    blockwise1, blockwise2 = FORMS[form]
+    expansion, projection = [Block(slice(0, e), slice(0, c))], [Block(slice(0, o), slice(0, e))]
+    if blockwise1:
+        expansion = [Block(rows, _share(c, g1, pair[1])) for pair, rows in _runs(pairs)]
+    if blockwise2:
+        projection = [Block(_share(o, g2, b), columns) for b, columns in _runs([pair[0] for pair in pairs])]
+    return Order(made.to(device), place[made].to(device), tuple(expansion), tuple(projection))
+
+
+def _share(channels: int, groups: int, group: int) -> slice:
+    """The channels of a group."""
+    size = channels // groups
+    return slice(group * size, (group + 1) * size)
+
+
+def _runs(keys: Sequence[Any]) -> list[tuple[Any, slice]]:
+    """Where each key stands; equal ones stand together."""
+    runs, start = [], 0
+    for key, equal in groupby(keys):
+        stop = start + len(list(equal))
+        runs.append((key, slice(start, stop)))
+        start = stop
+    return runs
+
+
+_channel_order = cache(channel_order)
+
+
+@torch.compiler.assume_constant_result
+def _kept_order(conv: nn.Conv2d, projection: nn.Conv2d, form: str, device: torch.device) -> Order:
+    """The order for these layers, made once for each shape."""
+    channels = (conv.in_channels, conv.out_channels, projection.out_channels)
+    return _channel_order(form, channels, (conv.groups, projection.groups), device)
+
+
+def applies(expand: Any, depthwise: Any) -> bool:
+    """Whether `run` can stand in for these layers: a linear expansion and ordinary batch norms, in one mode.
+
+    With running statistics it computes no gradients.
+    """
+    norms = [getattr(layer, "norm", None) for layer in (expand, depthwise)]
+    if hasattr(expand, "act") or not all(type(n) is nn.BatchNorm2d and n.track_running_stats for n in norms):
+        return False
+    training = [norm.training for norm in norms]
+    return all(training) or not (any(training) or torch.is_grad_enabled())
+
+
+def run(expand: Any, depthwise: Any, projection: nn.Conv2d, x: Tensor, form: str) -> Tensor:
+    """Expand, filter and project as the literal layers do; the running statistics move as theirs.
+
+    Args:
+        expand, depthwise: the first two layers of a block, for which `applies`.
+        projection: the convolution of the third; its batch norm is left to the caller.
+        x: (N, C, H, W).
+        form: a name in `FORMS`.
+
+    Returns:
+        (N, O, H', W') in channels-last memory, in the precision of the surrounding autocast.
+    """
+    conv, spatial, norm1, norm2 = expand.conv, depthwise.conv, expand.norm, depthwise.norm
+    order = _kept_order(conv, projection, form, x.device)
+    device = x.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+    made, place = order.made, order.place
+    with torch.autocast(device, enabled=False):
+        x = x.to(dtype, memory_format=torch.channels_last)
+        w1, w3, w2 = written_out(conv)[made], spatial.weight[place], written_out(projection)[:, place]
+        affine = norm1.weight[made], norm1.bias[made], norm2.weight[place], norm2.bias[place]
+        if not norm1.training:
+            statistics = _running(norm1, made), _running(norm2, place)
+            return _evaluate(x, w1, w3, w2, affine, statistics, order, spatial.stride)
+        rest = order, spatial.stride, norm1.eps, norm2.eps
+        out, mean1, var1, mean2, var2 = _Block.apply(x, w1, w3, w2, *affine, *rest)
+        _track(norm1, made, mean1, var1, x.numel() // x.shape[1])
+        _track(norm2, place, mean2, var2, out.numel() // out.shape[1])
+        return out
+
+
+def written_out(conv: nn.Conv2d) -> Tensor:
+    """The (O, C) matrix of a group pointwise convolution, zeros included."""
+    blocks = conv.weight.flatten(1).chunk(conv.groups)
+    return torch.block_diag(*blocks) if conv.groups > 1 else blocks[0]
+
+
+def multiply(x: Tensor, weight: Tensor, blocks: Sequence[Block]) -> Tensor:
+    """x (P, K) times weight (M, K) transposed, block by block where there are several."""
+    if len(blocks) == 1:
+        return x @ weight.t()
+    out = x.new_empty(len(x), len(weight))
+    begun: set[int] = set()
+    for rows, columns in blocks:
+        out[:, rows].addmm_(x[:, columns], weight[rows, columns].t(), beta=int(rows.start in begun))
+        begun.add(rows.start)
+    return out
+
+
+def products(left: Tensor, right: Tensor, blocks: Sequence[Block]) -> Tensor:
+    """left (P, M) transposed times right (P, K) in these blocks, else zero: the gradient of `multiply`'s weight."""
+    if len(blocks) == 1:
+        return (right.t() @ left).t()  # this way round the long sum is faster on a CPU
+    out = left.new_zeros(left.shape[1], right.shape[1])
+    for rows, columns in blocks:
+        out[rows, columns] = (right[:, columns].t() @ left[:, rows]).t()
+    return out
+
+
+def _transposed(blocks: Sequence[Block]) -> list[Block]:
+    return [Block(columns, rows) for rows, columns in blocks]
+
+
+def _pixels(x: Tensor) -> Tensor:
+    """(N, C, H, W) in channels-last memory as the matrix (P, C), without a copy."""
+    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
+
+
+def _image(pixels: Tensor, like: Tensor) -> Tensor:
+    """The inverse of `_pixels`, with N, H and W of `like`."""
+    n, _, h, w = like.shape
+    return pixels.view(n, h, w, -1).permute(0, 3, 1, 2)
+
+
+def _running(norm: nn.BatchNorm2d, index: Tensor) -> tuple[Tensor, Tensor]:
+    """Running mean and inverse standard deviation in the order `index`."""
+    assert norm.running_mean is not None and norm.running_var is not None
+    return norm.running_mean[index], (norm.running_var[index] + norm.eps).rsqrt()
+
+
+@torch.no_grad()
+def _track(norm: nn.BatchNorm2d, index: Tensor, mean: Tensor, var: Tensor, pixels: int) -> None:
+    """Move the running statistics towards those of a batch, given in the order `index`, as batch norm does."""
+    assert norm.running_mean is not None and norm.running_var is not None
+    assert norm.num_batches_tracked is not None
+    norm.num_batches_tracked.add_(1)
+    momentum = 1.0 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
+    for running, value in (
+        (norm.running_mean, mean),
+        (norm.running_var, var * (pixels / max(pixels - 1, 1))),
+    ):
+        running.index_add_(0, index, (value - running[index]) * momentum)
+
+
+def _evaluate(
+    x: Tensor,
+    w1: Tensor,
+    w3: Tensor,
+    w2: Tensor,
+    affine: Sequence[Tensor],
+    statistics: Sequence[tuple[Tensor, Tensor]],
+    order: Order,
+    stride: tuple[int, ...],
+) -> Tensor:
+    """The block with running statistics: both batch norms are folded into the convolutions before them."""
+    gamma1, beta1, gamma2, beta2 = affine
+    (mean1, inverse1), (mean2, inverse2) = statistics
+    scale1, scale2 = gamma1 * inverse1, gamma2 * inverse2
+    weights = (
+        w1 * scale1[:, None],
+        beta1 - scale1 * mean1,
+        w3 * scale2[:, None, None, None],
+        beta2 - scale2 * mean2,
+        w2,
+    )
+    w1, b1, w3, b3, w2 = (weight.to(x.dtype) for weight in weights)
+    hidden = _image(multiply(_pixels(x), w1, order.expansion).add_(b1), x)
+    active = F.hardtanh_(F.conv2d(hidden, w3, b3, stride, 1, groups=len(w3)), 0.0, 6.0)
+    return _image(multiply(_pixels(active), w2, order.projection), active)
+
+
+class _Block(torch.autograd.Function):
+    """Expand, batch norm, channel-wise 3x3, batch norm, ReLU6, project, with the statistics of the batch.
+
+    Takes x (N, C, H, W), w1 (E, C), w3 (E, 1, 3, 3), w2 (O, E), gamma and beta (E,) of either batch norm; gives
+    (N, O, H', W') and, for the running statistics, mean and variance (E,) before either batch norm.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        w1: Tensor,
+        w3: Tensor,
+        w2: Tensor,
+        gamma1: Tensor,
+        beta1: Tensor,
+        gamma2: Tensor,
+        beta2: Tensor,
+        order: Order,
+        stride: tuple[int, ...],
+        eps1: float,
+        eps2: float,
+    ) -> tuple[Tensor, ...]:
+        exact = _pixels(x).to(w1.dtype)
+        mean = exact.mean(0)
+        centred = exact - mean
+        covariance = centred.t() @ centred / len(centred)
+        var1 = ((w1 @ covariance) * w1).sum(1)
+        inverse1 = (var1 + eps1).rsqrt()
+        folded = (w1 * (gamma1 * inverse1)[:, None]).to(x.dtype)
+        centred, w3_cast, w2_cast = centred.to(x.dtype), w3.to(x.dtype), w2.to(x.dtype)
+        hidden = _image(multiply(centred, folded, order.expansion).add_(beta1.to(x.dtype)), x)
+        filtered = F.conv2d(hidden, w3_cast, None, stride, 1, 1, len(w3))
+        normed, mean2, inverse2 = aten.native_batch_norm(filtered, gamma2, beta2, None, None, True, 0.0, eps2)
+        active = F.hardtanh_(normed, 0.0, 6.0)
+        out = multiply(_pixels(active), w2_cast, order.projection)
+        ctx.save_for_backward(
+            *(centred, covariance, w1, gamma1, inverse1, folded, hidden, w3_cast),
+            *(filtered, gamma2, mean2, inverse2, active, w2_cast),
+        )
+        ctx.order, ctx.stride, ctx.eps2 = order, stride, eps2
+        statistics = w1 @ mean, var1, mean2, inverse2**-2 - eps2
+        ctx.mark_non_differentiable(*statistics)
+        return _image(out, filtered), *statistics
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        centred, covariance, w1, gamma1, inverse1, folded, hidden, w3, *rest = ctx.saved_tensors
+        filtered, gamma2, mean2, inverse2, active, w2 = rest
+        expansion, projection = ctx.order.expansion, ctx.order.projection
+        grad_out = _pixels(grad.contiguous(memory_format=torch.channels_last))
+        grad_w2 = products(grad_out, _pixels(active), projection).to(w1.dtype)
+        spread = _image(multiply(grad_out, w2.t(), _transposed(projection)), active)
+        spread = aten.hardtanh_backward.grad_input(spread, active, 0.0, 6.0, grad_input=spread)
+        statistics = gamma2, None, None, mean2, inverse2, True, ctx.eps2
+        spread, grad_gamma2, grad_beta2 = aten.native_batch_norm_backward(
+            spread, filtered, *statistics, (True, True, True)
+        )
+        geometry = ctx.stride, (1, 1), (1, 1), False, (0, 0), len(w3)
+        spread, grad_w3, _none = aten.convolution_backward(
+            spread, hidden, w3, None, *geometry, (True, True, False)
+        )
+        spread = _pixels(spread)
+        grad_beta1 = (spread.new_ones(1, len(spread)) @ spread)[0].to(w1.dtype)
+        grad_folded = products(spread, centred, expansion).to(w1.dtype)
+        # folded = w1 * scale, scale = gamma1 * (var + eps) ** -1/2, var = diag(w1 @ covariance @ w1.T)
+        grad_scale = (grad_folded * w1).sum(1)
+        grad_var = -0.5 * grad_scale * gamma1 * inverse1**3
+        grad_w1 = grad_folded * (gamma1 * inverse1)[:, None] + 2 * grad_var[:, None] * (w1 @ covariance)
+        grad_covariance = (w1 * grad_var[:, None]).t() @ w1
+        # centred = x - mean, whose gradient is its own less the mean of that, to which only the expansion adds
+        grad_x = multiply(spread, folded.t(), _transposed(expansion))
+        grad_x.addmm_(centred, grad_covariance.to(centred.dtype), alpha=2 / len(centred))
+        grad_x -= (grad_beta1 @ folded.to(w1.dtype) / len(centred)).to(grad_x.dtype)
+        return (
+            *(_image(grad_x, hidden), grad_w1, grad_w3.to(w1.dtype), grad_w2),
+            *(grad_scale * inverse1, grad_beta1, grad_gamma2, grad_beta2),
+            *(None, None, None, None),
+        )

@@ -83,12 +83,12 @@ def open_image(image: Image.Image | str | Path) -> Image.Image:
     if isinstance(image, Image.Image):
         return image.convert("RGB")
     try:
-        with open(image, "rb") as file:
-            return decode(file, str(image))
+        encoded = Path(image).read_bytes()
     except OSError as error:
         raise InputError(
             f"cannot read the image {image}: {error.strerror}; give the path of an image file"
         ) from error
+    return decode(encoded, str(image))
 
 
 def weights_file(path: str | Path) -> Path:

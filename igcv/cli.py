@@ -10,9 +10,10 @@ from typing import Annotated, Any
 import typer
 
 import igcv
-from igcv.errors import InputError
+from igcv.errors import InputError, SharedError
 from igcv.terminal import (
     print_catalog,
+    print_data_bench,
     print_evaluation,
     print_guesses,
     print_line,
@@ -30,24 +31,27 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+bench = typer.Typer(help="Measure speed on this machine.", no_args_is_help=True)
+app.add_typer(bench, name="bench")
 DATA_HELP = (
     "digits, cifar10, cifar100 (or cifar10:PATH), folder:PATH with class folders, rec:TRAIN.rec,VAL.rec "
     "(MXNet RecordIO), or timm/READER/NAME for what timm opens"
 )
 Weights = Annotated[str, typer.Argument(metavar="RUN|WEIGHTS", help="run folder or .safetensors file")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[RECIPE.toml] [key=value ...]", help="a recipe file and changes to it"),
+]
+Model = Annotated[str | None, typer.Option(help="network, e.g. igcv3_d_100 (igcv models lists them)")]
+Data = Annotated[str | None, typer.Option(help=DATA_HELP)]
 
 
 @app.command()
 def train(
-    settings: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[RECIPE.toml] [key=value ...]", help="a recipe file and changes to it"),
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="network, e.g. igcv3_d_100 (igcv models lists them)")
-    ] = None,
-    data: Annotated[str | None, typer.Option(help=DATA_HELP)] = None,
+    settings: Settings = None,
+    model: Model = None,
+    data: Data = None,
     out: Annotated[Path | None, typer.Option(help="run folder; default: runs/MODEL-DATA")] = None,
     init_from: Annotated[
         str | None, typer.Option(help="run folder or weights to start from (fine-tuning)")
@@ -64,18 +68,17 @@ def train(
 
     Example: igcv train recipes/cifar_fast.toml --data cifar10 --out runs/c10 epochs=30
     """
-    from igcv.training import Recipe, find_recipe, load_recipe, process_group
+    from igcv.training import Recipe, load_recipe, process_group
     from igcv.training import train as run_training
     from igcv.training.launch import check_before_launch, gpu_list, launch, without_option
 
     if keys:
         print_settings(Recipe)
         return
-    settings = settings or []
-    recipe_file = find_recipe(settings.pop(0)) if settings and "=" not in settings[0] else None
+    recipe_file, changes = split_settings(settings)
     if resume:
         recipe_file = recipe_file or run_recipe_file(out)
-    recipe = load_recipe(recipe_file, settings, model=model, data=data, init_from=init_from)
+    recipe = load_recipe(recipe_file, changes, model=model, data=data, init_from=init_from)
     folder = out or Path("runs") / f"{recipe.model}-{re.sub(r'[^a-z0-9]+', '_', recipe.data.lower())[:40]}"
     if gpus is not None:
         devices = gpu_list(gpus)
@@ -85,6 +88,15 @@ def train(
         summary = run_training(recipe, folder, process, resume=resume, quiet=quiet)
     if not quiet and process.is_main:
         print_summary(summary, folder)
+
+
+def split_settings(settings: list[str] | None) -> tuple[Path | None, list[str]]:
+    """The recipe file, if one comes first, and the changes to it."""
+    from igcv.training import find_recipe
+
+    if not settings or "=" in settings[0]:
+        return None, settings or []
+    return find_recipe(settings[0]), settings[1:]
 
 
 def run_recipe_file(out: Path | None) -> Path:
@@ -110,14 +122,16 @@ def evaluate(
     """Measure top-1, top-5, loss and the accuracy of every class on validation images."""
     from igcv.data import open_source
     from igcv.training import evaluate_classifier, process_group
+    from igcv.training.distributed import first_on_machine, together
 
     with process_group(device) as process:
-        classifier = igcv.load(weights, process.device)
-        spec = data or classifier.card.recipe.get("data")
-        if not spec:
-            raise InputError(f"{weights} does not say what it was trained on; add --data")
+        with together():
+            classifier = igcv.load(weights, process.device)
+            spec = data or classifier.card.recipe.get("data")
+            if not spec:
+                raise InputError(f"{weights} does not say what it was trained on; add --data")
         seed = 0 if spec == classifier.card.recipe.get("data") else None  # of other data, all images count
-        source = open_source(spec, seed)
+        source = first_on_machine(process, lambda: open_source(spec, seed))
         result = evaluate_classifier(
             classifier, source, batch_size=batch_size, workers=workers, process=process
         )
@@ -262,11 +276,39 @@ def draw_one(name: str, described: list[Any], wanted: str, path: Path) -> None:
     draw_block(found.rows(), path, f"{name}, {found.name}")
 
 
+@bench.command("data")
+def bench_data(
+    settings: Settings = None,
+    model: Model = None,
+    data: Data = None,
+    seconds: Annotated[float, typer.Option(help="how long to measure, after a warm-up", min=0.1)] = 10.0,
+    device: Device = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
+) -> None:
+    """Measure how fast training images come, and how much of a training step waits for them.
+
+    Loading is everything up to batches on the device: reading, decoding, augmenting, copying, normalizing.
+
+    Example: igcv bench data recipes/imagenet_mxnet.toml --data folder:photos workers=4
+    """
+    from igcv.training import Process, choose_device, load_recipe
+    from igcv.training import bench_data as measure
+
+    recipe_file, changes = split_settings(settings)
+    recipe = load_recipe(recipe_file, changes, model=model, data=data)
+    figures = measure(recipe, Process(choose_device(device)), seconds)
+    if as_json:
+        print(json.dumps(figures))
+    else:
+        print_data_bench(figures)
+
+
 def main() -> None:
     """Entry point: what the user can mend is one line on standard error and exit status 2."""
     try:
         app()
     except InputError as error:
-        if os.environ.get("RANK", "0") == "0":  # of several processes, all of which stop, one says why
-            print(f"igcv: {error}", file=sys.stderr)
+        rank = int(os.environ.get("RANK", "0"))  # torchrun's number of this process
+        if rank == 0 or not isinstance(error, SharedError):
+            print(f"igcv: {f'process {rank}: ' if rank else ''}{error}", file=sys.stderr)
         sys.exit(2)

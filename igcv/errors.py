@@ -12,6 +12,10 @@ class InputError(ValueError):
     """Something given by the user (an argument, a file, a folder) cannot be used as it is."""
 
 
+class SharedError(InputError):
+    """An input error that all of several processes raise, so that the first of them can say it for all."""
+
+
 def unknown(kind: str, given: str, known: Iterable[str], hint: str = "") -> InputError:
     """An error for a name that is not among the `known` ones, naming the nearest match.
 

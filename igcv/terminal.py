@@ -127,3 +127,23 @@ def print_stages(title: str, rows: list[Any]) -> None:
 def costs(parameters: int, multiply_adds: int, activation_bytes: int) -> tuple[str, str, str]:
     """The three costs as a table shows them."""
     return f"{parameters:,}", f"{multiply_adds / 1e6:,.1f} M", f"{activation_bytes / 2**20:,.2f} MiB"
+
+
+def print_data_bench(figures: dict[str, Any]) -> None:
+    """How fast images come, and how much of a training step waits for them."""
+    kept = "kept on the device" if figures["resident"] == "on" else f"augment {figures['augment']}"
+    print_line(
+        f"{figures['data']}: {figures['images']:,} training images, {kept}; batches of {figures['batch_size']}, "
+        f"{figures['input_size']} px; {figures['workers']} loading processes; {figures['machine']['device']}"
+    )
+    table = Table("", "median", "range", box=None, header_style="bold")
+    apart = {key: value / max(figures["workers"], 1) for key, value in figures["loading"].items()}
+    for name, spread in (
+        ("loading alone, images/s", figures["loading"]),
+        ("  of each loading process", apart),
+        (f"training {figures['model']}, images/s", figures["training"]),
+    ):
+        table.add_row(name, f"{spread['median']:,.1f}", f"{spread['low']:,.1f} to {spread['high']:,.1f}")
+    median, low, high = (f"{100 * figures['waiting'][key]:.1f} %" for key in ("median", "low", "high"))
+    table.add_row("  waiting for images", median, f"{low} to {high}")
+    console.print(table)

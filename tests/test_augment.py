@@ -9,7 +9,16 @@ import pytest
 import torch
 from PIL import Image
 
-from igcv.data import AUGMENTS, CIFAR, IMAGENET, MXNET, Preprocessing, eval_transform, train_transform
+from igcv.data import (
+    AUGMENTS,
+    CIFAR,
+    IMAGENET,
+    MXNET,
+    Preprocessing,
+    eval_transform,
+    plain_transform,
+    train_transform,
+)
 from igcv.errors import InputError
 
 PLAIN = Preprocessing(8, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 1.0, "bilinear")
@@ -77,21 +86,21 @@ def test_evaluation_crops_the_centre(size):
 @pytest.mark.parametrize("augment", AUGMENTS)
 @pytest.mark.parametrize("size", [(8, 8), (5, 20), (60, 41)])
 def test_every_augmentation_gives_the_input_size(augment, size):
-    result = train_transform(PLAIN, augment, "rand-m9-n2-mstd0.5", 1.0)(noise_image(*size))
-    assert result.shape == (3, 8, 8) and result.dtype == torch.float32 and result.isfinite().all()
+    result = train_transform(PLAIN, augment, "rand-m9-n2-mstd0.5")(noise_image(*size))
+    assert type(result) is torch.Tensor and result.shape == (3, 8, 8) and result.dtype == torch.uint8
 
 
 def test_no_augmentation_is_the_evaluation():
     image = noise_image(50, 40)
-    assert torch.equal(train_transform(IMAGENET, "none")(image), eval_transform(IMAGENET)(image))
+    assert torch.equal(train_transform(IMAGENET, "none")(image), plain_transform(IMAGENET)(image))
 
 
-def columns(augment: str, draws: int = 300) -> list[list[float]]:
+def columns(augment: str, draws: int = 300) -> list[list[int]]:
     """The middle row of draws from an image whose columns have the values 1 to 8."""
     ramp = np.repeat(np.arange(1, 9, dtype=np.uint8)[None, :, None], 8, axis=0).repeat(3, axis=2)
     transform, image = train_transform(PLAIN, augment), Image.fromarray(ramp)
     torch.manual_seed(0)
-    return [(transform(image)[0, 4] * 255).round().tolist() for _ in range(draws)]
+    return [transform(image)[0, 4].tolist() for _ in range(draws)]
 
 
 def test_shift_moves_by_an_eighth_and_never_mirrors():
@@ -112,22 +121,16 @@ def test_mxnet_scales_mirrors_and_shifts_colours():
     pre = dataclasses.replace(PLAIN, input_size=64)
     transform = train_transform(pre, "mxnet")
     grey = torch.stack([transform(Image.new("RGB", (128, 128), (128, 128, 128))) for _ in range(60)])
-    assert 128 / 255 * 0.80 - 0.01 < grey.min() < 0.43 and 0.57 < grey.max() < 128 / 255 * 1.2 + 0.01
+    assert 128 * 0.80 - 3 < grey.min() < 110 and 146 < grey.max() < 128 * 1.2 + 3
     ramp = np.linspace(0, 255, 120, dtype=np.uint8)[None, :, None].repeat(120, axis=0).repeat(3, axis=2)
-    spans = [float(t.amax() - t.amin()) for t in (transform(Image.fromarray(ramp)) for _ in range(60))]
+    spans = [int(t.amax() - t.amin()) / 255 for t in (transform(Image.fromarray(ramp)) for _ in range(60))]
     assert min(spans) < 0.55 and max(spans) > 0.8  # 64 of 120 pixels at scale 1, all 64 of 64 at 0.533
-
-
-def test_random_erasing_has_its_probability():
-    random.seed(0)
-    transform, image = train_transform(PLAIN, "none", random_erasing=0.3), Image.new("RGB", (8, 8))
-    assert 60 < sum(bool(transform(image).any()) for _ in range(300)) < 120
 
 
 def test_randaugment_changes_images():
     random.seed(0)
     transform, image = train_transform(CIFAR, "none", "rand-m9-n2-mstd0.5"), noise_image(32, 32)
-    plain = eval_transform(CIFAR)(image)
+    plain = plain_transform(CIFAR)(image)
     assert sum(not torch.equal(transform(image), plain) for _ in range(40)) > 15
 
 
@@ -137,7 +140,6 @@ def test_randaugment_changes_images():
         (("flipcrop",), r"unknown augmentation 'flipcrop'; did you mean 'flip_crop'\?"),
         (("none", "rnd-m9"), "randaugment is 'rnd-m9', expected 'rand' and any of -m9 -n2"),
         (("none", "rand-m9-n2-foo"), "randaugment is 'rand-m9-n2-foo', expected.*leave it empty for none"),
-        (("none", "", 1.5), "random_erasing is 1.5, expected a probability from 0 to 1"),
     ],
 )
 def test_train_transform_errors(arguments, message):

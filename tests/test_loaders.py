@@ -14,10 +14,11 @@ from PIL import Image
 from igcv.data import (
     IMAGENET,
     BadImageError,
+    Finish,
     Preprocessing,
-    eval_transform,
     make_loader,
     open_source,
+    plain_transform,
     train_transform,
     write_records,
 )
@@ -45,9 +46,10 @@ class Numbered:
         return f"image {i}"
 
 
-def loader(images, batch_size=4, transform=None, **changes):
-    settings = {"train": True, "seed": 0, "workers": 0, "skip_bad": True} | changes
-    return make_loader(images, transform or eval_transform(PLAIN), batch_size, **settings)
+def loader(images, batch_size=4, transform=None, pre=PLAIN, random_erasing=0.0, **changes):
+    finish = Finish(pre, random_erasing=random_erasing)
+    settings = {"finish": finish, "train": True, "seed": 0, "workers": 0, "skip_bad": True} | changes
+    return make_loader(images, transform or plain_transform(pre), batch_size, **settings)
 
 
 def labels_of(batches) -> list[int]:
@@ -91,8 +93,9 @@ def test_batches_hold_the_images_of_their_labels():
 
 def passes(workers: int, seed: int = 0) -> list[torch.Tensor]:
     """All images of epochs 0, 1 and 0 again, with every source of chance in the transform."""
-    transform = train_transform(PLAIN, "inception", "rand-m9-n2-mstd0.5", 0.5)
-    batches = loader(open_source("digits").val, 50, transform, workers=workers, seed=seed)
+    transform = train_transform(PLAIN, "inception", "rand-m9-n2-mstd0.5")
+    digits = open_source("digits").val
+    batches = loader(digits, 50, transform, random_erasing=0.5, workers=workers, seed=seed)
     epochs = []
     for epoch in (0, 1, 0):
         batches.set_epoch(epoch)
@@ -110,7 +113,7 @@ def test_batches_depend_on_seed_and_epoch_only():
 
 
 def test_an_image_is_augmented_anew_in_each_epoch():
-    batches = loader(Numbered(1), 1, train_transform(PLAIN, "none", random_erasing=1.0))
+    batches = loader(Numbered(1), 1, random_erasing=1.0)
     drawn = []
     for epoch in (0, 1, 1):
         batches.set_epoch(epoch)
@@ -210,7 +213,8 @@ def test_loader_errors(changes, message):
 
 @pytest.mark.skipif(not PHOTOS.is_dir(), reason=f"needs the photos in {PHOTOS}")
 def test_photos_in_batches():
-    transform = train_transform(dataclasses.replace(IMAGENET, input_size=64), "mxnet")
-    images, labels = next(iter(loader(open_source(str(PHOTOS)).train, 8, transform)))
+    pre = dataclasses.replace(IMAGENET, input_size=64)
+    transform = train_transform(pre, "mxnet")
+    images, labels = next(iter(loader(open_source(str(PHOTOS)).train, 8, transform, pre)))
     assert images.shape == (8, 3, 64, 64) and len(set(labels.tolist())) == 8
     assert abs(float(images.mean())) < 1 and 0.5 < float(images.std()) < 2

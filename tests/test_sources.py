@@ -253,7 +253,8 @@ def test_unreadable_images(tmp_path):
 def test_decode_gives_rgb(mode):
     file = BytesIO()
     Image.new(mode, (3, 2)).save(file, "TIFF" if mode == "CMYK" else "PNG")
-    assert (decode(file, "x").mode, decode(file, "x").size) == ("RGB", (3, 2))
+    image = decode(file.getvalue(), "x")
+    assert (image.mode, image.size) == ("RGB", (3, 2))
 
 
 def test_decode_refuses_deep_pixels():
@@ -262,7 +263,7 @@ def test_decode_refuses_deep_pixels():
     with refused(
         r"deep: its pixels are not 8-bit \(I;16.*\); convert it to 8-bit RGB or grey", BadImageError
     ):
-        decode(file, "deep")
+        decode(file.getvalue(), "deep")
 
 
 @pytest.mark.skipif(not PHOTOS.is_dir(), reason=f"needs the photos in {PHOTOS}")

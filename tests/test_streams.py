@@ -17,9 +17,18 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from igcv.data import BadImageError, Preprocessing, StreamImages, eval_transform, make_loader, open_source
+from igcv.data import (
+    BadImageError,
+    Finish,
+    Preprocessing,
+    StreamImages,
+    make_loader,
+    open_source,
+    plain_transform,
+)
 from igcv.errors import InputError
 from igcv.training import Process, load_recipe, train
+from igcv.training.job import plan
 
 pytestmark = [
     pytest.mark.skipif(find_spec("webdataset") is None, reason="needs the package webdataset"),
@@ -87,8 +96,8 @@ def shards(tmp_path: Path) -> Path:
 
 
 def loader(images, batch_size=8, **changes):
-    settings = {"train": True, "seed": 0, "workers": 0, "skip_bad": True} | changes
-    return make_loader(images, eval_transform(PLAIN), batch_size, **settings)
+    settings = {"finish": Finish(PLAIN), "train": True, "seed": 0, "workers": 0, "skip_bad": True} | changes
+    return make_loader(images, plain_transform(PLAIN), batch_size, **settings)
 
 
 def numbers(batches, first: int, count: int) -> list[int]:
@@ -135,6 +144,26 @@ def test_training_gives_full_batches_with_their_labels(shards, workers):
     assert numbers(batches, 0, 33) != seen
     batches.set_epoch(0)
     assert numbers(batches, 0, 33) == seen
+
+
+def test_erasing_follows_seed_and_epoch(shards):
+    finish = Finish(PLAIN, random_erasing=0.5)
+    batches = loader(open_source(f"timm/wds/{shards}").train, finish=finish, workers=2)
+    first, again = ([images for images, _ in batches] for _ in range(2))
+    plain = [images for images, _ in loader(open_source(f"timm/wds/{shards}").train, workers=2)]
+    assert all(map(torch.equal, first, again))
+    erased = sum(
+        bool((a != b).any()) for x, y in zip(first, plain, strict=True) for a, b in zip(x, y, strict=True)
+    )
+    assert 8 < erased < 24
+
+
+def test_a_stream_cannot_be_resident(shards):
+    recipe = load_recipe(None, [f"data=timm/wds/{shards}", "resident=on"])
+    with pytest.raises(
+        InputError, match=r"resident = on, but timm/wds/\S+ can only be read as a stream; give the"
+    ):
+        plan(recipe, Process(torch.device("cpu")))
 
 
 def test_processes_train_on_shards_of_their_own(shards):

@@ -2,14 +2,18 @@
 
 from igcv.data.augment import (
     AUGMENTS,
+    BATCHED,
     CIFAR,
     IMAGENET,
     MXNET,
+    Moves,
     Preprocessing,
     Transform,
     eval_transform,
+    plain_transform,
     train_transform,
 )
+from igcv.data.finish import Finish
 from igcv.data.images import BadImageError, Images, decode, split_indices
 from igcv.data.loaders import Loader, make_loader
 from igcv.data.recordio import RecordFile, write_records
@@ -18,13 +22,16 @@ from igcv.data.streams import StreamImages
 
 __all__ = [
     "AUGMENTS",
+    "BATCHED",
     "CIFAR",
     "IMAGENET",
     "MXNET",
     "BadImageError",
     "DataSource",
+    "Finish",
     "Images",
     "Loader",
+    "Moves",
     "Preprocessing",
     "RecordFile",
     "StreamImages",
@@ -33,6 +40,7 @@ __all__ = [
     "eval_transform",
     "make_loader",
     "open_source",
+    "plain_transform",
     "split_indices",
     "train_transform",
     "write_records",

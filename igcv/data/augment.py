@@ -1,21 +1,22 @@
 """What happens to an image between the file and the network, as data: it travels with the weights.
 
-Shapes: an image goes in as a PIL RGB image of any size and comes out as a float32 tensor (3, S, S), where S
-is the network's input size in pixels.
+Shapes: an image goes in as a PIL RGB image of any size and comes out as a tensor (3, S, S), where S is the network's
+input size in pixels: uint8 for loaders, whose batches become input on the device (see igcv.data.finish), float32
+where one image is looked at.
 """
 
 import math
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
 from timm.data.auto_augment import rand_augment_transform
-from timm.data.random_erasing import RandomErasing
 from torchvision.transforms import v2
 
+from igcv.data.crops import RandomResizedCrop, RandomScaledCrop, ShortSide
 from igcv.errors import InputError, unknown
 
 Transform = Callable[[Image.Image], torch.Tensor]
@@ -101,54 +102,56 @@ MXNET = Preprocessing(
 
 def eval_transform(pre: Preprocessing) -> Transform:
     """PIL RGB image -> float32 tensor (3, S, S), without chance: resize, centre crop, normalize."""
-    return v2.Compose([*_plain(pre), *_to_input(pre)])
+    to_float = v2.ToDtype(torch.float32, scale=True)  # 0..255 -> 0..1
+    return v2.Compose(
+        [*_plain(pre), v2.ToImage(), to_float, v2.Normalize(pre.mean, pre.std), v2.ToPureTensor()]
+    )
 
 
-def train_transform(
-    pre: Preprocessing, augment: str, randaugment: str = "", random_erasing: float = 0.0
-) -> Transform:
-    """PIL RGB image -> float32 tensor (3, S, S), different at each call.
+def plain_transform(pre: Preprocessing) -> Transform:
+    """PIL RGB image -> uint8 tensor (3, S, S): `eval_transform` before it normalizes."""
+    return v2.Compose([*_plain(pre), *_PIXELS])
+
+
+def train_transform(pre: Preprocessing, augment: str, randaugment: str = "") -> Transform:
+    """PIL RGB image -> uint8 tensor (3, S, S), different at each call.
 
     Args:
         pre: size and normalization of the result.
         augment: a name in `AUGMENTS`.
         randaugment: timm's RandAugment string of magnitude, number and spread, e.g. "rand-m9-n2-mstd0.5";
             empty for none.
-        random_erasing: probability from 0 to 1 that a random rectangle is replaced by noise.
 
     Raises:
-        InputError: an unknown name, an unreadable RandAugment string, or no probability.
+        InputError: an unknown name or an unreadable RandAugment string.
     """
     if augment not in AUGMENTS:
         raise unknown("augmentation", augment, AUGMENTS)
-    if not (_is_number(random_erasing) and 0 <= random_erasing <= 1):
-        raise InputError(f"random_erasing is {random_erasing!r}, expected a probability from 0 to 1")
-    steps = [*AUGMENTS[augment](pre), *_rand_augment(pre, randaugment), *_to_input(pre)]
-    if random_erasing:
-        steps.append(RandomErasing(random_erasing, mode="pixel", device="cpu"))
-    return v2.Compose(steps)
+    return v2.Compose([*AUGMENTS[augment](pre), *_rand_augment(pre, randaugment), *_PIXELS])
 
 
-class RandomScale(v2.Transform):
-    """Resize an image by a factor drawn evenly from `low`..`high`, with no side below `minimum`."""
+class Moves(NamedTuple):
+    """The batched form of an augmentation that does no more than move and mirror an image."""
 
-    def __init__(self, low: float, high: float, minimum: int, interpolation: v2.InterpolationMode) -> None:
-        super().__init__()
-        self.low, self.high, self.minimum, self.interpolation = low, high, minimum, interpolation
+    eighths: int  # of the side, the farthest that an image is moved each way
+    mirror: bool
 
-    def forward(self, image: Image.Image) -> Image.Image:
-        short = min(image.size)
-        drawn = self.low + (self.high - self.low) * torch.rand(()).item()
-        side = max(self.minimum, round(short * drawn))
-        return v2.functional.resize(image, side, self.interpolation, antialias=True)
+    def reach(self, side: int) -> int:
+        """The farthest in whole pixels, for an image of `side` pixels."""
+        return self.eighths * side // 8
 
 
 def _plain(pre: Preprocessing) -> list[Callable]:
-    return [_resize(pre, round(pre.input_size / pre.crop)), v2.CenterCrop(pre.input_size)]
+    resize = v2.Resize(_short_side(pre), _INTERPOLATIONS[pre.interpolation], antialias=True)
+    return [resize, v2.CenterCrop(pre.input_size)]
 
 
 def _shift(pre: Preprocessing) -> list[Callable]:
-    return [*_plain(pre), v2.RandomCrop(pre.input_size, padding=pre.input_size // 8)]
+    return [
+        ShortSide(_short_side(pre), _resample(pre)),
+        v2.CenterCrop(pre.input_size),
+        v2.RandomCrop(pre.input_size, padding=BATCHED["shift"].reach(pre.input_size)),
+    ]
 
 
 def _flip_crop(pre: Preprocessing) -> list[Callable]:
@@ -156,8 +159,7 @@ def _flip_crop(pre: Preprocessing) -> list[Callable]:
 
 
 def _inception(pre: Preprocessing) -> list[Callable]:
-    filter_ = _INTERPOLATIONS[pre.interpolation]
-    crop = v2.RandomResizedCrop(pre.input_size, interpolation=filter_, antialias=True)
+    crop = RandomResizedCrop(pre.input_size, _resample(pre))
     return [crop, v2.RandomHorizontalFlip(), v2.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4)]
 
 
@@ -169,10 +171,13 @@ def _mxnet(pre: Preprocessing) -> list[Callable]:
     by up to 1 +- 50/255, and their order is random. MXNet resizes without antialiasing.
     The smallest scale takes images packed with a shorter side of 480 pixels to 256.
     """
-    scale = RandomScale(0.533, 1.0, pre.input_size, _INTERPOLATIONS[pre.interpolation])
+    crop = RandomScaledCrop(0.533, 1.0, pre.input_size, _resample(pre))
     colour = v2.ColorJitter(brightness=50 / 255, saturation=50 / 255, hue=36 / 180)
-    return [scale, v2.RandomCrop(pre.input_size), v2.RandomHorizontalFlip(), colour]
+    return [crop, v2.RandomHorizontalFlip(), colour]
 
+
+BATCHED = {"none": Moves(0, False), "shift": Moves(1, False), "flip_crop": Moves(1, True)}
+_PIXELS = [v2.ToImage(), v2.ToPureTensor()]
 
 AUGMENTS: dict[str, Callable[[Preprocessing], list[Callable]]] = {
     "none": _plain,  # the geometry of evaluation
@@ -183,13 +188,12 @@ AUGMENTS: dict[str, Callable[[Preprocessing], list[Callable]]] = {
 }
 
 
-def _resize(pre: Preprocessing, side: int) -> Callable:
-    return v2.Resize(side, _INTERPOLATIONS[pre.interpolation], antialias=True)
+def _short_side(pre: Preprocessing) -> int:
+    return round(pre.input_size / pre.crop)
 
 
-def _to_input(pre: Preprocessing) -> list[Callable]:
-    to_float = v2.ToDtype(torch.float32, scale=True)  # 0..255 -> 0..1
-    return [v2.ToImage(), to_float, v2.Normalize(pre.mean, pre.std), v2.ToPureTensor()]
+def _resample(pre: Preprocessing) -> Image.Resampling:
+    return Image.Resampling[pre.interpolation.upper()]
 
 
 def _rand_augment(pre: Preprocessing, config: str) -> list[Callable]:

@@ -3,10 +3,11 @@
 from collections.abc import Iterable, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 from igcv.data.recordio import RecordFile
 from igcv.errors import InputError
@@ -25,7 +26,7 @@ class Images(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, i: int) -> tuple[Image.Image, int]:
-        """Image `i` as PIL RGB, and its label; raises BadImageError."""
+        """Image `i` as PIL RGB, and its label; raises BadImageError, of a JPEG when its pixels are first needed."""
         ...
 
     def name(self, i: int) -> str:
@@ -57,21 +58,39 @@ def split_indices(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.nd
     return np.setdiff1d(np.arange(len(labels)), second), second
 
 
-def decode(file: BinaryIO, name: str) -> Image.Image:
-    """Decode one image file to PIL RGB.
+def decode(encoded: bytes | memoryview, name: str) -> Image.Image:
+    """Decode the bytes of one image file to PIL RGB; a JPEG in colour only when its pixels are first needed.
+
+    Until then `Image.draft` can have that JPEG decoded at a smaller size.
 
     Raises:
         BadImageError: it is no image, is cut short, or has more than 8 bits a channel.
     """
     try:
-        image = Image.open(file)
+        image = Image.open(BytesIO(encoded))
+        if image.format == "JPEG" and image.mode == "RGB":
+            return _Jpeg(BytesIO(encoded), name)
         if image.mode[0] not in "IF":  # Pillow would clip 16-bit and float pixels to white
             return image.convert("RGB")
     except Exception as error:  # noqa: BLE001 - on damaged bytes Pillow's decoders raise nearly anything
-        raise BadImageError(
-            f"{name}: no readable image ({error}); expected a JPEG, PNG or similar file; replace or remove it"
-        ) from None
+        raise _no_image(name, error) from None
     raise BadImageError(f"{name}: its pixels are not 8-bit ({image.mode}); convert it to 8-bit RGB or grey")
+
+
+class _Jpeg(JpegImageFile):
+    """A JPEG of which only the header was read; names itself when its pixels turn out to be unreadable."""
+
+    def load(self) -> Any:
+        try:
+            return super().load()
+        except Exception as error:  # noqa: BLE001 - as in decode
+            raise _no_image(self.filename, error) from None
+
+
+def _no_image(name: object, error: Exception) -> BadImageError:
+    return BadImageError(
+        f"{name}: no readable image ({error}); expected a JPEG, PNG or similar file; replace or remove it"
+    )
 
 
 class ArrayImages:
@@ -101,10 +120,10 @@ class FileImages:
 
     def __getitem__(self, i: int) -> tuple[Image.Image, int]:
         try:
-            with open(self.files[i], "rb") as file:
-                return decode(file, self.files[i]), int(self.labels[i])
+            encoded = Path(self.files[i]).read_bytes()
         except OSError as error:
             raise _unreadable(self.files[i], error) from None
+        return decode(encoded, self.files[i]), int(self.labels[i])
 
     def name(self, i: int) -> str:
         return self.files[i]
@@ -122,7 +141,7 @@ class RecordImages:
 
     def __getitem__(self, i: int) -> tuple[Image.Image, int]:
         label, encoded = self.records[i]
-        return decode(BytesIO(encoded), self.name(i)), label
+        return decode(encoded, self.name(i)), label
 
     def name(self, i: int) -> str:
         return f"{self.records.path} record {i}"
@@ -147,7 +166,7 @@ class TimmImages:
         if isinstance(image, Image.Image):
             return image.convert("RGB"), int(self.labels[i])
         with image:
-            return decode(image, self.name(i)), int(self.labels[i])
+            return decode(image.read(), self.name(i)), int(self.labels[i])
 
     def name(self, i: int) -> str:
         return f"{self.kind} image {i}"

@@ -1,41 +1,20 @@
-"""Batches for training and evaluation: which images, in which order, and what happens to unreadable ones.
+"""Batches for training and evaluation: which images, in which order, and what happens to unreadable ones."""
 
-Everything random about an item follows from (seed, epoch, image), never from the number of worker processes
-or from what else draws random numbers.
-"""
-
-import random
-from abc import abstractmethod
-from collections.abc import Generator, Iterable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from itertools import islice
-from typing import NamedTuple
 
-import numpy as np
 import torch
-from numpy.random.mtrand import get_bit_generator, set_bit_generator
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from igcv.data.augment import Transform
+from igcv.data.augment import Moves, Transform
+from igcv.data.chance import generator, seed_from, seeded
+from igcv.data.finish import Finish
 from igcv.data.images import BadImageError, Images
+from igcv.data.items import Batch, InOrder, Item, Items, Order, Shuffled, collate
+from igcv.data.resident import Resident
 from igcv.data.streams import Sample, StreamImages
 from igcv.errors import InputError
-
-
-class _Place(NamedTuple):
-    """What the sampler asks for; the epoch goes along because workers outlive it."""
-
-    epoch: int
-    image: int
-
-
-class _Item(NamedTuple):
-    image: torch.Tensor | None  # (3, S, S) float32, or None if none could be read
-    label: int
-    bad: dict[str, str]  # images tried before: name -> reason
-
-
-_Batch = tuple[torch.Tensor, torch.Tensor, dict[str, str]]  # what _collate makes
 
 
 class Loader:
@@ -47,11 +26,16 @@ class Loader:
     """
 
     def __init__(
-        self, batches: "DataLoader | _Stream", order: "_Order | _Stream", skip_bad: bool, max_bad: int
+        self,
+        batches: "DataLoader | Resident | _Stream",
+        order: "Order | _Stream",
+        finish: Finish,
+        skip_bad: bool,
+        max_bad: int,
     ) -> None:
         self.bad: dict[str, str] = {}
         self.max_bad = max_bad
-        self._batches, self._order, self._skip_bad = batches, order, skip_bad
+        self._batches, self._order, self._finish, self._skip_bad = batches, order, finish, skip_bad
 
     def __len__(self) -> int:
         """Batches in an epoch of this process."""
@@ -62,16 +46,18 @@ class Loader:
         self._order.epoch = epoch
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield images (N, 3, S, S) float32 and labels (N,) int64.
+        """Yield images (N, 3, S, S) float32, normalized, and labels (N,) int64, both on the device.
 
         Raises:
             BadImageError: an image cannot be read, and none may be skipped.
             InputError: more than `max_bad` images cannot be read.
         """
-        for images, labels, bad in self._batches:
+        order = self._order
+        finish = self._finish.for_epoch(order.count, order.seed, order.epoch, order.rank)
+        for images, labels, numbers, bad in self._batches:
             self._note(bad)
             if len(labels):
-                yield images, labels
+                yield finish(images, numbers), labels.to(self._finish.device, non_blocking=True)
         if len(self.bad) == self._order.count:
             raise InputError(f"none of the {self._order.count} images can be read; the last: {self._last()}")
 
@@ -94,6 +80,7 @@ def make_loader(
     transform: Transform,
     batch_size: int,
     *,
+    finish: Finish,
     train: bool,
     seed: int,
     workers: int,
@@ -101,6 +88,7 @@ def make_loader(
     world_size: int = 1,
     skip_bad: bool,
     max_bad: int | None = None,
+    resident: Moves | None = None,
 ) -> Loader:
     """Batches of a set of images for one of `world_size` processes.
 
@@ -109,10 +97,15 @@ def make_loader(
     Evaluation: in order, every image once over all processes; an unreadable image is left out.
     Streams: timm shuffles training images and shares the shards; evaluation reads everything in every process.
 
+    Everything random about an image follows from (seed, epoch, image), never from the number of worker processes
+    or from what else draws random numbers; of an erased rectangle the place, while the noise in it follows from
+    (seed, epoch, rank, batch).
+
     Args:
         images: what to load.
-        transform: PIL RGB image -> float32 tensor (3, S, S).
+        transform: PIL RGB image -> uint8 tensor (3, S, S).
         batch_size: images in a batch of this process.
+        finish: what makes the network's input of it, in batches on the device.
         train: training rather than evaluation.
         seed: decides, with the epoch, order and augmentation; 0 or more.
         workers: loading processes; 0 loads in this one.
@@ -120,6 +113,8 @@ def make_loader(
         world_size: number of processes.
         skip_bad: pass over unreadable images rather than stop at the first.
         max_bad: how many of them to accept; None for 100 or 1 % of the set, whichever is more.
+        resident: decode and transform each image once only, keep all on the device, and in training move them so
+            there (see `BATCHED`); no stream, and `transform` has to be without chance.
 
     Raises:
         InputError: a number is out of its range, or there are fewer images than training processes.
@@ -137,78 +132,26 @@ def make_loader(
     assert 0 <= rank < world_size
     max_bad = max(100, len(images) // 100) if max_bad is None else max_bad
     if isinstance(images, StreamImages):
-        stream = _Stream(images, transform, batch_size, train, seed, workers, rank, world_size)
-        return Loader(stream, stream, skip_bad, max_bad)
-    order = (_Shuffled if train else _InOrder)(len(images), batch_size, seed, rank, world_size)
+        assert resident is None
+        stream = _Stream(images, transform, batch_size, train, seed, workers, rank, world_size, finish.device)
+        return Loader(stream, stream, finish, skip_bad, max_bad)
+    order = (Shuffled if train else InOrder)(len(images), batch_size, seed, rank, world_size)
+    batches: DataLoader | Resident
+    if resident is not None:
+        batches = Resident(Items(images, transform, seed, 1), order, finish, resident, workers)
+        return Loader(batches, order, finish, skip_bad, max_bad)
     attempts = min(len(images), max_bad + 1) if train and skip_bad else 1
     batches = DataLoader(
-        _Items(images, transform, seed, attempts),
+        Items(images, transform, seed, attempts),
         batch_size,
         sampler=order,
         num_workers=workers,  # torch gives each of them one thread
-        collate_fn=_collate,
-        pin_memory=torch.cuda.is_available(),
+        collate_fn=collate,
+        pin_memory=finish.device.type == "cuda",
         persistent_workers=workers > 0,
         generator=torch.Generator(),  # else every pass draws from the global one
     )
-    return Loader(batches, order, skip_bad, max_bad)
-
-
-class _Order(Sampler[_Place]):
-    """The images of one process in an epoch."""
-
-    def __init__(self, count: int, batch_size: int, seed: int, rank: int, world_size: int) -> None:
-        self.count, self.batch_size, self.seed = count, batch_size, seed
-        self.rank, self.world_size = rank, world_size
-        self.epoch = 0
-
-    def __iter__(self) -> Iterator[_Place]:
-        return (_Place(self.epoch, int(i)) for i in self.indices())
-
-    @abstractmethod
-    def __len__(self) -> int: ...
-
-    @abstractmethod
-    def indices(self) -> Iterable[int]:
-        """The numbers of the images, in their order."""
-
-
-class _InOrder(_Order):
-    def __len__(self) -> int:
-        return len(self.indices())
-
-    def indices(self) -> range:
-        return range(self.rank, self.count, self.world_size)
-
-
-class _Shuffled(_Order):
-    def __len__(self) -> int:
-        share = self.count // self.world_size
-        return share // self.batch_size * self.batch_size or share
-
-    def indices(self) -> np.ndarray:
-        shuffled = np.random.default_rng((self.seed, self.epoch)).permutation(self.count)
-        return shuffled[self.rank :: self.world_size][: len(self)]
-
-
-class _Items(Dataset):
-    """Transformed images by place; unreadable ones are told in the item, as workers wrap what is raised."""
-
-    def __init__(self, images: Images, transform: Transform, seed: int, attempts: int) -> None:
-        self.images, self.transform, self.seed, self.attempts = images, transform, seed, attempts
-
-    def __getitem__(self, place: _Place) -> _Item:
-        bad: dict[str, str] = {}
-        for step in range(self.attempts):
-            index = (place.image + step) % len(self.images)
-            try:
-                image, label = self.images[index]
-            except InputError as error:
-                bad[self.images.name(index)] = str(error)
-                continue
-            with _seeded(self.seed, place.epoch, index):
-                return _Item(self.transform(image), label, bad)
-        return _Item(None, -1, bad)
+    return Loader(batches, order, finish, skip_bad, max_bad)
 
 
 class _Stream:
@@ -224,6 +167,7 @@ class _Stream:
         workers: int,
         rank: int,
         world_size: int,
+        device: torch.device,
     ) -> None:
         shards = len(images.shards)
         if train and 0 < shards < world_size:
@@ -232,7 +176,7 @@ class _Stream:
                 "write more and smaller shards, or start fewer processes"
             )
         self.images, self.transform, self.batch_size, self.train = images, transform, batch_size, train
-        self.seed, self.rank, self.world_size = seed, rank, world_size
+        self.seed, self.rank, self.world_size, self.device = seed, rank, world_size, device
         self.workers = min(workers, shards // world_size if train else shards) if shards else workers
         self.epoch, self.count = 0, len(images)
 
@@ -243,21 +187,23 @@ class _Stream:
         share = len(range(self.rank, self.count, self.world_size))
         return -(-share // self.batch_size)
 
-    def __iter__(self) -> Iterator[_Batch]:
+    def __iter__(self) -> Iterator[Batch]:
         key = (self.seed, self.epoch)
         loader = DataLoader(
-            _StreamItems(self, _number(*key)),
+            _StreamItems(self, seed_from(*key)),
             batch_size=None,
             num_workers=self.workers,
-            pin_memory=torch.cuda.is_available(),
-            generator=torch.Generator().manual_seed(_number(*key, self.rank)),
+            pin_memory=self.device.type == "cuda",
+            generator=generator(*key, self.rank),
         )
-        count = 0
-        for images, labels, bad, error in loader:
+        count = seen = 0
+        for batch, error in loader:
             if error is not None:  # workers would wrap what is raised
                 raise error
-            yield images, labels, bad
-            count += len(labels) > 0
+            # A stream has no numbers but its order: those of this process, between those of the others.
+            place = torch.arange(seen, seen + len(batch.labels)) * self.world_size + self.rank
+            yield batch._replace(numbers=place % self.count)
+            count, seen = count + (len(batch.labels) > 0), seen + len(batch.labels)
             if self.train and count == len(self):
                 return
         if self.train:
@@ -273,14 +219,14 @@ class _StreamItems(IterableDataset):
     def __init__(self, stream: _Stream, seed: int) -> None:
         self.stream, self.seed = stream, seed
 
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, dict[str, str], InputError | None]]:
+    def __iter__(self) -> Iterator[tuple[Batch, InputError | None]]:
         try:
             for batch in self._batches():
-                yield *batch, None
+                yield batch, None
         except InputError as error:
-            yield *_collate([]), error
+            yield collate([]), error
 
-    def _batches(self) -> Iterator[_Batch]:
+    def _batches(self) -> Iterator[Batch]:
         s, worker = self.stream, get_worker_info()
         items = s.images.samples(
             train=s.train, seed=self.seed, batch_size=s.batch_size, rank=s.rank, world_size=s.world_size
@@ -288,43 +234,13 @@ class _StreamItems(IterableDataset):
         place = (s.seed, s.epoch, s.rank, worker.id if worker else 0)
         with closing(items), closing(self._items(items, place)) as made:
             while batch := list(islice(made, s.batch_size)):
-                yield _collate(batch)
+                yield collate(batch)
 
-    def _items(self, samples: Iterator[Sample], place: tuple[int, ...]) -> Generator[_Item]:
+    def _items(self, samples: Iterator[Sample], place: tuple[int, ...]) -> Generator[Item]:
         for image, label, number, bad in samples:
             if image is None:
-                yield _Item(None, -1, bad)
+                yield Item(None, -1, -1, bad)
                 continue
-            with _seeded(*place, number):
-                item = _Item(self.stream.transform(image), label, bad)
+            with seeded(*place, number):
+                item = Item(self.stream.transform(image), label, number, bad)
             yield item
-
-
-def _number(*key: int) -> int:
-    """A seed below 2 ** 31 that follows from `key`."""
-    return int(np.random.SeedSequence(key).generate_state(1)[0]) >> 1
-
-
-@contextmanager
-def _seeded(*key: int) -> Iterator[None]:
-    """Random numbers of python, numpy and torch (CPU) that follow from `key`; their states are put back."""
-    before = random.getstate(), get_bit_generator(), torch.get_rng_state()
-    sequence = np.random.SeedSequence(key)
-    seed = int(sequence.generate_state(1)[0])
-    random.seed(seed)
-    set_bit_generator(np.random.PCG64(sequence))  # ten times faster than saving numpy's state
-    torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPU too
-    try:
-        yield
-    finally:
-        random.setstate(before[0])
-        set_bit_generator(before[1])
-        torch.set_rng_state(before[2])
-
-
-def _collate(items: list[_Item]) -> tuple[torch.Tensor, torch.Tensor, dict[str, str]]:
-    """Images (N, 3, S, S), labels (N,) and the unreadable images; N may be less than asked, even 0."""
-    good = [(item.image, item.label) for item in items if item.image is not None]
-    images = torch.stack([image for image, _ in good]) if good else torch.empty(0)
-    bad = {name: reason for item in items for name, reason in item.bad.items()}
-    return images, torch.tensor([label for _, label in good], dtype=torch.int64), bad

@@ -102,6 +102,7 @@ class Order(NamedTuple):
 
 
 @cache
+@torch.inference_mode(False)  # an order that an evaluation needs first serves training as well
 def channel_order(
     form: str, channels: tuple[int, int, int], groups: tuple[int, int], device: torch.device | str = "cpu"
 ) -> Order:
@@ -154,14 +155,11 @@ def _runs(keys: Sequence[Any]) -> list[tuple[Any, slice]]:
     return runs
 
 
-_channel_order = cache(channel_order)
-
-
 @torch.compiler.assume_constant_result
 def _kept_order(conv: nn.Conv2d, projection: nn.Conv2d, form: str, device: torch.device) -> Order:
     """The order for these layers, made once for each shape."""
     channels = (conv.in_channels, conv.out_channels, projection.out_channels)
-    return _channel_order(form, channels, (conv.groups, projection.groups), device)
+    return channel_order(form, channels, (conv.groups, projection.groups), device)
 
 
 def applies(expand: Any, depthwise: Any) -> bool:
@@ -169,7 +167,7 @@ def applies(expand: Any, depthwise: Any) -> bool:
 
     With running statistics it computes no gradients.
     """
-    norms = [getattr(layer, "norm", None) for layer in (expand, depthwise)]
+    norms: list[Any] = [getattr(layer, "norm", None) for layer in (expand, depthwise)]
     if hasattr(expand, "act") or not all(type(n) is nn.BatchNorm2d and n.track_running_stats for n in norms):
         return False
     training = [norm.training for norm in norms]

@@ -1,5 +1,6 @@
 """Training: recipe -> loop -> run folder, and evaluation."""
 
+from igcv.training.bench import bench_data
 from igcv.training.distributed import Process, choose_device, process_group
 from igcv.training.evaluate import Evaluation, evaluate, evaluate_classifier
 from igcv.training.recipe import Recipe, find_recipe, load_recipe
@@ -10,6 +11,7 @@ __all__ = [
     "Evaluation",
     "Process",
     "Recipe",
+    "bench_data",
     "choose_device",
     "evaluate",
     "evaluate_classifier",

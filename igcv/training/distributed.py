@@ -1,16 +1,20 @@
 """What changes with several processes (torchrun): rank, device, sums. Everything else knows one process only."""
 
 import os
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from igcv.errors import InputError
+from igcv.errors import InputError, SharedError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,8 @@ class Process:
     device: torch.device
     rank: int = 0
     world_size: int = 1
+    local_rank: int = 0  # among the processes on this machine
+    local_world_size: int = 1
 
     @property
     def is_main(self) -> bool:
@@ -57,22 +63,36 @@ def process_group(device_name: str = "auto") -> Iterator[Process]:
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
-        yield Process(device, dist.get_rank(), dist.get_world_size())
+        local_rank, local_world_size = (int(os.environ[f"LOCAL_{name}"]) for name in ("RANK", "WORLD_SIZE"))
+        yield Process(device, dist.get_rank(), dist.get_world_size(), local_rank, local_world_size)
     finally:
         dist.destroy_process_group()
 
 
 def parallel(model: nn.Module, process: Process, sync_batch_norm: bool, accumulation: int) -> nn.Module:
-    """`model` with its gradients averaged over all processes, and if asked for its batch statistics too."""
+    """`model` with its gradients averaged over all processes, and if asked with batch statistics over all of them.
+
+    Args:
+        model: the network, with the same parameters and buffers in every process.
+        process: this process; if it is the only one, `model` comes back as it is.
+        sync_batch_norm: put synchronised batch norms in the place of `model`'s own, in `model` itself.
+        accumulation: backward passes in an optimizer step.
+    """
     if process.world_size == 1:
         return model
     if sync_batch_norm:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     ids = [process.device.index] if process.device.type == "cuda" else None
+    # The strides of a dimension with one element mean nothing, but are compared too, with a warning if they differ.
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
     # A graph is static where every backward pass exchanges gradients.
-    return DistributedDataParallel(
+    shared = DistributedDataParallel(
         model, device_ids=ids, gradient_as_bucket_view=True, static_graph=accumulation == 1
     )
+    # By default each step sends the running statistics of batch norm, which training never reads: once an epoch is
+    # enough (share_buffers). Set here, as the argument's name depends on the version of torch.
+    shared.broadcast_buffers = False
+    return shared
 
 
 @contextmanager
@@ -84,19 +104,46 @@ def together() -> Iterator[None]:
     except InputError as caught:
         error = caught
     if dist.is_initialized():
-        messages: list[str | None] = [None] * dist.get_world_size()
-        dist.all_gather_object(messages, str(error) if error else None)
-        error = next((InputError(message) for message in messages if message), None)
+        messages = gather(str(error) if error else None)
+        error = next((SharedError(message) for message in messages if message), None)
     if error:
         raise error
 
 
-def share_buffers(*modules: nn.Module | None) -> None:
-    """Give all processes the first one's buffers: each gathers batch statistics of its own images."""
+def first_on_machine(process: Process, make: Callable[[], T]) -> T:
+    """What `make` returns; one process of each machine calls it before the others, as it may download files."""
+    with together():
+        made = make() if process.local_rank == 0 else None
+    with together():
+        return make() if made is None else made
+
+
+def gather(value: T) -> list[T]:
+    """The value of every process, in the order of their ranks."""
+    values = [value]
     if dist.is_initialized():
-        for module in filter(None, modules):
-            for buffer in module.buffers():
-                dist.broadcast(buffer, 0)
+        values *= dist.get_world_size()
+        dist.all_gather_object(values, value)
+    return values
+
+
+def from_main(value: T) -> T:
+    """The first process's value, in all of them."""
+    values = [value]
+    if dist.is_initialized():
+        dist.broadcast_object_list(values, 0)
+    return values[0]
+
+
+def share_buffers(*modules: nn.Module | None) -> None:
+    """Give all processes the mean of their buffers (counts, which are equal, aside).
+
+    Each has running statistics of its own images only: their mean knows the images of all.
+    """
+    if dist.is_initialized():
+        for buffer in (b for module in modules if module is not None for b in module.buffers()):
+            if buffer.is_floating_point():
+                sum_over_processes(buffer).div_(dist.get_world_size())
 
 
 def sum_over_processes(tensor: Tensor) -> Tensor:

@@ -14,8 +14,9 @@ from timm.utils import random_seed
 
 import igcv
 from igcv.data import Loader
+from igcv.models import blocks_with_forms
 from igcv.report import draw_curves
-from igcv.training.distributed import Process, share_buffers, sum_over_processes, together
+from igcv.training.distributed import Process, gather, share_buffers, together
 from igcv.training.evaluate import Evaluation, evaluate
 from igcv.training.job import Job
 from igcv.training.loop import Epoch, Trainer, train_epoch
@@ -47,7 +48,7 @@ def run_epochs(
         seed_epoch(job, epoch)
         with reporting_bad(train_loader, report):
             measured = train_epoch(trainer, train_loader, epoch, report)
-        measured = replace(measured, loss=_mean_over_processes(measured.loss, job.process))
+        measured = over_processes(measured)
         result = _evaluate(job, trainer, val_loader)
         state = _advance(state, trainer, result)
         row = _row(job.recipe, epoch, measured, result, len(train_loader.bad), time.perf_counter() - started)
@@ -67,9 +68,11 @@ def seed_epoch(job: Job, epoch: int) -> None:
 
 @contextmanager
 def reporting_bad(loader: Loader, report: Reporter) -> Iterator[None]:
-    """Name the images that turn out to be unreadable meanwhile."""
+    """Name the images that turn out to be unreadable meanwhile, in any process; then all processes know of them."""
     known = set(loader.bad)
     yield
+    for found in gather({name: reason for name, reason in loader.bad.items() if name not in known}):
+        loader.bad |= found
     new = [reason for name, reason in loader.bad.items() if name not in known]
     for reason in new[:SHOWN_BAD]:
         report.say(f"  skipped: {reason}")
@@ -86,9 +89,12 @@ def _evaluate(job: Job, trainer: Trainer, loader: Loader | None) -> Evaluation |
     return evaluate(trainer.evaluated, loader, classes, job.process.device, job.recipe.precision)
 
 
-def _mean_over_processes(value: float, process: Process) -> float:
-    total = sum_over_processes(torch.tensor(value, device=process.device))
-    return total.item() / process.world_size
+def over_processes(measured: Epoch) -> Epoch:
+    """What all processes measured together: their images need not be equally many, as unreadable ones are left out."""
+    parts = gather(measured)
+    images = sum(part.images for part in parts)
+    loss = sum(part.loss * part.images for part in parts) / max(images, 1)
+    return replace(measured, loss=loss, images=images)
 
 
 def _mean_time(history: list[Row], row: Row) -> float:
@@ -103,6 +109,7 @@ def _advance(state: State, trainer: Trainer, result: Evaluation | None) -> State
         tensors |= {f"ema.{name}": t for name, t in trainer.ema.module.state_dict().items()}
     momenta, scalars = flatten_optimizer(trainer.optimizer)
     scalars["scaler"] = trainer.scaler.state_dict()
+    scalars["forms"] = {name: block.form for name, block in blocks_with_forms(trainer.network).items()}
     best = max(state.best_top1, result.top1 if result else -1.0)
     return State(state.epoch + 1, best, tensors | momenta, scalars)
 

@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from igcv.classifier import Classifier
-from igcv.data import DataSource, Images, Loader, StreamImages, Transform, make_loader
+from igcv.data import DataSource, Finish, Images, Loader, Moves, StreamImages, make_loader, plain_transform
 from igcv.errors import InputError
+from igcv.models import set_form
 from igcv.training.distributed import Process, sum_over_processes, together
 
 AUTOCAST = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -58,7 +59,7 @@ def evaluate(
 
     Args:
         model: images (N, 3, S, S) -> logits (N, num_classes).
-        loader: batches of images and labels (N,); of each process its share.
+        loader: batches of images and labels (N,) on the device; of each process its share.
         num_classes: outputs of the network.
         device: where `model` is.
         precision: "float32", "bf16" or "fp16".
@@ -85,7 +86,6 @@ def _totals(
     # [loss, top-5 hits, images, hits of each class, images of each class], summed
     totals = torch.zeros(3 + 2 * num_classes, dtype=_sum_dtype(device), device=device)
     for images, labels in loader:
-        images, labels = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
         with autocast(device, precision):
             logits = model(images)
         totals += _counts(logits.to(totals.dtype), labels)
@@ -109,19 +109,26 @@ def _counts(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def evaluation_loader(
-    images: Images | StreamImages, transform: Transform, batch_size: int, workers: int, process: Process
+    images: Images | StreamImages,
+    finish: Finish,
+    batch_size: int,
+    workers: int,
+    process: Process,
+    resident: Moves | None = None,
 ) -> Loader:
     """This process's share of `images`, every one once over all processes; unreadable ones are refused."""
     return make_loader(
         images,
-        transform,
+        plain_transform(finish.preprocessing),
         batch_size,
+        finish=finish,
         train=False,
         seed=0,
         workers=workers,
         rank=process.rank,
         world_size=process.world_size,
         skip_bad=False,
+        resident=resident,
     )
 
 
@@ -136,5 +143,8 @@ def evaluate_classifier(
             f"{source.spec} has {len(source.class_names)} classes, the network {classifier.card.num_classes}; "
             "evaluate it on the classes it was trained for"
         )
-    loader = evaluation_loader(source.val, classifier.transform, batch_size, workers, process)
-    return evaluate(classifier.model.to(process.device), loader, classifier.card.num_classes, process.device)
+    finish = Finish(classifier.preprocessing, process.device)
+    loader = evaluation_loader(source.val, finish, batch_size, workers, process)
+    network = classifier.model.to(process.device)
+    set_form(network)
+    return evaluate(network, loader, classifier.card.num_classes, process.device)

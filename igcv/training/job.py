@@ -3,13 +3,26 @@
 import os
 from dataclasses import dataclass, replace
 
-from igcv.data import CIFAR, IMAGENET, MXNET, DataSource, Preprocessing, open_source
+import torch
+
+from igcv.data import (
+    BATCHED,
+    CIFAR,
+    IMAGENET,
+    MXNET,
+    DataSource,
+    Preprocessing,
+    StreamImages,
+    open_source,
+)
 from igcv.errors import InputError
 from igcv.models import default_input_size
-from igcv.training.distributed import Process
+from igcv.training.distributed import Process, first_on_machine, from_main, gather
 from igcv.training.recipe import Recipe
 
 WORTH_WORKERS = 5000  # images; starting processes for fewer takes longer than it saves
+RESIDENT_SHARE = 0.25  # of a GPU's free memory that images may take without being asked to
+RESIDENT_BYTES = 2 * 2**30  # the same beside any other processor
 PREPROCESSING = {"imagenet": IMAGENET, "cifar": CIFAR, "mxnet": MXNET}
 
 
@@ -43,7 +56,8 @@ def plan(recipe: Recipe, process: Process) -> Job:
         raise InputError("precision fp16 needs a GPU; on the CPU give precision=float32 or precision=bf16")
     if recipe.sync_batch_norm and process.world_size > 1 and process.device.type != "cuda":
         raise InputError("sync_batch_norm needs GPUs; leave it out on the CPU")
-    source = open_source(recipe.data, seed=0)
+    source = first_on_machine(process, lambda: open_source(recipe.data, seed=0))
+    check_same(source)
     if source.train is None:
         raise InputError(f"{recipe.data} has no training images; give a source with a training part")
     batch_size = recipe.batch_size // parts
@@ -52,22 +66,72 @@ def plan(recipe: Recipe, process: Process) -> Job:
     native = source.image_size or default_input_size(recipe.model)
     size = recipe.input_size or min(native, default_input_size(recipe.model))
     preset = PREPROCESSING[recipe.preprocessing]
+    resident = from_main(is_resident(recipe, source, size, process.device))
     crop = 1.0 if source.image_size is not None and source.image_size <= size else preset.crop
     return Job(
-        recipe=replace(recipe, input_size=size),
+        recipe=replace(recipe, input_size=size, resident="on" if resident else "off"),
         source=source,
         preprocessing=replace(preset, input_size=size, crop=crop),
         process=process,
         batch_size=batch_size,
-        workers=_workers(recipe.workers, process, len(source.train)),
+        workers=_workers(recipe.workers, process, len(source.train), resident),
     )
 
 
-def _workers(asked: int, process: Process, images: int) -> int:
-    """Loading processes: as asked, else none for small sets, one on the CPU, a share of the cores beside a GPU."""
+def is_resident(recipe: Recipe, source: DataSource, side: int, device: torch.device) -> bool:
+    """Whether the images are kept on the device, as squares of `side` pixels.
+
+    Raises:
+        InputError: they are to be, and cannot.
+    """
+    hindrance = _hindrance(recipe, source)
+    if recipe.resident == "on" and hindrance:
+        raise InputError(f"resident = on, but {hindrance}; or give resident=auto")
+    if recipe.resident != "auto" or hindrance or source.image_size is None:
+        return recipe.resident == "on"
+    cuda = device.type == "cuda"
+    room = RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0] if cuda else RESIDENT_BYTES
+    return resident_bytes(source, side) <= room
+
+
+def resident_bytes(source: DataSource, side: int) -> int:
+    """What all images take as squares of `side` pixels with three bytes each."""
+    return 3 * side**2 * (len(source.train or ()) + len(source.val or ()))
+
+
+def _hindrance(recipe: Recipe, source: DataSource) -> str:
+    """What keeps the images from being resident, and how to change that; empty if nothing does."""
+    if isinstance(source.train, StreamImages) or isinstance(source.val, StreamImages):
+        return f"{recipe.data} can only be read as a stream; give the images as folder: or rec:"
+    if recipe.augment not in BATCHED:
+        return f"augment = {recipe.augment} works on single images; give augment={' or '.join(BATCHED)}"
+    if recipe.randaugment:
+        return f"randaugment = {recipe.randaugment} works on single images; leave it out"
+    return ""
+
+
+def check_same(source: DataSource) -> None:
+    """Raise InputError where a process has opened other data than the first, from its machine's own copy."""
+    first, *others = gather((len(source.train or ()), len(source.val or ()), source.class_names))
+    for rank, other in enumerate(others, 1):
+        if other != first:
+            counts = [f"{len(n)} classes, {t} and {v} images" for t, v, n in (first, other)]
+            raise InputError(
+                f"{source.spec} is not the same everywhere: process 0 has {counts[0]} for training and validation, "
+                f"process {rank} has {counts[1]}; give all machines the same files"
+            )
+
+
+def _workers(asked: int, process: Process, images: int, resident: bool) -> int:
+    """Loading processes: as asked, else none for small sets, one on the CPU, a share of the cores beside a GPU.
+
+    Resident images are decoded before anything else runs, so that they get a share of the cores on the CPU, too.
+    """
     if asked >= 0:
         return asked
     if images < WORTH_WORKERS:
         return 0
+    if process.device.type == "cpu" and not resident:
+        return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 1 if process.device.type == "cpu" else max(1, min(8, cores // process.world_size))
+    return max(1, min(8, cores // process.local_world_size))

@@ -37,7 +37,9 @@ def launch(gpus: list[str], arguments: list[str]) -> int:
     """Run `igcv` with `arguments` under torchrun, one process for each of `gpus`; returns its exit status."""
     runner = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={len(gpus)}"]
     command = [*runner, "-m", "igcv", *arguments]
-    return subprocess.call(command, env={**os.environ, "CUDA_VISIBLE_DEVICES": ",".join(gpus)})
+    # One thread each is torchrun's own default, about which it warns unless it is set.
+    environment = {"OMP_NUM_THREADS": "1", **os.environ, "CUDA_VISIBLE_DEVICES": ",".join(gpus)}
+    return subprocess.call(command, env=environment)
 
 
 def without_option(arguments: list[str], option: str) -> list[str]:

@@ -23,7 +23,7 @@ SHOW_EVERY = 20  # steps between readings of the loss, each of which waits for t
 
 
 class Batches(Iterable[tuple[Tensor, Tensor]], Sized, Protocol):
-    """Images (N, 3, S, S) and labels (N,), and how many batches."""
+    """Images (N, 3, S, S) and labels (N,) on the device, and how many batches."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Epoch:
     """What an epoch of training measured."""
 
     loss: float  # mean over this process's images
-    images: int  # of all processes
+    images: int  # of this process
     time_s: float
     data_wait_s: float  # of time_s, spent waiting for images
 
@@ -97,14 +97,11 @@ def train_epoch(t: Trainer, batches: Batches, epoch: int, report: Reporter) -> E
                 mean = _finite(total.item() / seen, epoch, step, lr)
             report.step(epoch + 1, mean, seen * t.world_size / (time.perf_counter() - start), lr)
         ready = time.perf_counter()
-    return Epoch(total.item() / max(seen, 1), seen * t.world_size, time.perf_counter() - start, wait)
+    return Epoch(total.item() / max(seen, 1), seen, time.perf_counter() - start, wait)
 
 
 def _forward_backward(t: Trainer, images: Tensor, labels: Tensor, last: bool) -> Tensor:
     """Add the gradients of one part to those of the step; returns the part's mean loss, detached."""
-    images, labels = images.to(t.device, non_blocking=True), labels.to(t.device, non_blocking=True)
-    if t.recipe.channels_last:
-        images = images.to(memory_format=torch.channels_last)
     targets = labels
     if t.mix is not None:
         even = len(labels) // 2 * 2  # it mixes pairs

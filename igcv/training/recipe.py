@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from igcv.errors import InputError, unknown
+from igcv.models import FORMS
 
 
 def setting(default: Any, text: str, *, choices: tuple[Any, ...] = (), low: float | None = None) -> Any:
@@ -72,11 +73,22 @@ class Recipe:
     drop_rate: float = setting(0.0, "dropout before the classifier", low=0)
 
     precision: str = setting("float32", "arithmetic of the forward pass", choices=("float32", "bf16", "fp16"))
+    form: str = setting(
+        "auto",
+        "how the blocks are computed, with equal results; measure: try all at the start and keep the fastest",
+        choices=("auto", "measure", "literal", *FORMS),
+    )
     channels_last: bool = setting(True, "memory layout of images and weights")
     compile: bool = setting(False, "torch.compile the network")
     sync_batch_norm: bool = setting(False, "batch statistics over all processes")
     workers: int = setting(
         -1, "processes that decode images, for each training process; -1: automatic", low=-1
+    )
+    resident: str = setting(
+        "auto",
+        "keep the decoded images on the device; auto: where they are squares of one size, few enough, and augment "
+        "is none, shift or flip_crop without randaugment",
+        choices=("auto", "on", "off"),
     )
     seed: int = setting(0, "seed of weights, order and augmentation", low=0)
 

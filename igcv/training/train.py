@@ -1,5 +1,6 @@
 """From a recipe to a run folder: opens the data, builds what an epoch needs, and runs all epochs."""
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,16 @@ from timm.utils import ModelEmaV3
 from torch import Tensor
 
 from igcv.classifier import fill, load
-from igcv.data import Loader, eval_transform, make_loader, train_transform
+from igcv.data import BATCHED, Finish, Loader, make_loader, plain_transform, train_transform
 from igcv.errors import InputError
-from igcv.models import Network, create_model
-from igcv.training.distributed import Process, parallel, together
+from igcv.models import Network, create_model, set_form
+from igcv.training.allocator import keep_freed_memory
+from igcv.training.distributed import Process, from_main, parallel, together
 from igcv.training.epochs import run_epochs
 from igcv.training.evaluate import evaluation_loader
-from igcv.training.job import WORTH_WORKERS, Job, plan
+from igcv.training.job import WORTH_WORKERS, Job, plan, resident_bytes
 from igcv.training.loop import Trainer, make_mix
+from igcv.training.measure import measure_forms
 from igcv.training.optimize import make_optimizer
 from igcv.training.progress import reporter
 from igcv.training.recipe import Recipe
@@ -41,13 +44,19 @@ def train(
     Raises:
         InputError: for anything the user can mend.
     """
+    if process.device.type == "cpu":
+        keep_freed_memory()
     with together():
         job, trainer, loaders, state, run = prepare(recipe, out, process, resume)
+    forms = choose_forms(job, trainer, state)
     model = parallel(trainer.network, process, recipe.sync_batch_norm, recipe.accumulation)
     trainer = replace(trainer, model=model)
     steps, quiet = len(loaders[0]) // recipe.accumulation, quiet or not process.is_main
     with reporter(recipe.epochs, steps * recipe.epochs, steps * state.epoch, quiet) as report:
         report.say(headline(job, trainer, out, state.epoch))
+        if job.recipe.form == "measure":
+            counts = Counter(forms.values()).most_common()
+            report.say(f"fastest forms: {', '.join(f'{form} {count} blocks' for form, count in counts)}")
         return run_epochs(job, trainer, loaders, state, run, report)
 
 
@@ -76,7 +85,7 @@ def prepare(
 
 
 def headline(job: Job, trainer: Trainer, out: Path, done: int) -> str:
-    """What is about to happen, in two lines."""
+    """What is about to happen, in three lines."""
     recipe, source = job.recipe, job.source
     parameters = sum(p.numel() for p in trainer.network.parameters())
     images = f"{len(source.train or []):,} training and {len(source.val or []):,} validation images"
@@ -87,8 +96,18 @@ def headline(job: Job, trainer: Trainer, out: Path, done: int) -> str:
         f"{recipe.model}: {parameters:,} parameters, {recipe.input_size} x {recipe.input_size} pixels, "
         f"{len(source.class_names)} classes\n"
         f"{source.spec}: {images}; {places}{device}, {recipe.precision}; "
-        f"{f'going on after epoch {done} of' if done else 'for'} {recipe.epochs} epochs; run folder {out}"
+        f"{f'going on after epoch {done} of' if done else 'for'} {recipe.epochs} epochs; run folder {out}\n"
+        f"{whereabouts(job)}"
     )
+
+
+def whereabouts(job: Job) -> str:
+    """Where the images are while the network is trained, in one line."""
+    if job.recipe.resident == "on":
+        memory = "GPU memory" if job.process.device.type == "cuda" else "memory"
+        size = resident_bytes(job.source, job.recipe.input_size) / 2**20
+        return f"images: decoded once, then kept in {memory} ({size:,.1f} MiB)"
+    return f"images: decoded anew in each epoch, workers = {job.workers}"
 
 
 def build_network(job: Job, fresh: bool) -> Network:
@@ -111,23 +130,28 @@ def make_loaders(job: Job) -> tuple[Loader, Loader | None]:
     """Training and validation batches."""
     recipe, source, process = job.recipe, job.source, job.process
     assert source.train is not None
-    augmented = train_transform(job.preprocessing, recipe.augment, recipe.randaugment, recipe.random_erasing)
+    pre, layout = job.preprocessing, recipe.channels_last
+    resident = BATCHED[recipe.augment] if recipe.resident == "on" else None
+    augmented = train_transform(pre, recipe.augment, recipe.randaugment)
     train_loader = make_loader(
         source.train,
-        augmented,
+        augmented if resident is None else plain_transform(pre),
         job.batch_size,
+        finish=Finish(pre, process.device, layout, recipe.random_erasing),
         train=True,
         seed=recipe.seed,
         workers=job.workers,
         rank=process.rank,
         world_size=process.world_size,
         skip_bad=True,
+        resident=resident,
     )
     if source.val is None:
         return train_loader, None
-    plain = eval_transform(job.preprocessing)
     workers = job.workers if len(source.val) >= WORTH_WORKERS else 0
-    return train_loader, evaluation_loader(source.val, plain, max(job.batch_size, 64), workers, process)
+    finish = Finish(pre, process.device, layout)
+    val_batch = max(job.batch_size, 64)
+    return train_loader, evaluation_loader(source.val, finish, val_batch, workers, process, resident)
 
 
 def make_trainer(job: Job, network: Network, resume_from: Run | None) -> tuple[Trainer, State]:
@@ -150,6 +174,25 @@ def make_trainer(job: Job, network: Network, resume_from: Run | None) -> tuple[T
     return Trainer(
         recipe, network, network, optimizer, scaler, ema, mix, device, job.process.world_size
     ), state
+
+
+def choose_forms(job: Job, trainer: Trainer, state: State) -> dict[str, str]:
+    """Set how the blocks are computed: as the recipe says, or with "measure" what the first process finds fastest.
+
+    A run that goes on keeps the forms that it measured, so that its numbers stay the same to the last bit.
+    """
+    recipe, device = job.recipe, job.process.device
+    forms: str | dict[str, str] = recipe.form
+    if forms == "measure":
+        size = (job.batch_size, 3, recipe.input_size, recipe.input_size)
+        images = torch.randn(size, generator=torch.Generator().manual_seed(0)).to(device)
+        layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+        forms = state.scalars.get("forms") or from_main(
+            measure_forms(trainer.network, images.to(memory_format=layout), recipe.precision)
+        )
+    if trainer.ema is not None:
+        set_form(trainer.ema.module, forms)
+    return set_form(trainer.network, forms)
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,0 +1,64 @@
+"""The last steps from images to input, in batches on the device; loaders hand out uint8 until here."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from igcv.data.augment import Preprocessing
+from igcv.data.chance import NOISE, RECTANGLES, generator
+from igcv.data.erasing import draw_rectangles, erase
+from igcv.errors import InputError
+
+
+@dataclass(frozen=True)
+class Finish:
+    """uint8 images (N, 3, S, S) from anywhere -> normalized float32 on the device.
+
+    Raises:
+        InputError: `random_erasing` is no probability.
+    """
+
+    preprocessing: Preprocessing
+    device: torch.device = torch.device("cpu")
+    channels_last: bool = True
+    """The memory layout of the result: (N, S, S, 3) in memory, else (N, 3, S, S)."""
+    random_erasing: float = 0.0
+    """Probability from 0 to 1 that a rectangle of an image is replaced by noise."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.random_erasing <= 1:
+            raise InputError(f"random_erasing is {self.random_erasing!r}, expected a probability from 0 to 1")
+
+    @cached_property
+    def _mean_std(self) -> Tensor:
+        # Kept on the device: torchvision's normalize sends them anew, and waits, with every batch.
+        pre = self.preprocessing
+        return torch.tensor([pre.mean, pre.std], device=self.device).view(2, 3, 1, 1)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """The arithmetic of `eval_transform`, bit for bit; without erasing."""
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        images = images.to(self.device, non_blocking=True)
+        mean, std = self._mean_std
+        return images.to(torch.float32, memory_format=layout).mul_(1 / 255).sub_(mean).div_(std)
+
+    def for_epoch(self, count: int, seed: int, epoch: int, rank: int) -> Callable[[Tensor, Tensor], Tensor]:
+        """Images and their numbers, int64 (N,) below `count` -> input, erased as (seed, epoch, number) decides.
+
+        The noise follows from (seed, epoch, rank, batch).
+        """
+        if not self.random_erasing:
+            return lambda images, numbers: self(images)
+        side = self.preprocessing.input_size
+        where = draw_rectangles(count, side, self.random_erasing, generator(RECTANGLES, seed, epoch))
+        noise = generator(NOISE, seed, epoch, rank, device=self.device)
+
+        def finish(images: Tensor, numbers: Tensor) -> Tensor:
+            images = self(images)
+            erase(images, where[numbers], noise)
+            return images
+
+        return finish

@@ -1,0 +1,109 @@
+"""Images as loaders see them: in which order they come, what becomes of one, and how a batch is made of some.
+
+Everything random about an item follows from (seed, epoch, image), never from the number of worker processes
+or from what else draws random numbers.
+"""
+
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, Sampler
+
+from igcv.data.augment import Transform
+from igcv.data.chance import seeded
+from igcv.data.images import Images
+from igcv.errors import InputError
+
+
+class Place(NamedTuple):
+    """What the sampler asks for; the epoch goes along because workers outlive it."""
+
+    epoch: int
+    image: int
+
+
+class Item(NamedTuple):
+    """One image, or why there is none."""
+
+    image: torch.Tensor | None  # (3, S, S) uint8, or None if none could be read
+    label: int
+    number: int  # of the image
+    bad: dict[str, str]  # images tried before: name -> reason
+
+
+class Batch(NamedTuple):
+    """Some items; N may be less than asked, even 0."""
+
+    images: torch.Tensor  # (N, 3, S, S) uint8
+    labels: torch.Tensor  # (N,) int64
+    numbers: torch.Tensor  # (N,) int64 on the CPU, of the images: what chance decides is kept by it
+    bad: dict[str, str]  # unreadable images: name -> reason
+
+
+class Order(Sampler[Place]):
+    """The images of one process in an epoch."""
+
+    def __init__(self, count: int, batch_size: int, seed: int, rank: int, world_size: int) -> None:
+        self.count, self.batch_size, self.seed = count, batch_size, seed
+        self.rank, self.world_size = rank, world_size
+        self.epoch = 0
+
+    def __iter__(self) -> Iterator[Place]:
+        return (Place(self.epoch, int(i)) for i in self.indices())
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def indices(self) -> Iterable[int]:
+        """The numbers of the images, in their order."""
+
+
+class InOrder(Order):
+    def __len__(self) -> int:
+        return len(self.indices())
+
+    def indices(self) -> range:
+        return range(self.rank, self.count, self.world_size)
+
+
+class Shuffled(Order):
+    def __len__(self) -> int:
+        share = self.count // self.world_size
+        return share // self.batch_size * self.batch_size or share
+
+    def indices(self) -> np.ndarray:
+        shuffled = np.random.default_rng((self.seed, self.epoch)).permutation(self.count)
+        return shuffled[self.rank :: self.world_size][: len(self)]
+
+
+class Items(Dataset):
+    """Transformed images by place; unreadable ones are told in the item, as workers wrap what is raised."""
+
+    def __init__(self, images: Images, transform: Transform, seed: int, attempts: int) -> None:
+        self.images, self.transform, self.seed, self.attempts = images, transform, seed, attempts
+
+    def __getitem__(self, place: Place) -> Item:
+        bad: dict[str, str] = {}
+        for step in range(self.attempts):
+            index = (place.image + step) % len(self.images)
+            try:
+                image, label = self.images[index]
+                with seeded(self.seed, place.epoch, index):
+                    return Item(self.transform(image), label, index, bad)
+            except InputError as error:
+                bad[self.images.name(index)] = str(error)
+        return Item(None, -1, -1, bad)
+
+
+def collate(items: list[Item]) -> Batch:
+    """The images that could be read, together, and why the others could not."""
+    good = [(item.image, item.label, item.number) for item in items if item.image is not None]
+    images = torch.stack([image for image, *_ in good]) if good else torch.empty(0, dtype=torch.uint8)
+    labels = torch.tensor([label for _, label, _ in good], dtype=torch.int64)
+    numbers = torch.tensor([number for *_, number in good], dtype=torch.int64)
+    bad = {name: reason for item in items for name, reason in item.bad.items()}
+    return Batch(images, labels, numbers, bad)

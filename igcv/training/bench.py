@@ -1,0 +1,141 @@
+"""How fast images come, and how much of the time a training step waits for them."""
+
+import time
+from collections.abc import Iterator
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from igcv.data import Loader
+from igcv.training.allocator import keep_freed_memory
+from igcv.training.distributed import Process
+from igcv.training.epochs import machine
+from igcv.training.job import Job, plan
+from igcv.training.loop import Trainer, train_epoch
+from igcv.training.measure import now
+from igcv.training.progress import Silent
+from igcv.training.recipe import Recipe
+from igcv.training.run import State
+from igcv.training.train import build_network, choose_forms, make_loaders, make_trainer
+
+REPEATS = 5  # measurements of each kind; their median and range are reported
+
+_Batch = tuple[Tensor, Tensor]
+
+
+def bench_data(recipe: Recipe, process: Process, seconds: float = 10.0) -> dict[str, Any]:
+    """Measure loading alone (decode, augment, batch, copy to the device, normalize), then training steps.
+
+    Args:
+        recipe: all settings, as for training; nothing is saved.
+        process: the only one.
+        seconds: how long to measure, half of it each kind, after a warm-up.
+
+    Returns:
+        The conditions, and "loading" and "training": images per second of all loading processes together, and
+        "waiting", the share of the training steps' time, 0 to 1; each as median, low and high of `REPEATS`.
+
+    Raises:
+        InputError: for anything the user can mend.
+    """
+    if process.device.type == "cpu":
+        keep_freed_memory()
+    torch.manual_seed(recipe.seed)
+    job = plan(recipe, process)
+    trainer, _ = make_trainer(job, build_network(job, fresh=True), None)
+    choose_forms(job, trainer, State())
+    loader, _ = make_loaders(job)
+    batches = _endless(loader)
+    for _ in range(_warm_up(job, loader)):
+        next(batches)
+    share = seconds / 2 / REPEATS
+    loading = [_loading_rate(batches, share, process.device) for _ in range(REPEATS)]
+    training, waiting = zip(*_training(trainer, batches, share), strict=True)
+    return {
+        **_conditions(job),
+        "loading": _spread(loading),
+        "training": _spread(training),
+        "waiting": _spread(waiting),
+        "repeats": REPEATS,
+        "machine": machine(process),
+    }
+
+
+def _endless(loader: Loader) -> Iterator[_Batch]:
+    """Batches, epoch after epoch."""
+    epoch = 0
+    while True:
+        loader.set_epoch(epoch)
+        yield from loader
+        epoch += 1
+
+
+def _warm_up(job: Job, loader: Loader) -> int:
+    """Batches to pass over: all of an epoch that decodes for later ones, else what workers start with, and one."""
+    return len(loader) if job.recipe.resident == "on" else 2 * job.workers + 1
+
+
+def _loading_rate(batches: Iterator[_Batch], seconds: float, device: torch.device) -> float:
+    """Images per second over at least `seconds`."""
+    count, start = 0, now(device)
+    while time.perf_counter() - start < seconds:
+        count += len(next(batches)[1])
+    return count / (now(device) - start)
+
+
+class _Steps:
+    """As many batches as make `steps` optimizer steps, and the time that waiting for them takes.
+
+    The device finishes its work before the next batch is asked for: what it still has to do is no waiting.
+    """
+
+    def __init__(self, batches: Iterator[_Batch], steps: int, t: Trainer) -> None:
+        self._batches, self._count, self._device = batches, steps * t.recipe.accumulation, t.device
+        self.wait_s = 0.0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[_Batch]:
+        for _ in range(self._count):
+            start = now(self._device)
+            batch = next(self._batches)
+            self.wait_s += time.perf_counter() - start
+            yield batch
+
+
+def _training(t: Trainer, batches: Iterator[_Batch], seconds: float) -> list[tuple[float, float]]:
+    """Images per second and the share of waiting, in `REPEATS` parts of about `seconds` each."""
+    _timed_steps(t, batches, 1)  # the first one allocates, and compiles
+    _, _, time_s = _timed_steps(t, batches, 1)
+    steps = max(round(seconds / time_s), 1)
+    return [_timed_steps(t, batches, steps)[:2] for _ in range(REPEATS)]
+
+
+def _timed_steps(t: Trainer, batches: Iterator[_Batch], steps: int) -> tuple[float, float, float]:
+    """Images per second, share of waiting and seconds of some optimizer steps of the training loop."""
+    part = _Steps(batches, steps, t)
+    epoch = train_epoch(t, part, 0, Silent())
+    return epoch.images / epoch.time_s, part.wait_s / epoch.time_s, epoch.time_s
+
+
+def _conditions(job: Job) -> dict[str, Any]:
+    """What was measured."""
+    recipe = job.recipe
+    return {
+        "data": recipe.data,
+        "images": len(job.source.train or ()),
+        "model": recipe.model,
+        "input_size": recipe.input_size,
+        "batch_size": job.batch_size,
+        "augment": recipe.augment,
+        "resident": recipe.resident,
+        "workers": job.workers,
+    }
+
+
+def _spread(values: Any) -> dict[str, float]:
+    """Median, smallest and largest."""
+    return {"median": median(values), "low": min(values), "high": max(values)}

@@ -1,0 +1,58 @@
+"""igcv bench: what is measured and how it is shown; figures themselves are not tested."""
+
+import json
+
+import pytest
+
+
+def bench(igcv_command, digit_folder, *more):
+    return igcv_command(
+        "bench", "data", *more, "batch_size=8", "--data", digit_folder, "--device", "cpu", "--seconds", "0.5"
+    )
+
+
+@pytest.mark.parametrize(
+    "more, workers, resident",
+    [
+        (("augment=inception", "workers=1", "--json"), 1, "off"),
+        (("digits.toml", "resident=on", "--model", "igcv3_d_050", "--json"), 0, "on"),
+    ],
+)
+def test_figures_of_the_data_pipeline(igcv_command, digit_folder, more, workers, resident):
+    ended = bench(igcv_command, digit_folder, *more)
+    assert ended.status == 0, ended.err
+    figures = json.loads(ended.out)
+    assert (figures["images"], figures["batch_size"], figures["input_size"]) == (24, 8, 16)
+    assert (figures["workers"], figures["resident"]) == (workers, resident)
+    for name in ("loading", "training", "waiting"):
+        spread = figures[name]
+        assert 0 <= spread["low"] <= spread["median"] <= spread["high"]
+    assert figures["training"]["median"] > 0 and figures["waiting"]["high"] < 1
+    assert figures["machine"]["device"] == "cpu"
+
+
+def test_table_of_the_data_pipeline(igcv_command, digit_folder):
+    ended = bench(igcv_command, digit_folder, "augment=flip_crop", "resident=off")
+    assert ended.status == 0, ended.err
+    assert "24 training images, augment flip_crop; batches of 8, 16 px; 0 loading processes; cpu" in ended.out
+    for row in (
+        "loading alone, images/s",
+        "of each loading process",
+        "training igcv3_d_100, images/s",
+        " % to ",
+    ):
+        assert row in ended.out
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ((), "no data set given; add --data"),
+        (("--data", "nowhere"), "unknown data source 'nowhere'"),
+        (("--data", "digits", "batchsize=4"), "unknown recipe key 'batchsize'; did you mean 'batch_size'?"),
+        (("--data", "digits", "--device", "gpu"), "unknown device 'gpu'; give auto, cpu"),
+    ],
+)
+def test_what_bench_data_refuses(igcv_command, arguments, message):
+    ended = igcv_command("bench", "data", *arguments)
+    assert ended.status == 2 and ended.err.startswith(f"igcv: {message}")

@@ -1,0 +1,149 @@
+"""What each of the processes does that tests/test_parallel.py starts."""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import chdir, contextmanager
+from pathlib import Path
+from unittest import mock
+
+import torch
+from torch import Tensor, nn
+
+import igcv
+from igcv.data import open_source
+from igcv.errors import InputError
+from igcv.models import create_model
+from igcv.training import Process, evaluate_classifier, load_recipe, process_group, train
+from igcv.training.distributed import first_on_machine, gather, together
+from igcv.training.epochs import over_processes
+from igcv.training.job import check_same
+from igcv.training.loop import Epoch
+from igcv.training.train import prepare
+
+RECIPE = [
+    *("model=igcv3_w_025", "input_size=8", "augment=shift", "workers=0", "schedule=constant", "lr=0.05"),
+]
+# One step in an epoch, so that each step's loss is logged; everything on that does not depend on the process.
+STEPWISE = [
+    *("data=photos", "batch_size=16", "epochs=4", "clip_grad_norm=1", "label_smoothing=0.1"),
+    *("ema_decay=0.5", "warmup_epochs=2"),
+]
+PARTS = [*STEPWISE, "accumulation=2"]
+# With fewer pixels, or a higher rate, batch norm over three images amplifies rounding in each step.
+BATCH_NORM = [
+    *("data=photos", "batch_size=12", "epochs=2", "input_size=16", "lr=0.001"),
+    *("weight_decay=0", "nesterov=false"),
+]
+DRAWING = "igcv.training.epochs.draw_curves"
+SHARES = (8, 20)  # batch sizes for 24 images: three full batches; one, and four images left over
+
+
+def work(rank: int, world_size: int, port: int, folder: Path) -> None:
+    """Be process `rank` as torchrun would start it, in the folder that the test prepared."""
+    values = {"RANK": rank, "WORLD_SIZE": world_size, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": world_size}
+    places = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "test"}
+    os.environ |= {name: str(value) for name, value in (values | places).items()}
+    torch.set_num_threads(1)
+    with chdir(folder):
+        everything()
+
+
+def everything() -> None:
+    """All that is tested; the first process leaves what was found in results.json."""
+    with process_group("cpu") as process:
+        with exact(batch_norm=False):
+            run(PARTS, "parts", process)
+            run(STEPWISE, "resumed", process, resume=True)
+        with exact(batch_norm=True):
+            run(BATCH_NORM, "batch_norm", process)
+            run([*BATCH_NORM, "data=broken", "resident=off"], "broken", process)
+        found = {
+            "images": {str(size): gather(images_of_epochs(size, process)) for size in SHARES},
+            "evaluations": {data: evaluation(data, process) for data in ("photos", "three")},
+            "mean": vars(over_processes(Epoch(float(process.rank), process.rank + 1, 1.0, 0.0))),
+            "errors": gather(error_of(lambda: fail_last(process))),
+            "other data": gather(error_of(lambda: open_other_data(process))),
+            "opened": gather(first_on_machine(process, opening)),
+        }
+    if process.is_main:
+        Path("results.json").write_text(json.dumps(found))
+
+
+def run(settings: list[str], out: str, process: Process, resume: bool = False) -> None:
+    recipe = load_recipe(None, [*RECIPE, *settings])
+    train(recipe, Path(out), process, resume=resume, quiet=True)
+
+
+@contextmanager
+def exact(batch_norm: bool) -> Iterator[None]:
+    """Networks are trained in float64, if asked without statistics that depend on how a batch is shared."""
+
+    def build(*arguments: object, **keywords: object) -> nn.Module:
+        return in_float64(create_model(*arguments, **keywords), batch_norm)
+
+    # A picture of the curves takes as long as the training here.
+    with mock.patch("igcv.training.train.create_model", build), mock.patch(DRAWING, return_value=b""):
+        yield
+
+
+def in_float64(network: nn.Module, batch_norm: bool) -> nn.Module:
+    """`network` in float64, for images in float32; without batch norm each image is normalized by itself."""
+    for module in list(network.modules()) if not batch_norm else ():
+        for name, child in module.named_children():
+            if isinstance(child, nn.BatchNorm2d):
+                setattr(module, name, nn.GroupNorm(1, child.num_features))
+    network.register_forward_pre_hook(images_in_float64)
+    return network.double()
+
+
+def images_in_float64(network: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (arguments[0].double(),)
+
+
+def images_of_epochs(batch_size: int, process: Process) -> list[list[list[int]]]:
+    """The numbers of the images that this process gets: of two epochs, batch by batch."""
+    recipe = load_recipe(None, [*RECIPE, "data=numbered", f"batch_size={batch_size}"])
+    loader, _ = prepare(recipe, Path(f"numbered{batch_size}"), process, False)[2]
+    epochs = []
+    for epoch in range(2):
+        loader.set_epoch(epoch)
+        epochs.append([labels.tolist() for _, labels in loader])  # each image is a class of its own
+    return epochs
+
+
+def evaluation(data: str, process: Process) -> dict[str, object]:
+    """What the start network makes of the validation images, over all processes."""
+    classifier = igcv.load("start.safetensors")
+    in_float64(classifier.model, batch_norm=True)
+    source = open_source(data)
+    return vars(evaluate_classifier(classifier, source, batch_size=2, workers=0, process=process))
+
+
+def error_of(action: Callable[[], None]) -> str:
+    """The input error that `action` raises."""
+    try:
+        action()
+    except InputError as error:
+        return f"{type(error).__name__}: {error}"
+    return "none"
+
+
+def fail_last(process: Process) -> None:
+    """Only the last process meets an error."""
+    with together():
+        if process.rank == process.world_size - 1:
+            raise InputError("the last process cannot go on")
+
+
+def open_other_data(process: Process) -> None:
+    """Only the last process has other data."""
+    check_same(open_source("three" if process.rank == process.world_size - 1 else "photos"))
+
+
+def opening() -> tuple[float, float]:
+    """When it began and ended, in seconds."""
+    began = time.monotonic()
+    time.sleep(0.05)
+    return began, time.monotonic()

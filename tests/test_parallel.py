@@ -1,0 +1,281 @@
+"""Several processes on the CPU do what one does: the same steps, every image once, the same figures."""
+
+import json
+import multiprocessing
+import os
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from contextlib import chdir
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+import torch.nn.functional as F
+import typer
+from PIL import Image
+from torch.multiprocessing import start_processes
+
+import igcv
+from igcv.cli import app
+from igcv.data import IMAGENET
+from igcv.training import Process, find_recipe, load_recipe, read_metrics, train
+from igcv.training.train import prepare
+from igcv.weights import Card, read_tensors, save_weights
+from tests import several_processes as work
+from tests.conftest import Igcv
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "many_gpus.md").read_text()
+CPU = torch.device("cpu")
+ONE = Process(CPU)
+TIME_LIMIT_S = 240
+
+
+class Launch(NamedTuple):
+    """What several processes left."""
+
+    processes: int
+    folder: Path
+    found: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def alone(digit_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data, a start network, and what one process makes of them."""
+    root = tmp_path_factory.mktemp("alone")
+    for name in ("photos", "broken", "three"):
+        shutil.copytree(digit_folder, root / name)
+    for name in ("one/0.png", "one/7.png", "zero/3.png"):
+        (root / "broken" / "train" / name).write_bytes(b"no image")
+    for kept, name in ((2, "one"), (1, "zero")):
+        for path in sorted((root / "three" / "val" / name).iterdir())[kept:]:
+            path.unlink()
+    for i in range(24):
+        folder = root / "numbered" / f"{i:02}"
+        folder.mkdir(parents=True)
+        Image.new("RGB", (16, 16), (i, i, i)).save(folder / "0.png")
+    torch.manual_seed(0)
+    network = igcv.create_model("igcv3_w_025", 2, input_size=16)
+    preprocessing = IMAGENET.to_dict() | {"input_size": 16}
+    card = Card(model="igcv3_w_025", num_classes=2, input_size=16, preprocessing=preprocessing)
+    save_weights(root / "start.safetensors", network.state_dict(), card)
+    with chdir(root), work.exact(batch_norm=False):
+        work.run(work.STEPWISE, "one", ONE)
+        work.run([*work.STEPWISE, "epochs=2"], "resumed", ONE)
+    return root
+
+
+@pytest.fixture(scope="module", params=[2, 4], ids=["two", "four"])
+def several(request: pytest.FixtureRequest, alone: Path, tmp_path_factory: pytest.TempPathFactory) -> Launch:
+    """What two and four processes make of the same data."""
+    folder = tmp_path_factory.mktemp(f"processes{request.param}") / "work"
+    shutil.copytree(alone, folder)
+    # A server that has imported all of it forks the processes, as importing would take most of the time.
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["tests.several_processes"])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    arguments = (request.param, port, folder)
+    started = start_processes(work.work, arguments, request.param, join=False, start_method="forkserver")
+    deadline = time.monotonic() + TIME_LIMIT_S
+    try:
+        while not started.join(timeout=1):  # raises what a process raised
+            assert time.monotonic() < deadline, "the processes wait for each other"
+    finally:
+        for process in started.processes:
+            process.kill()
+    return Launch(request.param, folder, json.loads((folder / "results.json").read_text()))
+
+
+@pytest.fixture(autouse=True)
+def _there(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recipes name the data by relative paths."""
+    monkeypatch.chdir(alone)
+
+
+@pytest.mark.parametrize("run", ["parts", "resumed"])
+def test_steps_are_those_of_one_process(run: str, several: Launch, alone: Path) -> None:
+    """In one and in two parts, and going on after two epochs of one process: losses, weights and momenta."""
+    expected, rows = read_metrics(alone / "one"), read_metrics(several.folder / run)
+    assert len(rows) == len(expected) == 4
+    for key in ("train_loss", "val_loss", "val_top1", "lr"):
+        assert [row[key] for row in rows] == pytest.approx([row[key] for row in expected], abs=2e-6), key
+    assert len({row["train_loss"] for row in expected}) == 4  # one step each, and each changes something
+    for file in ("last.safetensors", "state.safetensors"):
+        weights, _ = read_tensors(several.folder / run / file)
+        reference, _ = read_tensors(alone / "one" / file)
+        assert weights.keys() == reference.keys()
+        for name, tensor in reference.items():
+            torch.testing.assert_close(weights[name], tensor, rtol=1e-10, atol=1e-12, msg=name)
+
+
+def test_batch_norm_is_of_each_process(several: Launch, tmp_path: Path) -> None:
+    """Momentum steps by hand: gradients and running statistics are means over what each process makes of its part."""
+    recipe = load_recipe(None, [*work.RECIPE, *work.BATCH_NORM])
+    with work.exact(batch_norm=True):
+        prepared = [
+            prepare(recipe, tmp_path / str(rank), Process(CPU, rank, several.processes), False)
+            for rank in range(several.processes)
+        ]
+    networks, loaders = [p[1].network.train() for p in prepared], [p[2][0] for p in prepared]
+    momenta = [torch.zeros_like(p) for p in networks[0].parameters()]
+    for epoch in range(recipe.epochs):
+        for loader in loaders:
+            loader.set_epoch(epoch)
+        losses = []
+        for parts in zip(*loaders, strict=True):
+            gradients = []
+            for network, (images, labels) in zip(networks, parts, strict=True):
+                loss = F.cross_entropy(network(images), labels)
+                losses.append(loss.item())
+                gradients.append(torch.autograd.grad(loss, list(network.parameters())))
+            means = [torch.stack(part).mean(0) for part in zip(*gradients, strict=True)]
+            momenta = [recipe.momentum * m + g for m, g in zip(momenta, means, strict=True)]
+            for network in networks:
+                with torch.no_grad():
+                    for parameter, momentum in zip(network.parameters(), momenta, strict=True):
+                        parameter -= recipe.lr * momentum
+        for buffers in zip(*(network.buffers() for network in networks), strict=True):
+            mean = torch.stack(buffers).double().mean(0)
+            for buffer in buffers:
+                buffer.copy_(mean)
+        logged = read_metrics(several.folder / "batch_norm")[epoch]["train_loss"]
+        assert logged == pytest.approx(sum(losses) / len(losses), abs=2e-6)
+    weights, _ = read_tensors(several.folder / "batch_norm" / "last.safetensors")
+    for name, tensor in networks[0].state_dict().items():
+        torch.testing.assert_close(weights[name], tensor, rtol=1e-9, atol=1e-12, msg=name)
+
+
+@pytest.mark.parametrize("batch_size, batches", [(8, 3), (20, 1)])
+def test_every_training_image_once(batch_size: int, batches: int, several: Launch, tmp_path: Path) -> None:
+    """Images that do not fill a batch are left out, others in each epoch; batches hold what they do in one process."""
+    recipe = load_recipe(None, [*work.RECIPE, "data=numbered", f"batch_size={batch_size}"])
+    loader, _ = prepare(recipe, tmp_path / "out", ONE, False)[2]
+    orders = []
+    for epoch in range(2):
+        loader.set_epoch(epoch)
+        expected = [sorted(labels.tolist()) for _, labels in loader]
+        shares = [process[epoch] for process in several.found["images"][str(batch_size)]]
+        whole = [sorted(chain(*parts)) for parts in zip(*shares, strict=True)]
+        assert whole == expected
+        assert {len(part) for part in chain(*shares)} == {batch_size // several.processes}
+        seen = list(chain(*whole))
+        assert len(seen) == len(set(seen)) == batches * batch_size
+        orders.append(shares)
+    assert orders[0] != orders[1]
+
+
+@pytest.mark.parametrize("data, images", [("photos", 10), ("three", 3)])
+def test_every_validation_image_once(data: str, images: int, several: Launch) -> None:
+    """Ten images are shared unevenly, of three a fourth process gets none: the figures are those of one process."""
+    expected = work.evaluation(data, ONE)
+    found = several.found["evaluations"][data]
+    assert sum(found["images_per_class"]) == found["images"] == images
+    assert found.pop("loss") == pytest.approx(expected.pop("loss"), rel=1e-12)
+    assert found == expected
+
+
+def test_loss_is_the_mean_over_images(several: Launch) -> None:
+    """Process r measured a loss of r on r + 1 images."""
+    ranks = range(several.processes)
+    images = sum(rank + 1 for rank in ranks)
+    assert several.found["mean"]["images"] == images
+    assert several.found["mean"]["loss"] == pytest.approx(sum(rank * (rank + 1) for rank in ranks) / images)
+
+
+def test_unreadable_images_of_all_processes_count(several: Launch) -> None:
+    assert [row["bad_images"] for row in read_metrics(several.folder / "broken")] == [3, 3]
+
+
+def test_an_error_of_one_process_is_shared(several: Launch) -> None:
+    expected = "SharedError: the last process cannot go on"
+    assert several.found["errors"] == [expected] * several.processes
+
+
+def test_other_data_is_refused(several: Launch) -> None:
+    last = several.processes - 1
+    for error in several.found["other data"]:
+        assert "process 0 has 2 classes, 24 and 10 images for training and validation" in error
+        assert f"process {last} has 2 classes, 24 and 3 images; give all machines the same files" in error
+
+
+def test_data_is_opened_by_one_process_first(several: Launch) -> None:
+    first, *others = several.found["opened"]
+    assert first[1] <= min(began for began, _ in others)
+
+
+def test_a_batch_that_cannot_be_shared(tmp_path: Path) -> None:
+    recipe = load_recipe(None, [*work.RECIPE, "data=photos", "batch_size=18", "accumulation=2"])
+    message = "batch_size 18 cannot be shared by 4 processes in 2 parts each; give a multiple of 8"
+    with pytest.raises(igcv.InputError, match=message):
+        prepare(recipe, tmp_path / "out", Process(CPU, 3, 4), False)
+
+
+def test_an_error_of_one_process_names_it(igcv_command: Igcv, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "3")
+    outcome = igcv_command("train", "epoch=3", "--data", "digits")
+    assert outcome.status == 2
+    assert outcome.err.startswith("igcv: process 3: unknown recipe key 'epoch'")
+
+
+def test_the_slurm_script_goes_on_on_two_machines(alone: Path, tmp_path: Path) -> None:
+    """The page's batch script as it stands, on two machines that are this one, after an epoch of one process."""
+    small = "model=igcv3_w_025 input_size=16 batch_size=8 lr=0.01 workers=0 epochs=2"
+    recipe = load_recipe(find_recipe("imagenet_mxnet.toml"), [*small.split(), "epochs=1", "data=photos"])
+    train(recipe, tmp_path / "runs" / "imagenet", ONE, quiet=True)
+    (tmp_path / "photos").symlink_to(alone / "photos")
+    write_commands(tmp_path)
+    script = re.search(r"```bash\n(#!/bin/bash.*?)```", PAGE, re.DOTALL)
+    assert script
+    text = script[1].replace("--data rec:train.rec,val.rec", f"--data photos --device cpu {small}")
+    slurm = {"NNODES": "2", "GPUS_ON_NODE": "1", "CPUS_PER_TASK": "1", "JOB_NODELIST": "localhost"}
+    variables = {f"SLURM_{name}": value for name, value in slurm.items()}
+    variables |= {"SLURM_JOB_ID": str(os.getpid()), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    variables |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        ["bash", "-c", text],
+        cwd=tmp_path,
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        timeout=TIME_LIMIT_S,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "UserWarning" not in done.stderr
+    assert "2 processes" in done.stdout
+    assert "going on after epoch 1 of 2" in done.stdout
+    assert [row["epoch"] for row in read_metrics(tmp_path / "runs" / "imagenet")] == [1, 2]
+
+
+def write_commands(folder: Path) -> None:
+    """What the script finds on a cluster: srun starts its command once for each machine."""
+    (folder / ".venv" / "bin").mkdir(parents=True)
+    (folder / ".venv" / "bin" / "activate").touch()
+    commands = {
+        "scontrol": "echo 127.0.0.1",
+        "srun": 'shift; "$@" & first=$!; "$@" & second=$!; wait $first && wait $second',
+        "torchrun": f'exec {sys.executable} -m torch.distributed.run "$@"',
+    }
+    for name, line in commands.items():
+        (folder / name).write_text(f"#!/bin/bash\n{line}\n")
+        (folder / name).chmod(0o755)
+
+
+def test_the_commands_of_the_page_are_understood() -> None:
+    """They need GPUs to run: here their options, recipes and settings are read."""
+    lines = PAGE.replace("\\\n", " ").splitlines()
+    commands = [shlex.split(line) for line in lines if re.match(r" *(igcv|torchrun) ", line)]
+    assert len(commands) >= 6
+    for words in commands:
+        job, *arguments = words[words.index("igcv") + 1 :]
+        context = typer.main.get_command(app).commands[job].make_context(job, arguments)
+        settings = context.params.get("settings") or []
+        if settings and "=" not in settings[0]:
+            load_recipe(find_recipe(settings[0]), settings[1:])

@@ -1,0 +1,36 @@
+"""What a benchmark was measured on: part of every result."""
+
+import os
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = ("igcv", "torch", "torchvision", "timm", "pytorchcv", "pillow", "numpy")
+
+
+def machine(device: str = "cpu") -> dict[str, Any]:
+    """Processor, accelerator, threads, date and versions; no names of hosts or folders."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    accelerator = {"gpu": torch.cuda.get_device_name()} if device == "cuda" else {}
+    return {
+        "processor": models[0] if models else platform.processor(),
+        "cores": os.cpu_count(),
+        **accelerator,
+        "threads": torch.get_num_threads(),
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "python": platform.python_version(),
+        **{name: installed for name in PACKAGES if (installed := _version(name))},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -5,7 +5,7 @@ that its peak memory is its own; in each round each one makes a few steps while 
 the same machine. Figures are medians over the rounds with the smallest and the largest; ratios are taken within each
 round first.
 
-    python benchmarks/training.py                    # CPU, float32; some 15 minutes on two cores
+    python benchmarks/training.py                    # CPU, float32; some 20 minutes on two cores
     python benchmarks/training.py --device cuda      # GPU, bf16, with and without torch.compile
 
 pytorchcv takes part where it is installed (pip install pytorchcv).
@@ -19,9 +19,7 @@ import platform
 import resource
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from multiprocessing.connection import Connection
@@ -36,11 +34,12 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 import igcv
-from igcv.analysis import network_cost
+from igcv.analysis.cost import network_cost, output_shapes, weighted_layers
 from igcv.models import Options
 from igcv.models.igcv3 import DEEP
 from igcv.models.inverted import HEAD, inverted_residual_network
 from igcv.training.allocator import keep_freed_memory
+from igcv.training.evaluate import autocast
 from igcv.training.measure import measure_forms, now
 
 BATCH = {"cpu": {32: 64, 224: 16}, "cuda": {32: 1024, 224: 256}}
@@ -185,10 +184,9 @@ def serve(connection: Connection, c: Contestant, rank: int, threads: int, store:
     if c.compiled:
         network = torch.compile(network)
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4)
-    half = torch.autocast("cuda", torch.bfloat16) if c.device == "cuda" else nullcontext()
 
     def step() -> None:
-        with half:
+        with autocast(torch.device(c.device), precision(c)):
             loss = nn.functional.cross_entropy(network(images).float(), labels)
         loss.backward()
         optimizer.step()
@@ -199,9 +197,9 @@ def serve(connection: Connection, c: Contestant, rank: int, threads: int, store:
         start = now(torch.device(c.device))
         for _ in range(count):
             step()
-        seconds = now(torch.device(c.device)) - start
+        taken = now(torch.device(c.device)) - start
         release_memory()
-        return seconds
+        return taken
 
     step()
     release_memory()
@@ -294,22 +292,20 @@ def ceilings(device: str) -> dict[str, float]:
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     side = 8192 if device == "cuda" else 1024
     x = torch.randn(side, side, device=device, dtype=dtype)
-    copy, product = best(lambda: b.copy_(a), device), best(lambda: x @ x, device)
+    copy, product = seconds(lambda: b.copy_(a), device), seconds(lambda: x @ x, device)
     return {
         "copy_gb_per_s": round(2 * a.nbytes / copy / 1e9, 1),
         "matmul_gflop_per_s": round(2 * side**3 / product / 1e9, 1),
     }
 
 
-def best(work: Callable[[], object], device: str) -> float:
+def seconds(work: Callable[[], object], device: str) -> float:
     """The median seconds of ten calls."""
     times = []
     for _ in range(12):
-        start = time.perf_counter()
+        start = now(torch.device(device))
         work()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
+        times.append(now(torch.device(device)) - start)
     return median(times[2:])
 
 
@@ -319,13 +315,10 @@ def load(name: str, size: int) -> dict[str, float]:
     Three passes of multiply-adds (forward, two backward); every output of a convolution is written and read in the
     forward pass, read again in the backward pass, and so is its gradient written and read: five times four bytes.
     """
-    network = NETWORKS[name](size)
-    outputs = []
-    for layer in network.modules():
-        if isinstance(layer, nn.Conv2d):
-            layer.register_forward_hook(lambda _layer, _inputs, out: outputs.append(out.numel()))
-    cost = network_cost(network, torch.zeros(1, 3, size, size))
-    return {"gflop": 6 * cost.multiply_adds / 1e9, "mb": 5 * 4 * sum(outputs) / 1e6}
+    network, images = NETWORKS[name](size), torch.zeros(1, 3, size, size)
+    convs = {key: layer for key, layer in weighted_layers(network).items() if isinstance(layer, nn.Conv2d)}
+    outputs = sum(shape.numel() for _, shape in output_shapes(network, images, convs))
+    return {"gflop": 6 * network_cost(network, images).multiply_adds / 1e9, "mb": 5 * 4 * outputs / 1e6}
 
 
 def spread(values: list[float], digits: int = 1) -> str:
@@ -352,6 +345,9 @@ def main_table(rows: list[dict[str, Any]], reference: str) -> Iterator[str]:
 
 def growth_table(rows: list[dict[str, Any]], what: str) -> Iterator[str]:
     """One family of contestants."""
+    if what == "size":
+        yield "Two of the early strides are 1 up to 32 pixels, one up to 64, none beyond: work does not grow smoothly."
+        yield ""
     yield f"| {what} | images/s | ms an image | peak memory, MiB |"
     yield "|---|---|---|---|"
     for row in rows:

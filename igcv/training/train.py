@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from timm.utils import ModelEmaV3
-from torch import Tensor
+from torch import Tensor, nn
 
 from igcv.classifier import fill, load
 from igcv.data import BATCHED, Finish, Loader, make_loader, plain_transform, train_transform
@@ -181,18 +181,21 @@ def choose_forms(job: Job, trainer: Trainer, state: State) -> dict[str, str]:
 
     A run that goes on keeps the forms that it measured, so that its numbers stay the same to the last bit.
     """
-    recipe, device = job.recipe, job.process.device
-    forms: str | dict[str, str] = recipe.form
+    forms: str | dict[str, str] = job.recipe.form
     if forms == "measure":
-        size = (job.batch_size, 3, recipe.input_size, recipe.input_size)
-        images = torch.randn(size, generator=torch.Generator().manual_seed(0)).to(device)
-        layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
-        forms = state.scalars.get("forms") or from_main(
-            measure_forms(trainer.network, images.to(memory_format=layout), recipe.precision)
-        )
+        forms = state.scalars.get("forms") or from_main(measured_forms(job, trainer.network))
     if trainer.ema is not None:
         set_form(trainer.ema.module, forms)
     return set_form(trainer.network, forms)
+
+
+def measured_forms(job: Job, network: nn.Module) -> dict[str, str]:
+    """The fastest forms for batches as this run trains on."""
+    recipe = job.recipe
+    size = (job.batch_size, 3, recipe.input_size, recipe.input_size)
+    images = torch.randn(size, generator=torch.Generator().manual_seed(0)).to(job.process.device)
+    layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+    return measure_forms(network, images.to(memory_format=layout), recipe.precision)
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -465,3 +465,16 @@ def test_summary_of_a_network(tmp_path: Path, igcv_command: Igcv) -> None:
     )
     rows = [json.loads(line) for line in igcv_command("summary", "igcv3_d_100", "--json").out.splitlines()]
     assert sum(row["parameters"] for row in rows) == 3_491_688
+
+
+def test_a_resumed_run_keeps_the_forms_it_measured(
+    digit_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ["model=igcv3_w_010", "form=measure", "ema_decay=0.5"]
+    run(digit_folder, tmp_path / "run", *settings, "epochs=1")
+    state = json.loads(read_tensors(tmp_path / "run" / "state.safetensors")[1]["state"])
+    monkeypatch.setattr(sys.modules["igcv.training.train"], "measured_forms", None)  # what calls it now fails
+    run(digit_folder, tmp_path / "run", *settings, "epochs=2", resume=True)
+    resumed = json.loads(read_tensors(tmp_path / "run" / "state.safetensors")[1]["state"])
+    assert len(state["scalars"]["forms"]) == 17  # IGCV3-W's blocks
+    assert resumed["scalars"]["forms"] == state["scalars"]["forms"]

@@ -1,0 +1,7 @@
+"""Deployment: fold, export, quantize, compare, and measure latency."""
+
+from igcv.deploy.fold import Plan, fold
+from igcv.deploy.folded import FoldedNetwork
+from igcv.deploy.forms import FORMS
+
+__all__ = ["FORMS", "FoldedNetwork", "Plan", "fold"]

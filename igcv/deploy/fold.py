@@ -137,7 +137,7 @@ def fixed_plan(blocks: Mapping[str, Foldable], form: str | Mapping[str, str], ve
     chosen = {n: f if f in blocks[n].forms else blocks[n].forms[0] for n, f in chosen.items()}
     if vector_width < 1 or (vector_width > 1 and LITERAL in chosen.values()):
         raise InputError(
-            f"vector_width is {vector_width}; give 1 or more, and 1 with the form 'literal', whose channels have no gaps"
+            f"vector_width is {vector_width}; give 1 or more, and 1 with the form 'literal', without gaps"
         )
     return Plan(chosen, vector_width)
 
@@ -168,4 +168,5 @@ def build_network(model: Network, blocks: Mapping[str, Foldable], plan: Plan) ->
 
 def stream_groups(blocks: Mapping[str, Foldable]) -> int:
     """Into how many groups the stream can be parted everywhere."""
-    return lcm(*(count for block in blocks.values() for count in block.groups))
+    counts = [count for block in blocks.values() for count in block.groups]
+    return lcm(*counts)

@@ -90,6 +90,11 @@ class PathBlock(nn.Module):
         self.wires, self.reads, self.copies, self.writes = tuple(wires), reads, copies, writes
         self.shortcut = shortcut
 
+    @property
+    def stream_parts(self) -> int:
+        """In how many parts it likes to be given the stream."""
+        return self.writes if self.shortcut else self.reads
+
     def forward(self, stream: Stream) -> Stream:
         read = regroup(stream, self.reads) if self.copies == 1 else (torch.cat(stream * self.copies, 1),)
         sums: list[Any] = [*regroup(stream, self.writes)] if self.shortcut else [None] * self.writes
@@ -101,6 +106,8 @@ class PathBlock(nn.Module):
 
 class ResidualBlock(nn.Module):
     """ReLU(shortcut(x) + body(x)) over a stream in one part: the block of IGCV1's networks with shortcuts."""
+
+    stream_parts = 1
 
     def __init__(self, body: nn.Module, shortcut: nn.Module) -> None:
         super().__init__()

@@ -177,7 +177,8 @@ def _convert(graph: Graph, node: fx.Node, layers: Mapping[str, nn.Module], input
     if node.op == "call_module":
         layer = layers[str(node.target)]
         if type(layer) in MODULES:
-            return MODULES[type(layer)](graph, str(node.target), layer, *inputs)
+            name = str(node.target) if node.name == str(node.target).replace(".", "_") else node.name
+            return MODULES[type(layer)](graph, name, layer, *inputs)
     elif node.op == "call_function" and node.target in FUNCTIONS:
         return FUNCTIONS[node.target](graph, node.name, *inputs)
     raise InputError(f"'{node.target}' ({node.op}) has no ONNX equivalent here; use global_pool='avg' or 'max'")

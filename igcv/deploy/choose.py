@@ -1,0 +1,177 @@
+"""The fastest form of every block, by measuring them on this machine: the plan behind `fold(form="auto")`.
+
+Each distinct block (same layers, same input) is built in each of its forms and run in the engine, in turns. It stands
+between a pointwise convolution and a global pooling, so that its input comes in the engine's own layout, as it does
+inside a network. Plans are kept in a file and measured once.
+"""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from igcv.deploy.engines import Run, version_of
+from igcv.deploy.engines import engine as find_engine
+from igcv.deploy.fold import Foldable, Plan, foldable_blocks, stream_groups
+from igcv.deploy.forms import LITERAL, Inverted, stream_layout
+from igcv.deploy.layers import convolution
+from igcv.errors import InputError
+from igcv.models import Network
+from igcv.weights import write_file
+
+ROUNDS = 7  # measurements of each form, in turns; the fastest counts, as noise only ever adds
+SHORTEST_S = 2e-3  # of one measurement
+
+
+def choose_plan(
+    model: Network, engine: str, input_size: int, batch_size: int = 1, threads: int | None = None
+) -> Plan:
+    """The fastest plan for `model`, measured, or from an earlier measurement of the same network on this machine.
+
+    Args: as of `igcv.fold`.
+
+    Raises:
+        InputError: for an engine that is unknown or not installed.
+    """
+    threads = threads or torch.get_num_threads()
+    find_engine(engine)
+    machine = f"{version_of(engine)}, {torch.backends.cpu.get_cpu_capability()}, {_processor()}"
+    key = f"{engine} {input_size} {batch_size} {threads} {model} {model.state_dict().keys()} {machine}"
+    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
+    kept = read_plans()
+    if digest in kept:
+        return Plan(kept[digest]["forms"], kept[digest]["vector_width"])
+    plan = measure_plan(model, engine, input_size, batch_size, threads)
+    write_plans({**read_plans(), digest: {"engine": engine, **plan._asdict()}})
+    return plan
+
+
+def measure_plan(model: Network, engine: str, input_size: int, batch_size: int, threads: int) -> Plan:
+    """The fastest plan, measured."""
+    before = torch.get_num_threads()
+    shapes = input_shapes(model, input_size)
+    time_probes = partial(fastest_runs, engine=find_engine(engine), batch_size=batch_size, threads=threads)
+    found = [_plan_of(model, shapes, width, time_probes) for width in vector_widths(model, engine)]
+    torch.set_num_threads(before)
+    return min(found, key=lambda pair: pair[1])[0]
+
+
+def vector_widths(model: Network, engine: str) -> tuple[int, ...]:
+    """What to fill groups up to: ONNX Runtime keeps channels in blocks as wide as the processor's registers."""
+    if engine != "onnx" or stream_groups(foldable_blocks(model)) == 1:
+        return (1,)
+    return (1, 16 if "AVX512" in torch.backends.cpu.get_cpu_capability() else 8)
+
+
+def _plan_of(
+    model: Network, shapes: Mapping[str, tuple[int, ...]], width: int, time_probes: Callable[..., list[float]]
+) -> tuple[Plan, float]:
+    """The fastest form of every block at a vector width, and the seconds of all blocks together."""
+    blocks = foldable_blocks(model)
+    groups = stream_groups(blocks)
+    measured: dict[str, tuple[float, str]] = {}
+    chosen = {}
+    for name, block in blocks.items():
+        module = model.get_submodule(name)
+        chosen[name] = f"{module} {getattr(module, 'shortcut', None)} {shapes[name]}"
+        if chosen[name] not in measured:
+            layouts = tuple(stream_layout(channels, groups, width) for channels in block.widths)
+            forms = [form for form in block.forms if form != LITERAL or not isinstance(block, Inverted)]
+            probes = [Probe(block, form, layouts, width) for form in forms]
+            times = time_probes(probes, (len(layouts[0]), *shapes[name]))
+            measured[chosen[name]] = min(zip(times, forms, strict=True))
+    forms_by_name = {name: measured[key][1] for name, key in chosen.items()}
+    return Plan(forms_by_name, width), sum(measured[key][0] for key in chosen.values())
+
+
+class Probe(nn.Module):
+    """A block in a form, between a pointwise convolution and a global pooling: (N, C, H, W) -> (N, O)."""
+
+    def __init__(self, block: Foldable, form: str, layouts: Any, vector_width: int) -> None:
+        super().__init__()
+        built: Any = block.build(form, layouts, vector_width)
+        parts = built.stream_parts
+        channels = len(layouts[0])
+        weight = torch.randn(channels, channels, 1, 1, generator=torch.Generator().manual_seed(0)) / channels
+        self.entries = nn.ModuleList(convolution(part, None) for part in weight.chunk(parts))
+        self.block = built.float()
+        self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+    def forward(self, x: Tensor) -> Tensor:
+        stream = self.block(tuple(entry(x) for entry in self.entries))
+        return torch.cat([self.pool(part) for part in stream], 1)
+
+
+def fastest_runs(
+    probes: Sequence[nn.Module], shape: tuple[int, int, int], *, engine: Any, batch_size: int, threads: int
+) -> list[float]:
+    """The shortest time of each probe, in seconds, on an input of (C, H, W)."""
+    images = torch.randn(batch_size, *shape, generator=torch.Generator().manual_seed(0))
+    runs = [engine.of(probe.eval(), images[:1], threads).bind(images.numpy()) for probe in probes]
+    for run in runs:
+        run()
+    shortest = min(_time(run, 1) for run in runs)
+    repeats = max(1, round(SHORTEST_S / shortest))
+    rounds = [[_time(run, repeats) for run in runs] for _ in range(ROUNDS)]
+    return [min(times) for times in zip(*rounds, strict=True)]
+
+
+def _time(run: Run, repeats: int) -> float:
+    start = time.perf_counter()
+    for _ in range(repeats):
+        run()
+    return (time.perf_counter() - start) / repeats
+
+
+def input_shapes(model: Network, input_size: int) -> dict[str, tuple[int, int]]:
+    """Height and width of what each block receives, by its name."""
+    shapes: dict[str, tuple[int, int]] = {}
+
+    def note(name: str) -> Callable[..., None]:
+        return lambda block, inputs: shapes.update({name: tuple(inputs[0].shape[-2:])})
+
+    copy = deepcopy(model).eval().to("meta")
+    for name in foldable_blocks(model):
+        copy.get_submodule(name).register_forward_pre_hook(note(name))
+    with torch.no_grad():
+        copy(torch.empty(1, model.in_chans, input_size, input_size, device="meta"))
+    return shapes
+
+
+def plans_file() -> Path:
+    """Where measured plans are kept: $IGCV_CACHE, else the user's cache folder."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("IGCV_CACHE") or Path(cache) / "igcv") / "plans.json"
+
+
+def read_plans() -> dict[str, Any]:
+    """The plans kept, by key; none where the file is missing or damaged."""
+    try:
+        kept = json.loads(plans_file().read_text())
+    except (OSError, ValueError):
+        return {}
+    return kept if isinstance(kept, dict) else {}
+
+
+def write_plans(plans: Mapping[str, Any]) -> None:
+    """Keep plans; where the folder cannot be written, they are measured again next time."""
+    try:
+        plans_file().parent.mkdir(parents=True, exist_ok=True)
+        write_file(plans_file(), json.dumps(plans, indent=1).encode())
+    except (OSError, InputError):
+        return
+
+
+def _processor() -> str:
+    """The processor's name, so that a cache that is shared over machines serves each its own."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")

@@ -1,0 +1,157 @@
+"""The engines that run networks: one session class each, in one table.
+
+A session takes images (N, 3, S, S) float32, or uint8 (N, S, S, 3) where preprocessing is inside, and gives logits
+(N, num_classes) float32, all NumPy arrays.
+"""
+
+from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from igcv.errors import InputError, unknown
+
+Images = np.ndarray
+Run = Callable[[], np.ndarray]
+
+
+class Session(Protocol):
+    """A network, ready to run in an engine."""
+
+    def bind(self, images: Images) -> Run:
+        """A function that classifies `images`, which are in the engine's own form already."""
+        ...
+
+
+class TorchSession:
+    """PyTorch on the CPU, channels last."""
+
+    package, suffix = "torch", ".pt2"
+
+    def __init__(self, network: nn.Module, threads: int | None = None) -> None:
+        if threads:
+            torch.set_num_threads(threads)  # PyTorch has one number for the whole process
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @classmethod
+    def of(cls, network: nn.Module, images: Tensor, threads: int | None = None) -> "TorchSession":
+        """A session of a folded network."""
+        return cls(network, threads)
+
+    @classmethod
+    def open(cls, path: Path, threads: int | None = None) -> "TorchSession":
+        """A session of a torch.export program."""
+        return cls(torch.export.load(path).module(), threads)
+
+    def bind(self, images: Images) -> Run:
+        given = torch.from_numpy(images)
+        if images.dtype == np.float32:
+            given = given.to(memory_format=torch.channels_last)
+
+        def run() -> np.ndarray:
+            with torch.inference_mode():
+                return self.network(given).numpy()
+
+        return run
+
+
+class OnnxSession:
+    """ONNX Runtime on the CPU."""
+
+    package, suffix = "onnxruntime", ".onnx"
+
+    def __init__(self, model: bytes | str, threads: int | None = None) -> None:
+        ort = required(self.package, "onnx")
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads or torch.get_num_threads()
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3  # errors only
+        self.session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+    @classmethod
+    def of(cls, network: nn.Module, images: Tensor, threads: int | None = None) -> "OnnxSession":
+        """A session of a folded network."""
+        return cls(graph_bytes(network, images), threads)
+
+    @classmethod
+    def open(cls, path: Path, threads: int | None = None) -> "OnnxSession":
+        """A session of an .onnx file."""
+        return cls(str(path), threads)
+
+    def bind(self, images: Images) -> Run:
+        given = {self.session.get_inputs()[0].name: images}
+        return lambda: self.session.run(None, given)[0]
+
+
+class OpenVinoSession:
+    """OpenVINO on the CPU; opens .onnx files as well."""
+
+    package, suffix = "openvino", ".xml"
+
+    def __init__(self, model: bytes | str, threads: int | None = None) -> None:
+        ov = required(self.package, "openvino")
+        core = ov.Core()
+        settings = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+            "INFERENCE_NUM_THREADS": threads or torch.get_num_threads(),
+            "INFERENCE_PRECISION_HINT": "f32",
+        }
+        self.compiled = core.compile_model(core.read_model(model), "CPU", settings)
+
+    @classmethod
+    def of(cls, network: nn.Module, images: Tensor, threads: int | None = None) -> "OpenVinoSession":
+        """A session of a folded network."""
+        return cls(graph_bytes(network, images), threads)
+
+    @classmethod
+    def open(cls, path: Path, threads: int | None = None) -> "OpenVinoSession":
+        """A session of an .xml file with its .bin beside it, or of an .onnx file."""
+        return cls(str(path), threads)
+
+    def bind(self, images: Images) -> Run:
+        request = self.compiled.create_infer_request()
+        request.set_input_tensor(required(self.package, "openvino").Tensor(images, shared_memory=True))
+
+        def run() -> np.ndarray:
+            request.infer()
+            return request.get_output_tensor().data
+
+        return run
+
+
+ENGINES: dict[str, Any] = {"torch": TorchSession, "onnx": OnnxSession, "openvino": OpenVinoSession}
+
+
+def engine(name: str) -> Any:
+    """The session class of an engine; InputError if it is unknown or not installed."""
+    if name not in ENGINES:
+        raise unknown("engine", name, ENGINES)
+    required(ENGINES[name].package, name)
+    return ENGINES[name]
+
+
+def required(package: str, purpose: str) -> Any:
+    """A package of the extra "deploy"; InputError with the command that installs it, if it is missing."""
+    if find_spec(package) is None:
+        raise InputError(f"'{purpose}' needs the package {package}, which is not installed: pip install 'igcv[deploy]'")
+    return import_module(package)
+
+
+def graph_bytes(network: nn.Module, images: Tensor) -> bytes:
+    """A folded network as an ONNX model in memory."""
+    required("onnx", "onnx")
+    from igcv.deploy.onnx_graph import onnx_graph
+
+    return onnx_graph(network, images).SerializeToString()
+
+
+def version_of(name: str) -> str:
+    """Name and version of the package behind an engine."""
+    package = ENGINES[name].package
+    return f"{package} {import_module(package).__version__}"

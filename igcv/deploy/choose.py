@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from igcv.deploy.engines import Run, version_of
 from igcv.deploy.engines import engine as find_engine
-from igcv.deploy.fold import Foldable, Plan, foldable_blocks, stream_groups
-from igcv.deploy.forms import LITERAL, Inverted, stream_layout
+from igcv.deploy.fold import Foldable, Plan, build_network, foldable_blocks, stream_groups
+from igcv.deploy.forms import FORMS, LITERAL, Inverted, stream_layout
 from igcv.deploy.layers import convolution
 from igcv.errors import InputError
 from igcv.models import Network
@@ -55,41 +55,59 @@ def choose_plan(
 
 
 def measure_plan(model: Network, engine: str, input_size: int, batch_size: int, threads: int) -> Plan:
-    """The fastest plan, measured."""
+    """The fastest plan, measured: one form throughout, or the fastest of every block put together.
+
+    Blocks measured apart do not show what passing from one form to another costs, nor how much of the cache the rest of
+    a network takes, so that the last word is had by whole networks.
+    """
     before = torch.get_num_threads()
+    blocks = foldable_blocks(model)
+    measure = partial(fastest_runs, engine=find_engine(engine), batch_size=batch_size, threads=threads)
     shapes = input_shapes(model, input_size)
-    time_probes = partial(fastest_runs, engine=find_engine(engine), batch_size=batch_size, threads=threads)
-    found = [_plan_of(model, shapes, width, time_probes) for width in vector_widths(model, engine)]
+    plans = []
+    for width in vector_widths(blocks, engine):
+        plans.append(_plan_by_blocks(model, blocks, shapes, width, measure))
+        plans += [plan for form in FORMS if (plan := uniform_plan(blocks, form, width)) not in plans]
+    networks = [build_network(model, blocks, plan).float() for plan in plans]
+    times = measure(networks, (model.in_chans, input_size, input_size))
     torch.set_num_threads(before)
-    return min(found, key=lambda pair: pair[1])[0]
+    return plans[times.index(min(times))]
 
 
-def vector_widths(model: Network, engine: str) -> tuple[int, ...]:
+def uniform_plan(blocks: Mapping[str, Foldable], form: str, width: int) -> Plan:
+    """One form for all blocks that have it."""
+    return Plan({n: form if form in block.forms else block.forms[0] for n, block in blocks.items()}, width)
+
+
+def vector_widths(blocks: Mapping[str, Foldable], engine: str) -> tuple[int, ...]:
     """What to fill groups up to: ONNX Runtime keeps channels in blocks as wide as the processor's registers."""
-    if engine != "onnx" or stream_groups(foldable_blocks(model)) == 1:
+    if engine != "onnx" or stream_groups(blocks) == 1:
         return (1,)
     return (1, 16 if "AVX512" in torch.backends.cpu.get_cpu_capability() else 8)
 
 
-def _plan_of(
-    model: Network, shapes: Mapping[str, tuple[int, ...]], width: int, time_probes: Callable[..., list[float]]
-) -> tuple[Plan, float]:
-    """The fastest form of every block at a vector width, and the seconds of all blocks together."""
-    blocks = foldable_blocks(model)
+def _plan_by_blocks(
+    model: Network,
+    blocks: Mapping[str, Foldable],
+    shapes: Mapping[str, tuple[int, int]],
+    width: int,
+    measure: Callable[..., list[float]],
+) -> Plan:
+    """The fastest form of every distinct block at a vector width."""
     groups = stream_groups(blocks)
-    measured: dict[str, tuple[float, str]] = {}
+    fastest: dict[str, str] = {}
     chosen = {}
     for name, block in blocks.items():
         module = model.get_submodule(name)
-        chosen[name] = f"{module} {getattr(module, 'shortcut', None)} {shapes[name]}"
-        if chosen[name] not in measured:
+        key = f"{module} {getattr(module, 'shortcut', None)} {shapes[name]}"
+        if key not in fastest:
             layouts = tuple(stream_layout(channels, groups, width) for channels in block.widths)
             forms = [form for form in block.forms if form != LITERAL or not isinstance(block, Inverted)]
             probes = [Probe(block, form, layouts, width) for form in forms]
-            times = time_probes(probes, (len(layouts[0]), *shapes[name]))
-            measured[chosen[name]] = min(zip(times, forms, strict=True))
-    forms_by_name = {name: measured[key][1] for name, key in chosen.items()}
-    return Plan(forms_by_name, width), sum(measured[key][0] for key in chosen.values())
+            times = measure(probes, (len(layouts[0]), *shapes[name]))
+            fastest[key] = forms[times.index(min(times))]
+        chosen[name] = fastest[key]
+    return Plan(chosen, width)
 
 
 class Probe(nn.Module):

@@ -36,7 +36,7 @@ class TorchSession:
     def __init__(self, network: nn.Module, threads: int | None = None) -> None:
         if threads:
             torch.set_num_threads(threads)  # PyTorch has one number for the whole process
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network.to(memory_format=torch.channels_last)
 
     @classmethod
     def of(cls, network: nn.Module, images: Tensor, threads: int | None = None) -> "TorchSession":
@@ -139,7 +139,9 @@ def engine(name: str) -> Any:
 def required(package: str, purpose: str) -> Any:
     """A package of the extra "deploy"; InputError with the command that installs it, if it is missing."""
     if find_spec(package) is None:
-        raise InputError(f"'{purpose}' needs the package {package}, which is not installed: pip install 'igcv[deploy]'")
+        raise InputError(
+            f"'{purpose}' needs the package {package}, which is not installed: pip install 'igcv[deploy]'"
+        )
     return import_module(package)
 
 

@@ -117,10 +117,11 @@ def foldable_blocks(model: nn.Module) -> dict[str, Foldable]:
         raise InputError(
             f"cannot fold a {type(model).__name__}; give a network of igcv (igcv.create_model, igcv.load(...).model)"
         )
+    stages: Any = model.stages
     return {
         f"stages.{i}.{j}": FOLDABLE[type(block)](block)
-        for i, stage in enumerate(model.stages)
-        for j, block in enumerate(stage)  # type: ignore[arg-type]
+        for i, stage in enumerate(stages)
+        for j, block in enumerate(stage)
     }
 
 

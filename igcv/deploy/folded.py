@@ -48,6 +48,8 @@ class Preprocess(nn.Module):
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
+        self.mean: Tensor
+        self.std: Tensor
         self.register_buffer("mean", 255 * torch.tensor([*mean]).view(1, 3, 1, 1))
         self.register_buffer("std", 255 * torch.tensor([*std]).view(1, 3, 1, 1))
 

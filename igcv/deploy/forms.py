@@ -18,7 +18,7 @@ choice which channels stand together: all forms below compute the same function 
     slices_2, _4     2, 4                dense              dense              G1, G2
 
 "branches" is the drawing of the IGCV3 paper. In "group_group" the input stands G2 times side by side, since each reader
-takes from every source. Slices keep what lies between the convolutions of a path in the cache; MobileNetV2 has them too.
+takes from every source. Slices keep what lies between the convolutions of a path in the cache; MobileNetV2 has some.
 """
 
 from dataclasses import dataclass
@@ -198,7 +198,7 @@ def _filled(index: Tensor, multiple: int, at_least: int = 0) -> Tensor:
 def _cells(
     block: Inverted, form: Form, sources: list[int], readers: list[int], vector_width: int
 ) -> list[list[Tensor]]:
-    """For each path over these sources and readers its expanded channels, in groups of equal size that stand together."""
+    """For each path over these sources and readers, its expanded channels in groups of equal size."""
     mine = block.made_by(sources) & block.read_by(readers)
     if form.slices > 1:
         return [[_filled(part, vector_width)] for part in mine.nonzero()[:, 0].chunk(form.slices)]

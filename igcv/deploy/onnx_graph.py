@@ -21,7 +21,11 @@ from igcv.errors import InputError
 OPSET = 21  # of the files that are written by default; engines of the last two years read it
 OLDEST_OPSET = 13  # the quantized form has scales per channel from here on
 INPUT, OUTPUT = "images", "logits"
-ELEMENT_TYPES = {torch.float32: TensorProto.FLOAT, torch.float64: TensorProto.DOUBLE, torch.uint8: TensorProto.UINT8}
+ELEMENT_TYPES = {
+    torch.float32: TensorProto.FLOAT,
+    torch.float64: TensorProto.DOUBLE,
+    torch.uint8: TensorProto.UINT8,
+}
 
 
 class Graph:
@@ -88,7 +92,7 @@ def _concat(graph: Graph, name: str, parts: tuple[str, ...], dim: int) -> str:
 
 def _chunk(graph: Graph, name: str, x: str, chunks: int, dim: int) -> list[str]:
     parts = [f"{name}.{i}" for i in range(chunks)]
-    count = {"num_outputs": chunks} if graph.opset >= 18 else {}
+    count: dict[str, Any] = {"num_outputs": chunks} if graph.opset >= 18 else {}
     graph.nodes.append(helper.make_node("Split", [x], parts, name=name, axis=dim, **count))
     return parts
 
@@ -143,7 +147,9 @@ def onnx_graph(
     """
     newest = onnx.defs.onnx_opset_version()
     if not OLDEST_OPSET <= opset <= newest:
-        raise InputError(f"opset {opset} cannot express this network; give one from {OLDEST_OPSET} to {newest}")
+        raise InputError(
+            f"opset {opset} cannot express this network; give one from {OLDEST_OPSET} to {newest}"
+        )
     graph = Graph(opset)
     values: dict[fx.Node, Any] = {}
     layers = dict(network.named_modules())
@@ -181,7 +187,9 @@ def _convert(graph: Graph, node: fx.Node, layers: Mapping[str, nn.Module], input
             return MODULES[type(layer)](graph, name, layer, *inputs)
     elif node.op == "call_function" and node.target in FUNCTIONS:
         return FUNCTIONS[node.target](graph, node.name, *inputs)
-    raise InputError(f"'{node.target}' ({node.op}) has no ONNX equivalent here; use global_pool='avg' or 'max'")
+    raise InputError(
+        f"'{node.target}' ({node.op}) has no ONNX equivalent here; use global_pool='avg' or 'max'"
+    )
 
 
 def dynamic_dims(shape: Sequence[int], dynamic_size: bool) -> list[int | str]:

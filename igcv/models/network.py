@@ -85,6 +85,7 @@ class Network(nn.Module):
                 f"input_size {options.input_size} is too small for this network, which divides the image size "
                 f"by {self.reduction}; use at least {self.reduction}"
             )
+        assert options.input_size is not None  # a builder fills in its family's own
         self.input_size, self.in_chans = options.input_size, options.in_chans
         self.stem = stem
         self.stages = nn.Sequential(*(nn.Sequential(*blocks) for blocks in stages))

@@ -6,17 +6,19 @@
 """
 
 from igcv.classifier import Classifier, Prediction, load
+from igcv.deploy import fold
 from igcv.errors import InputError
 from igcv.models import create_model, list_models, set_form
 from igcv.mxnet import from_mxnet
-
-__version__ = "0.1.0"
+from igcv.version import __version__
 
 __all__ = [
     "Classifier",
     "InputError",
     "Prediction",
+    "__version__",
     "create_model",
+    "fold",
     "from_mxnet",
     "list_models",
     "load",

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 import igcv
+from igcv.deploy_commands import bench_latency, export
 from igcv.errors import InputError, SharedError
 from igcv.terminal import (
     print_catalog,
@@ -25,7 +26,7 @@ from igcv.terminal import (
 
 app = typer.Typer(
     name="igcv",
-    help="Interleaved group convolution networks: train, evaluate, predict, convert.",
+    help="Interleaved group convolution networks: train, evaluate, predict, convert, export.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -37,7 +38,12 @@ DATA_HELP = (
     "digits, cifar10, cifar100 (or cifar10:PATH), folder:PATH with class folders, rec:TRAIN.rec,VAL.rec "
     "(MXNet RecordIO), or timm/READER/NAME for what timm opens"
 )
-Weights = Annotated[str, typer.Argument(metavar="RUN|WEIGHTS", help="run folder or .safetensors file")]
+Weights = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN|WEIGHTS", help="run folder, .safetensors file, or a file that igcv export wrote"
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps")]
 Settings = Annotated[
     list[str] | None,
@@ -121,12 +127,13 @@ def evaluate(
 ) -> None:
     """Measure top-1, top-5, loss and the accuracy of every class on validation images."""
     from igcv.data import open_source
+    from igcv.deploy.exported import open_any
     from igcv.training import evaluate_classifier, process_group
     from igcv.training.distributed import first_on_machine, together
 
     with process_group(device) as process:
         with together():
-            classifier = igcv.load(weights, process.device)
+            classifier = open_any(weights, process.device)
             spec = data or classifier.card.recipe.get("data")
             if not spec:
                 raise InputError(f"{weights} does not say what it was trained on; add --data")
@@ -153,9 +160,10 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object per image")] = False,
 ) -> None:
     """Classify images: the most probable classes of each, with their probabilities."""
+    from igcv.deploy.exported import open_any
     from igcv.training import choose_device
 
-    classifier = igcv.load(weights, choose_device(device))
+    classifier = open_any(weights, choose_device(device))
     for image, guesses in zip(images, classifier.predict(images, top), strict=True):
         if as_json:
             answers = [{"class": guess.name, "probability": round(guess.probability, 6)} for guess in guesses]
@@ -301,6 +309,10 @@ def bench_data(
         print(json.dumps(figures))
     else:
         print_data_bench(figures)
+
+
+app.command()(export)
+bench.command("latency")(bench_latency)
 
 
 def main() -> None:

@@ -1,4 +1,7 @@
-"""Deployment: fold, export, quantize, compare, and measure latency."""
+"""Deployment: fold, export, quantize, compare, and measure latency.
+
+Folding is here; what needs an engine is imported from its module: igcv.deploy.export, .exported, .latency.
+"""
 
 from igcv.deploy.fold import Plan, fold
 from igcv.deploy.folded import FoldedNetwork

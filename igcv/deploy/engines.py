@@ -116,9 +116,10 @@ class OpenVinoSession:
 
     def bind(self, images: Images) -> Run:
         request = self.compiled.create_infer_request()
-        request.set_input_tensor(required(self.package, "openvino").Tensor(images, shared_memory=True))
+        given = np.ascontiguousarray(images)
+        request.set_input_tensor(required(self.package, "openvino").Tensor(given, shared_memory=True))
 
-        def run() -> np.ndarray:
+        def run(kept: np.ndarray = given) -> np.ndarray:  # the tensor does not keep the memory that it shares
             request.infer()
             return request.get_output_tensor().data
 

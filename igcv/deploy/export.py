@@ -14,13 +14,12 @@ from igcv.classifier import Classifier
 from igcv.deploy.compare import Comparison, compare, normalized
 from igcv.deploy.engines import ENGINES, Images, required
 from igcv.deploy.engines import engine as find_engine
-from igcv.deploy.fold import fold
+from igcv.deploy.fold import AUTO, fold
 from igcv.deploy.folded import FoldedNetwork, Preprocess
+from igcv.deploy.quantize import prepared, quantize
 from igcv.errors import InputError, unknown
 from igcv.weights import Card
 from igcv.weights.files import CARD_KEY
-
-FORMATS = tuple(ENGINES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +33,8 @@ class Settings:
         dynamic_size: leave height and width of the images open; the batch always is.
         opset: of ONNX operators; None: a current one.
         batch_size, threads: what "auto" measures with.
+        int8: quantize, for ONNX Runtime and OpenVINO; "auto" is "dense" then, since the integer kernels of both are
+            slow with grouped layers.
     """
 
     format: str
@@ -43,10 +44,11 @@ class Settings:
     opset: int | None = None
     batch_size: int = 1
     threads: int | None = None
+    int8: bool = False
 
 
 def export(
-    classifier: Classifier, out: Path, settings: Settings, pixels: Images
+    classifier: Classifier, out: Path, settings: Settings, pixels: Images, calibration: Images | None = None
 ) -> tuple[FoldedNetwork, Comparison]:
     """Write a trained network as a file for an engine.
 
@@ -57,6 +59,7 @@ def export(
         out: the file to write; an OpenVINO .xml gets a .bin beside it.
         settings: how it is to be.
         pixels: uint8 (N, S, S, 3), images to compare on.
+        calibration: the same, images to quantize with; for int8 only.
 
     Returns:
         The folded network and how the file compares.
@@ -64,57 +67,83 @@ def export(
     Raises:
         InputError: for anything the user can mend, or if the file computes something else.
     """
-    check_target(out, settings.format)
-    if settings.opset is not None and settings.format == "torch":
-        raise InputError("opset is a setting of ONNX; leave it out with the format 'torch'")
-    folded = fold(
-        classifier.model,
-        settings.form,
-        engine=settings.format,
-        batch_size=settings.batch_size,
-        threads=settings.threads,
-    )
+    check_target(out, settings)
+    assert settings.int8 == (calibration is not None)
     pre = classifier.preprocessing
+    folded = folded_for(classifier, settings)
+    if calibration is not None:
+        folded = prepared(folded, normalized(calibration, pre))
     network = nn.Sequential(Preprocess(pre.mean, pre.std), folded) if settings.with_preprocessing else folded
     inputs = normalized(pixels, pre)
     given = pixels if settings.with_preprocessing else inputs
     metadata = {CARD_KEY: exported_card(classifier.card, folded, settings).to_json()}
 
     def write(path: Path) -> None:
-        WRITERS[settings.format](network.eval(), torch.from_numpy(given[:1]), path, settings, metadata)
+        example = torch.from_numpy(given[:1])
+        if settings.format == "torch":
+            _save_program(network.eval(), example, path, settings, metadata)
+            return
+        model = _onnx_model(network.eval(), example, settings, metadata)
+        if calibration is not None:
+            model = quantize(
+                model, calibration if settings.with_preprocessing else normalized(calibration, pre)
+            )
+        if settings.format == "openvino":
+            _save_openvino(model, path, metadata)
+        else:
+            path.write_bytes(model.SerializeToString())
 
     def check(path: Path) -> Comparison:
         session = find_engine(settings.format).open(path, settings.threads)
         found = compare(classifier.model, session, inputs, given)
-        if found.error > found.limit:
+        limit = float("inf") if settings.int8 else found.limit
+        if not found.error < limit:
             raise InputError(
                 f"the file differs from the network by {found.error:.1e} of the largest logit, more than "
-                f"{found.limit:.1e}; it was not kept. Try another --form, or report this"
+                f"{limit:.1e}; it was not kept. Try another --form, or report this"
             )
         return found
 
     return folded, write_checked(out, write, check)
 
 
-def check_target(out: Path, format: str) -> None:
-    """Raise InputError unless a file of this format can be written at `out`."""
-    if format not in FORMATS:
-        raise unknown("format", format, FORMATS)
-    suffix = find_engine(format).suffix
+def folded_for(classifier: Classifier, settings: Settings) -> FoldedNetwork:
+    """The network in the form that a file of these settings has."""
+    form = "dense" if settings.int8 and settings.form == AUTO else settings.form
+    return fold(
+        classifier.model.to("cpu"),
+        form,
+        engine=settings.format,
+        batch_size=settings.batch_size,
+        threads=settings.threads,
+    )
+
+
+def check_target(out: Path, settings: Settings) -> None:
+    """Raise InputError unless a file of these settings can be written at `out`."""
+    if settings.format not in ENGINES:
+        raise unknown("format", settings.format, ENGINES)
+    if settings.format == "torch" and (settings.int8 or settings.opset is not None):
+        what = "int8" if settings.int8 else "opset"
+        raise InputError(
+            f"the format 'torch' has no {what} here; leave it out, or give --format onnx or openvino"
+        )
+    suffix = find_engine(settings.format).suffix
     if out.is_dir():
         raise InputError(f"{out} is a folder; give the file to write, for example {out / f'network{suffix}'}")
     if out.suffix != suffix:
         raise InputError(
-            f"{out} does not end in {suffix}, as files of the format '{format}' do; call it {out.with_suffix(suffix)}"
+            f"{out} does not end in {suffix}, as files of the format '{settings.format}' do; "
+            f"call it {out.with_suffix(suffix)}"
         )
     if not out.parent.is_dir():
         raise InputError(f"there is no folder {out.parent}; make it first")
-    for path in _files(out):
+    for path in files_of(out):
         if path.exists():
             raise InputError(f"{path} exists already; choose another name or remove it")
 
 
-def _files(out: Path) -> list[Path]:
+def files_of(out: Path) -> list[Path]:
     """The files of an export."""
     return [out, out.with_suffix(".bin")] if out.suffix == ".xml" else [out]
 
@@ -126,7 +155,7 @@ def write_checked(out: Path, write: Callable[[Path], None], check: Callable[[Pat
             temporary = Path(folder) / out.name
             write(temporary)
             found = check(temporary)
-            for source, target in zip(reversed(_files(temporary)), reversed(_files(out)), strict=True):
+            for source, target in zip(reversed(files_of(temporary)), reversed(files_of(out)), strict=True):
                 os.replace(source, target)
     except OSError as error:
         raise InputError(
@@ -141,13 +170,9 @@ def exported_card(card: Card, folded: FoldedNetwork, settings: Settings) -> Card
     return replace(card, source={**card.source, "export": made})
 
 
-def _write_onnx(
-    network: nn.Module, example: torch.Tensor, path: Path, settings: Settings, metadata: dict[str, str]
-) -> None:
-    path.write_bytes(_onnx(network, example, settings, metadata).SerializeToString())
-
-
-def _onnx(network: nn.Module, example: torch.Tensor, settings: Settings, metadata: dict[str, str]) -> Any:
+def _onnx_model(
+    network: nn.Module, example: torch.Tensor, settings: Settings, metadata: dict[str, str]
+) -> Any:
     required("onnx", "onnx")
     from igcv.deploy.onnx_graph import OPSET, onnx_graph
 
@@ -155,24 +180,19 @@ def _onnx(network: nn.Module, example: torch.Tensor, settings: Settings, metadat
     return onnx_graph(network, example, opset=opset, dynamic_size=settings.dynamic_size, metadata=metadata)
 
 
-def _write_openvino(
-    network: nn.Module, example: torch.Tensor, path: Path, settings: Settings, metadata: dict[str, str]
-) -> None:
-    save_openvino(_onnx(network, example, settings, {}).SerializeToString(), path, metadata)
-
-
-def save_openvino(onnx_model: bytes, path: Path, metadata: dict[str, str]) -> None:
-    """Write an ONNX model as OpenVINO IR, in full precision."""
+def _save_openvino(model: Any, path: Path, metadata: dict[str, str]) -> None:
+    """An ONNX model as OpenVINO IR, in full precision."""
     ov = required("openvino", "openvino")
-    model = ov.Core().read_model(onnx_model)
+    converted = ov.Core().read_model(model.SerializeToString())
     for key, value in metadata.items():
-        model.set_rt_info(value, key)
-    ov.save_model(model, str(path), compress_to_fp16=False)
+        converted.set_rt_info(value, key)
+    ov.save_model(converted, str(path), compress_to_fp16=False)
 
 
-def _write_torch(
+def _save_program(
     network: nn.Module, example: torch.Tensor, path: Path, settings: Settings, metadata: dict[str, str]
 ) -> None:
+    """A torch.export program."""
     dims: dict[int, Any] = {0: torch.export.Dim.DYNAMIC}
     if settings.dynamic_size:
         first = 1 if settings.with_preprocessing else 2
@@ -180,6 +200,3 @@ def _write_torch(
     examples = torch.cat([example, example])  # with one image, the batch would be taken to be always one
     program = torch.export.export(network, (examples,), dynamic_shapes=(dims,))
     torch.export.save(program, path, extra_files=metadata)
-
-
-WRITERS = {"onnx": _write_onnx, "openvino": _write_openvino, "torch": _write_torch}

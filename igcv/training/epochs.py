@@ -12,7 +12,6 @@ import timm
 import torch
 from timm.utils import random_seed
 
-import igcv
 from igcv.data import Loader
 from igcv.models import blocks_with_forms
 from igcv.report import draw_curves
@@ -24,6 +23,7 @@ from igcv.training.optimize import learning_rate
 from igcv.training.progress import Reporter
 from igcv.training.recipe import Recipe
 from igcv.training.run import CURVES, Run, State, flatten_optimizer, write_events
+from igcv.version import __version__
 from igcv.weights import Card, write_file
 
 Row = dict[str, Any]
@@ -162,7 +162,7 @@ def _card(job: Job, row: Row, result: Evaluation | None) -> Card:
         preprocessing=job.preprocessing.to_dict(),
         recipe={key: value for key, value in vars(recipe).items() if value is not None},
         results={**measured, "data": recipe.data, "epoch": row["epoch"]},
-        source={"trained_with": f"igcv {igcv.__version__}"},
+        source={"trained_with": f"igcv {__version__}"},
     )
 
 

@@ -1,0 +1,116 @@
+"""Exported files, opened again: evaluated, predicted with and measured like the run they came from."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from igcv.classifier import Classifier, load
+from igcv.data import Preprocessing
+from igcv.deploy.engines import ENGINES, Session, required
+from igcv.deploy.engines import engine as find_engine
+from igcv.errors import InputError
+from igcv.weights import Card
+from igcv.weights.files import CARD_KEY
+
+SUFFIXES = {session.suffix: name for name, session in ENGINES.items()}
+
+
+class EngineModule(nn.Module):
+    """A session as a module: float32 (N, 3, S, S) -> logits (N, num_classes), on the CPU.
+
+    Args:
+        session: the file in its engine.
+        preprocessing: given where the file normalizes inside; its input is then turned back into bytes.
+    """
+
+    def __init__(self, session: Session, preprocessing: Preprocessing | None) -> None:
+        super().__init__()
+        self.session, self.preprocessing = session, preprocessing
+        self.place = nn.Parameter(
+            torch.empty(0), requires_grad=False
+        )  # who asks where it is, is told: on the CPU
+
+    def forward(self, x: Tensor) -> Tensor:
+        images = x.numpy(force=True)
+        if self.preprocessing is not None:
+            images = as_pixels(images, self.preprocessing)
+        return torch.from_numpy(np.array(self.session.bind(np.ascontiguousarray(images))()))
+
+
+def as_pixels(images: np.ndarray, pre: Preprocessing) -> np.ndarray:
+    """The inverse of normalization: float32 (N, 3, S, S) -> uint8 (N, S, S, 3)."""
+    scaled = images.transpose(0, 2, 3, 1) * np.array(pre.std) + np.array(pre.mean)
+    return (255 * scaled).round().clip(0, 255).astype(np.uint8)
+
+
+def is_exported(path: str | Path) -> bool:
+    """Whether a path is, by its name, a file that `igcv export` writes."""
+    return Path(path).suffix in SUFFIXES
+
+
+def open_any(path: str | Path, device: str | torch.device = "cpu", engine: str | None = None) -> Classifier:
+    """A run folder, a weights file or an exported file as a classifier.
+
+    Args:
+        path: what to open.
+        device: where to put a network that runs in PyTorch.
+        engine: that runs an exported file; default: the one it was written for.
+
+    Raises:
+        InputError: if it is none of these, or its engine is not installed.
+    """
+    if not is_exported(path):
+        return load(path, device)
+    if not Path(path).is_file():
+        raise InputError(
+            f"there is no file {path}; give a run folder, a .safetensors file or a file of igcv export"
+        )
+    session = open_session(Path(path), engine)
+    card = read_card(Path(path))
+    inside = card.source.get("export", {}).get("with_preprocessing", False)
+    model: Any = EngineModule(session, Preprocessing.from_dict(card.preprocessing) if inside else None)
+    return Classifier(model, card)
+
+
+def open_session(path: Path, engine: str | None = None, threads: int | None = None) -> Session:
+    """An exported file in its engine, or in another one that reads it."""
+    name = engine or SUFFIXES[path.suffix]
+    if path.suffix != find_engine(name).suffix and (path.suffix, name) != (".onnx", "openvino"):
+        raise InputError(f"the engine '{name}' does not read {path}; it reads {ENGINES[name].suffix} files")
+    try:
+        return find_engine(name).open(path, threads)
+    except InputError:
+        raise
+    except Exception as error:  # every engine has exceptions of its own
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(f"{path} cannot be opened by '{name}' ({reason[:200]}); export it again") from error
+
+
+def read_card(path: Path) -> Card:
+    """The card in the metadata of an exported file."""
+    text = READERS[path.suffix](path)
+    if not text:
+        raise InputError(f"{path} has no igcv card; expected a file written by igcv export")
+    return Card.from_json(text, path)
+
+
+def _onnx_card(path: Path) -> str:
+    session = required("onnxruntime", "onnx").InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return session.get_modelmeta().custom_metadata_map.get(CARD_KEY, "")
+
+
+def _openvino_card(path: Path) -> str:
+    model = required("openvino", "openvino").Core().read_model(str(path))
+    return str(model.get_rt_info(CARD_KEY).value) if model.has_rt_info(CARD_KEY) else ""
+
+
+def _torch_card(path: Path) -> str:
+    extra = {CARD_KEY: ""}
+    torch.export.load(path, extra_files=extra)
+    return extra[CARD_KEY]
+
+
+READERS = {".onnx": _onnx_card, ".xml": _openvino_card, ".pt2": _torch_card}

@@ -1,0 +1,110 @@
+"""What int8 costs and what it brings: accuracy, agreement, size and latency beside the float32 network."""
+
+import tempfile
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from igcv.classifier import Classifier
+from igcv.data import DataSource, Finish, open_source
+from igcv.deploy.compare import sample_pixels
+from igcv.deploy.export import Settings, export, files_of
+from igcv.deploy.exported import open_any, open_session
+from igcv.deploy.latency import Contestant, measure, ratios
+from igcv.errors import InputError
+from igcv.training import Process, evaluate_classifier
+
+
+def matching_source(classifier: Classifier, spec: str | None, required: bool) -> DataSource | None:
+    """The images that `spec` names, or else those of the training run, with the classes of the network.
+
+    Args:
+        classifier: the network.
+        spec: a data source, or None for that of the training run.
+        required: raise InputError where there are none; else None is given back.
+    """
+    wanted = spec or classifier.card.recipe.get("data")
+    if not wanted:
+        if required:
+            raise InputError(
+                "the network does not say what it was trained on; name images with --calibrate or --data"
+            )
+        return None
+    seed = 0 if wanted == classifier.card.recipe.get("data") else None
+    try:
+        source = open_source(wanted, seed, download=False)
+    except InputError:
+        if required:
+            raise
+        return None
+    if len(source.class_names) != classifier.card.num_classes:
+        raise InputError(
+            f"{wanted} has {len(source.class_names)} classes, the network {classifier.card.num_classes}; "
+            "give images of the classes it was trained for"
+        )
+    if (size := source.image_size) is not None and size < classifier.card.input_size // 4:
+        raise InputError(
+            f"{wanted} has images of {size} pixels, the network takes {classifier.card.input_size}; "
+            "give images like those it was trained on"
+        )
+    return source
+
+
+def int8_report(
+    classifier: Classifier, out: Path, settings: Settings, source: DataSource | None
+) -> dict[str, Any]:
+    """Compare an int8 file with the float32 file of the same network, in the form that is fastest in float32.
+
+    Returns:
+        "bytes", "top1" (percent, None without validation images) and "median_ms" of both, their ratios, and
+        "agreement", the share of validation images that both classify alike.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder) / f"float{out.suffix}"
+        export(
+            classifier,
+            plain,
+            replace(settings, int8=False),
+            sample_pixels(source, classifier.preprocessing, 4),
+        )
+        sizes = [sum(path.stat().st_size for path in files_of(file)) for file in (plain, out)]
+        side = classifier.card.input_size
+        shape = (side, side, 3) if settings.with_preprocessing else (3, side, side)
+        threads = settings.threads or torch.get_num_threads()
+        contestants = [
+            Contestant(label, partial(open_session, file, None, threads), shape, settings.with_preprocessing)
+            for label, file in (("float32", plain), ("int8", out))
+        ]
+        float32, int8 = measure(contestants, settings.batch_size, threads)
+        top1 = [_top1(file, source) for file in (plain, out)]
+        agreement = _agreement(plain, out, source)
+    time_ratio, low, high = ratios(int8, float32)
+    return {
+        "bytes": dict(zip(("float32", "int8"), sizes, strict=True)),
+        "top1": dict(zip(("float32", "int8"), top1, strict=True)),
+        "median_ms": {"float32": median(float32.times_ms), "int8": median(int8.times_ms)},
+        "time_ratio": {"median": time_ratio, "low": low, "high": high},
+        "agreement": agreement,
+        "images": len(source.val) if source and source.val is not None else 0,
+    }
+
+
+def _top1(file: Path, source: DataSource | None) -> float | None:
+    if source is None or source.val is None:
+        return None
+    process = Process(torch.device("cpu"))
+    return evaluate_classifier(open_any(file), source, batch_size=64, workers=0, process=process).top1
+
+
+def _agreement(plain: Path, out: Path, source: DataSource | None) -> float:
+    """Over up to 1,000 images."""
+    first, second = open_any(plain), open_any(out)
+    pixels = torch.from_numpy(sample_pixels(source, first.preprocessing, 1000))
+    finish = Finish(first.preprocessing)
+    batches = pixels.permute(0, 3, 1, 2).split(64)
+    alike = [first.model(x).argmax(1) == second.model(x).argmax(1) for x in map(finish, batches)]
+    return float(torch.cat(alike).float().mean())

@@ -1,0 +1,239 @@
+"""How long networks take: each in a process of its own, in turns on the same machine.
+
+Every contestant has a process, so that its peak memory is its own. In each round each one runs for a moment while the
+others wait, so that they all see the same machine; figures are medians over the rounds, with the smallest and largest.
+"""
+
+import multiprocessing
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+
+from igcv.analysis import model_cost
+from igcv.classifier import load
+from igcv.deploy.engines import ENGINES, Session
+from igcv.deploy.engines import engine as find_engine
+from igcv.deploy.exported import is_exported, open_session, read_card
+from igcv.deploy.fold import AUTO, fold
+from igcv.errors import InputError
+from igcv.models import create_model, default_input_size
+from igcv.training.allocator import keep_freed_memory
+
+ROUNDS = 15
+ROUND_S = 0.1  # of one contestant in one round
+MATRIX = 1024  # side of the square matrices whose product is the measure of the machine
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A network to be measured.
+
+    Attributes:
+        label: what it is called.
+        open: makes its session; can be sent to another process.
+        shape: of its input, without the batch.
+        uint8: whether it takes bytes.
+        multiply_adds: of one image, as published; None if unknown.
+        keeps_memory: whether glibc keeps freed blocks (see `keep_freed_memory`); matters to PyTorch.
+    """
+
+    label: str
+    open: Callable[[], Session]
+    shape: tuple[int, ...]
+    uint8: bool = False
+    multiply_adds: int | None = None
+    keeps_memory: bool = False
+
+
+@dataclass(frozen=True)
+class Latency:
+    """What was measured of a contestant.
+
+    Attributes:
+        label: its name.
+        times_ms: of one batch, one value a round, milliseconds.
+        images_per_s: from the median.
+        memory_mib: what opening and running it added to the peak memory of its process, MiB.
+        share: of the machine's measured matrix-multiply rate that the published multiply-adds reach, 0 to 1.
+    """
+
+    label: str
+    times_ms: tuple[float, ...]
+    images_per_s: float
+    memory_mib: float
+    share: float | None
+
+    @property
+    def median_ms(self) -> float:
+        """Milliseconds of one batch."""
+        return median(self.times_ms)
+
+
+def contestant(
+    what: str,
+    engine: str | None,
+    threads: int,
+    batch_size: int,
+    form: str = AUTO,
+    input_size: int | None = None,
+) -> Contestant:
+    """A network by name (with fresh weights), run folder, weights file or exported file.
+
+    Raises:
+        InputError: if there is no such network, or `engine` cannot run it.
+    """
+    if is_exported(what):
+        return _file(what, engine, threads, input_size)
+    chosen = engine or "torch"
+    find_engine(chosen)
+    named = not (Path(what).exists() or what.endswith(".safetensors"))
+    card = None if named else load(what).card
+    size = input_size or (default_input_size(what) if card is None else card.input_size)
+    model, classes = (what, 1000) if card is None else (card.model, card.num_classes)
+    opener = partial(folded_session, what, chosen, threads, batch_size, form, size, named)
+    cost = model_cost(model, classes, size).multiply_adds
+    return Contestant(f"{what}, {chosen}, {form}", opener, (3, size, size), multiply_adds=cost)
+
+
+def _file(what: str, engine: str | None, threads: int, input_size: int | None) -> Contestant:
+    """An exported file as a contestant."""
+    if not Path(what).is_file():
+        raise InputError(
+            f"there is no file {what}; give a file of igcv export, a run, weights or a network's name"
+        )
+    if input_size is not None:
+        raise InputError(f"{what} has its input size already; leave out --input-size")
+    card = read_card(Path(what))
+    size, inside = card.input_size, card.source.get("export", {}).get("with_preprocessing", False)
+    label = f"{what}, {engine}" if engine else what
+    cost = model_cost(card.model, card.num_classes, size).multiply_adds
+    shape = (size, size, 3) if inside else (3, size, size)
+    return Contestant(label, partial(open_session, Path(what), engine, threads), shape, inside, cost)
+
+
+def folded_session(
+    what: str, engine: str, threads: int, batch_size: int, form: str, size: int, named: bool
+) -> Session:
+    """The session of a network by name or from a file, folded."""
+    torch.set_num_threads(threads)
+    model = create_model(what, input_size=size).eval() if named else load(what).model
+    folded = fold(model, form, engine=engine, input_size=size, batch_size=batch_size, threads=threads)
+    return ENGINES[engine].of(folded, torch.zeros(1, 3, size, size), threads)
+
+
+def measure(
+    contestants: Sequence[Contestant], batch_size: int, threads: int, rounds: int = ROUNDS
+) -> list[Latency]:
+    """Measure contestants in turns.
+
+    Raises:
+        InputError: if one cannot be opened or run.
+    """
+    rate = matrix_rate(threads)
+    with processes(contestants, batch_size, threads) as connections:
+        repeats = [max(1, round(ROUND_S / _ask(connection, 1))) for connection in connections]
+        times: list[list[float]] = [[] for _ in contestants]
+        for _ in range(rounds):
+            for connection, count, found in zip(connections, repeats, times, strict=True):
+                found.append(1e3 * _ask(connection, count) / count)
+        peaks = [_ask(connection, 0) for connection in connections]
+    results = []
+    for c, found, peak in zip(contestants, times, peaks, strict=True):
+        images_per_s = 1e3 * batch_size / median(found)
+        share = None if c.multiply_adds is None else 2 * c.multiply_adds * images_per_s / rate
+        results.append(Latency(c.label, tuple(found), images_per_s, peak, share))
+    return results
+
+
+def ratios(of: Latency, to: Latency) -> tuple[float, float, float]:
+    """How many times as long one takes as the other: median, smallest and largest of the ratios within rounds."""
+    values = [a / b for a, b in zip(of.times_ms, to.times_ms, strict=True)]
+    return median(values), min(values), max(values)
+
+
+def matrix_rate(threads: int) -> float:
+    """Floating-point operations per second of the best float32 matrix product of several."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    a, times = torch.randn(MATRIX, MATRIX), []
+    for _ in range(20):
+        start = time.perf_counter()
+        a @ a
+        times.append(time.perf_counter() - start)
+    torch.set_num_threads(before)
+    return 2 * MATRIX**3 / min(times)
+
+
+@contextmanager
+def processes(contestants: Sequence[Contestant], batch_size: int, threads: int) -> Iterator[list[Connection]]:
+    """A process for each contestant, ready to run; all end with the block."""
+    context = multiprocessing.get_context("spawn")
+    connections, started = [], []
+    try:
+        for c in contestants:
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_serve, args=(theirs, c, batch_size, threads), daemon=True)
+            process.start()
+            started.append(process)
+            connections.append(ours)
+            _ask(ours, 1)  # one after the other: opening takes the whole machine
+        yield connections
+    finally:
+        for process in started:
+            process.kill()
+            process.join()
+
+
+def _ask(connection: Connection, runs: int) -> float:
+    """The seconds of so many runs, or with 0 the memory."""
+    connection.send(runs)
+    try:
+        answer: Any = connection.recv()
+    except EOFError:
+        raise InputError("a process that measures a network ended; is there enough memory?") from None
+    if isinstance(answer, Exception):
+        raise InputError(str(answer))
+    return answer
+
+
+def _serve(connection: Connection, c: Contestant, batch_size: int, threads: int) -> None:
+    """A contestant's process: answers with the seconds of the runs asked for."""
+    try:
+        torch.set_num_threads(threads)
+        if c.keeps_memory:
+            keep_freed_memory()
+        before = _peak_mib()
+        session = c.open()
+        rng = np.random.default_rng(0)
+        images = rng.integers(0, 256, (batch_size, *c.shape), np.uint8)
+        run = session.bind(images if c.uint8 else rng.standard_normal((batch_size, *c.shape), np.float32))
+        run()
+        while True:
+            runs = connection.recv()
+            if runs == 0:
+                connection.send(_peak_mib() - before)
+                continue
+            run()  # after the wait, caches are cold
+            start = time.perf_counter()
+            for _ in range(runs):
+                run()
+            connection.send(time.perf_counter() - start)
+    except Exception as error:  # noqa: BLE001 - whatever went wrong, the first process says it
+        connection.send(error if isinstance(error, InputError) else InputError(f"{c.label}: {error}"))
+
+
+def _peak_mib() -> float:
+    """The most memory that this process has held so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**10 if sys.platform == "linux" else peak / 2**20  # in KiB, on macOS in bytes

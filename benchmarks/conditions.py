@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-PACKAGES = ("igcv", "torch", "torchvision", "timm", "pytorchcv", "pillow", "numpy")
+PACKAGES = ("igcv", "torch", "torchvision", "timm", "pytorchcv", "onnxruntime", "openvino", "pillow", "numpy")
 
 
 def machine(device: str = "cpu") -> dict[str, Any]:

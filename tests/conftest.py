@@ -1,15 +1,19 @@
 """Small real data for all tests, and the command line run in this process."""
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
 from igcv.cli import main
+from igcv.models import Network, create_model
+from igcv.training import Process, find_recipe, load_recipe, train
 
 Igcv = Callable[..., "Outcome"]
 
@@ -50,3 +54,35 @@ def digit_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             folder.mkdir(parents=True, exist_ok=True)
             Image.fromarray((pixels * 15.9).astype("uint8")).resize((16, 16)).save(folder / f"{i}.png")
     return root
+
+
+@pytest.fixture(scope="session")
+def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small IGCV3 trained for two epochs on scikit-learn's digits: a run folder."""
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    settings = ["model=igcv3_d_025", "epochs=2", "warmup_epochs=0.5", "ema_decay=0.9", "batch_size=64"]
+    recipe = load_recipe(find_recipe("recipes/digits.toml"), settings)
+    train(recipe, folder, Process(torch.device("cpu")), quiet=True)
+    return folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_plans(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Tests keep measured plans in a folder of their own."""
+    os.environ["IGCV_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+def randomized(name: str, num_classes: int = 10, input_size: int = 32) -> Network:
+    """A network whose batch norms have statistics and weights of their own, in evaluation."""
+    torch.manual_seed(0)
+    model = create_model(name, num_classes, input_size=input_size).eval()
+    for norm in (module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)):
+        for tensor, low, high in (
+            (norm.running_mean, -0.25, 0.25),
+            (norm.running_var, 0.5, 1.5),
+            (norm.weight.data, 0.6, 1.4),
+            (norm.bias.data, -0.3, 0.3),
+        ):
+            assert tensor is not None
+            tensor.uniform_(low, high)
+    return model

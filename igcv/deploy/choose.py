@@ -27,7 +27,7 @@ from igcv.errors import InputError
 from igcv.models import Network
 from igcv.weights import write_file
 
-ROUNDS = 7  # measurements of each form, in turns; the fastest counts, as noise only ever adds
+ROUNDS = 5  # measurements of each form, in turns; the fastest counts, as noise only ever adds
 SHORTEST_S = 2e-3  # of one measurement
 
 

@@ -136,7 +136,7 @@ def fixed_plan(blocks: Mapping[str, Foldable], form: str | Mapping[str, str], ve
             raise unknown("form", str(value), known)
     chosen = {name: wanted.get(name, "dense") for name in blocks}
     chosen = {n: f if f in blocks[n].forms else blocks[n].forms[0] for n, f in chosen.items()}
-    if vector_width < 1 or (vector_width > 1 and LITERAL in chosen.values()):
+    if vector_width < 1 or (vector_width > 1 and stream_groups(blocks) > 1 and LITERAL in chosen.values()):
         raise InputError(
             f"vector_width is {vector_width}; give 1 or more, and 1 with the form 'literal', without gaps"
         )

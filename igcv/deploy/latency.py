@@ -178,7 +178,10 @@ def matrix_rate(threads: int) -> float:
 @contextmanager
 def processes(contestants: Sequence[Contestant], batch_size: int, threads: int) -> Iterator[list[Connection]]:
     """A process for each contestant, ready to run; all end with the block."""
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        [__name__]
+    )  # so that each process starts in a moment, nothing run in it yet
     connections, started = [], []
     try:
         for c in contestants:

@@ -1,0 +1,219 @@
+"""Exported files: what is in them, that their engines agree with the network, and what is refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+import igcv
+from igcv.data import CIFAR, IMAGENET, Preprocessing, open_source
+from igcv.deploy import export as export_module
+from igcv.deploy.compare import Comparison, compare, normalized, sample_pixels
+from igcv.deploy.engines import ENGINES, OnnxSession
+from igcv.deploy.export import Settings, export, files_of
+from igcv.deploy.exported import as_pixels, open_any, read_card
+from igcv.deploy.onnx_graph import onnx_graph
+from igcv.errors import InputError
+from igcv.weights import Card, save_weights
+from tests.conftest import Igcv, randomized
+
+SUFFIXES = {name: engine.suffix for name, engine in ENGINES.items()}
+
+
+@pytest.mark.parametrize("format", ENGINES)
+@pytest.mark.parametrize("inside", [False, True], ids=["float32", "uint8"])
+def test_every_format(digits_run: Path, tmp_path: Path, format: str, inside: bool) -> None:
+    classifier = igcv.load(digits_run)
+    file = tmp_path / f"network{SUFFIXES[format]}"
+    pixels = sample_pixels(open_source("digits"), classifier.preprocessing, 5)
+    settings = Settings(format=format, form="group_branches", with_preprocessing=inside, dynamic_size=True)
+    _, found = export(classifier, file, settings, pixels)
+    assert found.images == 5 and found.error < 1e-4 and found.agreement == 1
+    assert sorted(tmp_path.iterdir()) == sorted(files_of(file))
+    opened = open_any(file)
+    card = opened.card
+    assert (card.model, card.class_names) == (classifier.card.model, classifier.card.class_names)
+    assert card.source["export"]["forms"]["stages.0.0"] == "group_branches"
+    images = torch.from_numpy(normalized(pixels, classifier.preprocessing))
+    for count in (1, 3):  # the batch is open
+        expected = classifier.model(images[:count]).detach()
+        torch.testing.assert_close(opened.model(images[:count]), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_open_height_and_width(tmp_path: Path) -> None:
+    model = randomized("igcv3_d_025", input_size=64)
+    network = igcv.fold(model, "partial_sums")
+    graph = onnx_graph(network, torch.zeros(1, 3, 64, 64), dynamic_size=True)
+    images = torch.randn(1, 3, 96, 80)
+    found = OnnxSession(graph.SerializeToString(), 1).bind(images.numpy())()
+    np.testing.assert_allclose(found, model(images).detach().numpy(), rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize("opset", [13, 17, 21])
+@pytest.mark.parametrize(
+    "name", ["igcv3_d_025", "igcv1_l8m4_d20_ident", "igcv1_l4m4_imagenet18", "igcv2_c64_d20"]
+)
+@pytest.mark.parametrize("form", ["literal", "partial_sums", "group_group", "dense"])
+def test_graphs_of_all_families(name: str, form: str, opset: int) -> None:
+    model = randomized(name)
+    images = torch.randn(2, 3, 32, 32)
+    folded = igcv.fold(model, form)
+    graph = onnx_graph(folded, images[:1], opset=opset)
+    found = OnnxSession(graph.SerializeToString(), 1).bind(images.numpy())()
+    expected = model.double()(images.double()).detach().numpy()
+    assert np.abs(found - expected).max() < 2e-2 * np.abs(expected).max()
+    kinds = {node.op_type for node in graph.graph.node}
+    assert ("Reshape" in kinds) == ("literal" in folded.forms.values())
+
+
+@pytest.mark.parametrize("pooling", ["max", "avg"])
+def test_poolings(pooling: str) -> None:
+    model = igcv.create_model("mobilenetv2_035_mxnet", 4, input_size=32, global_pool=pooling).eval()
+    images = torch.randn(2, 3, 32, 32)
+    found = OnnxSession(onnx_graph(igcv.fold(model, "dense"), images).SerializeToString(), 1).bind(
+        images.numpy()
+    )()
+    np.testing.assert_allclose(found, model(images).detach().numpy(), rtol=1e-3, atol=1e-3)
+
+
+def test_a_pooling_that_cannot_be_written() -> None:
+    model = igcv.create_model("igcv3_d_025", 4, input_size=32, global_pool="avgmax").eval()
+    with pytest.raises(InputError, match="has no ONNX equivalent here; use global_pool='avg' or 'max'"):
+        onnx_graph(igcv.fold(model, "dense"), torch.zeros(1, 3, 32, 32))
+
+
+def test_metadata_of_onnx(digits_run: Path, tmp_path: Path) -> None:
+    classifier = igcv.load(digits_run)
+    pixels = sample_pixels(None, classifier.preprocessing, 2)
+    export(classifier, tmp_path / "a.onnx", Settings(format="onnx", form="dense"), pixels)
+    model = onnx.load(tmp_path / "a.onnx")
+    assert model.producer_name == "igcv" and model.opset_import[0].version == 21
+    assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
+    assert {node.name for node in model.graph.node} >= {
+        "stem.0",
+        "blocks.0.paths.0.0",
+        "classifier",
+        "logits",
+    }
+    assert read_card(tmp_path / "a.onnx").results == classifier.card.results
+
+
+def test_a_file_that_computes_something_else_is_not_kept(
+    digits_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export_module, "compare", lambda *_: Comparison(1, 0.5, 1e-7, 0.0))
+    classifier = igcv.load(digits_run)
+    pixels = sample_pixels(None, classifier.preprocessing, 2)
+    with pytest.raises(InputError, match=r"differs from the network by 5.0e-01 .* it was not kept"):
+        export(classifier, tmp_path / "a.xml", Settings(format="openvino", form="dense"), pixels)
+    assert not list(tmp_path.iterdir())
+
+
+def test_comparison_against_hand_written_logits() -> None:
+    class Constant(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.value = torch.nn.Parameter(torch.tensor([[1.0, -4.0]]), requires_grad=False)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.value.expand(len(x), 2)
+
+    class Off:
+        def __init__(self, *logits: float) -> None:
+            self.logits = np.array([logits] * 2, np.float32)
+
+        def bind(self, images: np.ndarray) -> Any:
+            return lambda: self.logits
+
+    images = np.zeros((2, 3, 4, 4), np.float32)
+    found = compare(Constant(), Off(1.0, -3.0), images)
+    assert (found.images, found.error, found.agreement) == (2, 0.25, 1.0)
+    assert compare(Constant(), Off(-5.0, -4.0), images).agreement == 0
+    assert compare(Constant(), Off(float("nan"), 0.0), images).error == float("inf")
+    with pytest.raises(InputError, match=r"logits of \(2, 3\) where the network gives \(2, 2\)"):
+        compare(Constant(), Off(0, 0, 0), images)
+
+
+@pytest.mark.parametrize("pre", [CIFAR, IMAGENET])
+def test_bytes_and_back(pre: Preprocessing) -> None:
+    pixels = sample_pixels(None, pre, 3)
+    assert pixels.shape == (3, pre.input_size, pre.input_size, 3) and pixels.dtype == np.uint8
+    assert np.array_equal(as_pixels(normalized(pixels, pre), pre), pixels)
+
+
+def test_commands(digits_run: Path, tmp_path: Path, igcv_command: Igcv) -> None:
+    file = tmp_path / "a.onnx"
+    wrote = igcv_command("export", digits_run, "--out", file, "--form", "dense", "--with-preprocessing")
+    assert wrote.status == 0, wrote.err
+    assert "16 images of digits" in wrote.out and "forms: dense 32 blocks" in wrote.out
+    before, after = (json.loads(igcv_command("evaluate", what, "--json").out) for what in (digits_run, file))
+    assert before["images"] == after["images"] == 359
+    assert before["per_class"] == after["per_class"]
+
+
+def test_wrong_input_leaves_no_file(digits_run: Path, tmp_path: Path, igcv_command: Igcv) -> None:
+    (tmp_path / "there.onnx").write_text("kept")
+    other = tmp_path / "other.safetensors"
+    model = igcv.create_model("igcv3_d_025", 3, input_size=32)
+    save_weights(
+        other,
+        model.state_dict(),
+        Card(model="igcv3_d_025", num_classes=3, input_size=32, preprocessing=CIFAR.to_dict()),
+    )
+    cases = (
+        (
+            (digits_run, "--out", tmp_path / "a.tflite"),
+            "does not tell the format; end it in .onnx, .xml or .pt2",
+        ),
+        ((digits_run, "--out", tmp_path / "a.onnx", "--format", "tf"), "unknown format 'tf'"),
+        ((digits_run, "--out", tmp_path / "a.onnx", "--format", "openvino"), "does not end in .xml"),
+        ((digits_run, "--out", tmp_path, "--format", "onnx"), "is a folder; give the file to write"),
+        ((digits_run, "--out", tmp_path / "there.onnx"), "exists already"),
+        ((digits_run, "--out", tmp_path / "no" / "a.onnx"), "there is no folder"),
+        (
+            (digits_run, "--out", tmp_path / "a.onnx", "--opset", "9"),
+            "opset 9 cannot express this network; give one from 13",
+        ),
+        ((digits_run, "--out", tmp_path / "a.pt2", "--opset", "18"), "the format 'torch' has no opset"),
+        ((digits_run, "--out", tmp_path / "a.pt2", "--int8"), "the format 'torch' has no int8"),
+        ((digits_run, "--out", tmp_path / "a.onnx", "--calibrate", "digits"), "add --int8"),
+        ((digits_run, "--out", tmp_path / "a.onnx", "--form", "fastest"), "unknown form 'fastest'"),
+        ((other, "--out", tmp_path / "a.onnx", "--int8"), "does not say what it was trained on"),
+        (
+            (other, "--out", tmp_path / "a.onnx", "--int8", "--calibrate", "digits"),
+            "has 10 classes, the network 3",
+        ),
+        ((tmp_path / "there.onnx", "--out", tmp_path / "a.onnx"), "is exported already"),
+    )
+    before = sorted(tmp_path.iterdir())
+    for arguments, message in cases:
+        arguments = (*arguments, "--form", "dense") if "--form" not in arguments else arguments
+        outcome = igcv_command("export", *arguments)
+        assert outcome.status == 2 and message in outcome.err and outcome.err.count("\n") == 1, outcome.err
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_missing_engine_is_one_line(
+    digits_run: Path, tmp_path: Path, igcv_command: Igcv, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("igcv.deploy.engines.find_spec", lambda name: None)
+    outcome = igcv_command("export", digits_run, "--out", tmp_path / "a.onnx")
+    assert outcome.status == 2
+    assert "needs the package onnxruntime, which is not installed: pip install 'igcv[deploy]'" in outcome.err
+
+
+def test_damaged_and_foreign_files(tmp_path: Path, igcv_command: Igcv) -> None:
+    damaged, foreign = tmp_path / "damaged.onnx", tmp_path / "foreign.onnx"
+    damaged.write_bytes(b"no graph")
+    onnx.save(onnx_graph(igcv.fold(randomized("igcv3_d_025"), "dense"), torch.zeros(1, 3, 32, 32)), foreign)
+    for file, message in (
+        (damaged, "cannot be opened by 'onnx'"),
+        (foreign, "has no igcv card"),
+        (tmp_path / "none.onnx", "there is no file"),
+    ):
+        outcome = igcv_command("evaluate", file, "--data", "digits")
+        assert outcome.status == 2 and message in outcome.err, outcome.err

@@ -1,0 +1,76 @@
+"""int8: the steps before it are exact where they claim to be, and a trained network loses little."""
+
+import copy
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import igcv
+from igcv.deploy.quantize import _linear_pairs, correct_biases, equalize, rounded
+from tests.conftest import Igcv, randomized
+
+
+def calibration(count: int = 8) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((count, 3, 32, 32), np.float32)
+
+
+def test_equalization_is_exact_and_fills_the_range() -> None:
+    network = igcv.fold(randomized("igcv3_d_025").double(), "group_branches").float()
+    images = calibration()
+    before = copy.deepcopy(network).double()(torch.from_numpy(images).double())
+    equalize(network, images)
+    after = copy.deepcopy(network).double()(torch.from_numpy(images).double())
+    assert (after - before).abs().max() < 1e-3 * before.abs().max()  # its weights are float32
+    largest: list[torch.Tensor] = []
+    pairs = [*_linear_pairs(network)]
+    for first, _ in pairs:
+        first.register_forward_hook(lambda layer, given, out: largest.append(out.abs().amax((0, 2, 3))))
+    network(torch.from_numpy(images))
+    assert len(pairs) == 64  # two branches in each of 32 blocks
+    assert all((values < 1.001).all() and (values > 0.9)[values > 1e-3].all() for values in largest)
+
+
+def test_mobilenetv2_is_left_alone() -> None:
+    network = igcv.fold(randomized("mobilenetv2_035_mxnet"), "dense")
+    assert not [*_linear_pairs(network)]
+
+
+def test_rounding_by_hand() -> None:
+    weight = torch.tensor([[1.0, -0.5, 0.26], [63.0, 0.4, 0.6]])[..., None, None]
+    expected = torch.tensor(
+        [[63.0, -32.0, 16.0], [63.0, 0.0, 1.0]]
+    )  # steps of 1/63 and 1; half rounds to even
+    steps = torch.tensor([1 / 63, 1.0])[:, None]
+    torch.testing.assert_close(rounded(weight)[..., 0, 0], expected * steps)
+
+
+def test_bias_correction_restores_the_mean() -> None:
+    """On a single pointwise layer it is exact: the mean output with rounded weights is that with exact ones."""
+    torch.manual_seed(0)
+    layer = nn.Conv2d(3, 4, 1).requires_grad_(False)
+    network = nn.Sequential(layer)
+    images = calibration(32) + 2
+    inputs = torch.from_numpy(images)
+    exact = layer(inputs).mean((0, 2, 3))
+    correct_biases(network, images)  # type: ignore[arg-type]
+    layer.weight.copy_(rounded(layer.weight))
+    torch.testing.assert_close(layer(inputs).mean((0, 2, 3)), exact, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+def test_a_trained_network_in_int8(digits_run: Path, tmp_path: Path, igcv_command: Igcv, suffix: str) -> None:
+    file = tmp_path / f"int8{suffix}"
+    outcome = igcv_command("export", digits_run, "--out", file, "--int8", "--form", "dense", "--json")
+    assert outcome.status == 0, outcome.err
+    figures = json.loads(outcome.out)["int8"]
+    assert figures["images"] == 359
+    assert figures["top1"]["int8"] > figures["top1"]["float32"] - 1.5
+    assert figures["agreement"] > 0.97
+    assert figures["bytes"]["int8"] < 0.7 * figures["bytes"]["float32"]
+    assert set(figures["median_ms"]) == {"float32", "int8"}
+    evaluated = igcv_command("evaluate", file, "--json")
+    assert json.loads(evaluated.out)["top1"] == pytest.approx(figures["top1"]["int8"], abs=1e-3)

@@ -125,24 +125,26 @@ def int8_file(size: int, folder: Path) -> Path:
     return file
 
 
-def run(rounds: int, settings: list[tuple[int, int]], sizes: list[int], engines: list[str]) -> dict[str, Any]:
-    """Measure everything."""
-    rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        for size in sizes:
-            for engine in engines:
-                for batch, threads in settings:
-                    print(
-                        f"{engine}, {size} px, batch {batch}, {threads} threads", file=sys.stderr, flush=True
-                    )
-                    entered = contestants(engine, size, batch, threads, Path(folder))
-                    for result in measure(entered, batch, threads, rounds):
-                        where = {"engine": engine, "size": size, "batch": batch, "threads": threads}
-                        times = {"times_ms": [round(time, 3) for time in result.times_ms]}
-                        rest = {"memory_mib": round(result.memory_mib), "share": result.share}
-                        rows.append({**where, "label": result.label, **times, **rest})
+def run(
+    rounds: int, settings: list[tuple[int, int]], sizes: list[int], engines: list[str], out: Path
+) -> None:
+    """Measure everything; what is there is written after every setting."""
     rates = {str(threads): matrix_rate(threads) / 1e9 for threads in {threads for _, threads in settings}}
-    return {"machine": machine(), "rounds": rounds, "matmul_gflop_per_s": rates, "rows": rows}
+    rows: list[dict[str, Any]] = []
+    result = {"machine": machine(), "rounds": rounds, "matmul_gflop_per_s": rates, "rows": rows}
+    places = [(size, engine, *setting) for size in sizes for engine in engines for setting in settings]
+    with tempfile.TemporaryDirectory() as folder:
+        for size, engine, batch, threads in places:
+            print(f"{engine}, {size} px, batch {batch}, {threads} threads", file=sys.stderr, flush=True)
+            entered = contestants(engine, size, batch, threads, Path(folder))
+            for measured in measure(entered, batch, threads, rounds):
+                where = {"engine": engine, "size": size, "batch": batch, "threads": threads}
+                times = {"times_ms": [round(time, 3) for time in measured.times_ms]}
+                rest = {"memory_mib": round(measured.memory_mib), "share": measured.share}
+                rows.append({**where, "label": measured.label, **times, **rest})
+            (out / "latency_cpu.json").write_text(json.dumps(result, indent=1) + "\n")
+            (out / "latency_cpu.md").write_text(page(result))
+    plot(result, out / "latency_cpu.png")
 
 
 def row(
@@ -270,11 +272,9 @@ def main() -> None:
         "--out", type=Path, default=Path(__file__).parent / "results", help="folder for the results"
     )
     arguments = parser.parse_args()
-    result = run(arguments.rounds, QUICK if arguments.quick else SETTINGS, arguments.sizes, arguments.engines)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "latency_cpu.json").write_text(json.dumps(result, indent=1) + "\n")
-    (arguments.out / "latency_cpu.md").write_text(page(result))
-    plot(result, arguments.out / "latency_cpu.png")
+    settings = QUICK if arguments.quick else SETTINGS
+    run(arguments.rounds, settings, arguments.sizes, arguments.engines, arguments.out)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def test_every_format(digits_run: Path, tmp_path: Path, format: str, inside: boo
     classifier = igcv.load(digits_run)
     file = tmp_path / f"network{SUFFIXES[format]}"
     pixels = sample_pixels(open_source("digits"), classifier.preprocessing, 5)
-    settings = Settings(format=format, form="group_branches", with_preprocessing=inside, dynamic_size=True)
+    settings = Settings(format=format, form="group_branches", with_preprocessing=inside)
     _, found = export(classifier, file, settings, pixels)
     assert found.images == 5 and found.error < 1e-4 and found.agreement == 1
     assert sorted(tmp_path.iterdir()) == sorted(files_of(file))
@@ -51,6 +51,18 @@ def test_open_height_and_width(tmp_path: Path) -> None:
     images = torch.randn(1, 3, 96, 80)
     found = OnnxSession(graph.SerializeToString(), 1).bind(images.numpy())()
     np.testing.assert_allclose(found, model(images).detach().numpy(), rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize("format", ["openvino", "torch"])
+def test_open_height_and_width_in_files(tmp_path: Path, format: str) -> None:
+    model = randomized("igcv1_l4m2_d20")
+    card = Card(model="igcv1_l4m2_d20", num_classes=10, input_size=32, preprocessing=CIFAR.to_dict())
+    file = tmp_path / f"network{SUFFIXES[format]}"
+    settings = Settings(format=format, form="literal", dynamic_size=True)
+    export(igcv.Classifier(model, card), file, settings, sample_pixels(None, CIFAR, 2))
+    images = torch.randn(2, 3, 40, 48)
+    expected = model(images).detach()
+    torch.testing.assert_close(open_any(file).model(images), expected, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("opset", [13, 17, 21])

@@ -42,7 +42,7 @@ def test_the_command(digits_run: Path, tmp_path: Path, igcv_command: Igcv) -> No
 
 def test_wrong_input(digits_run: Path, tmp_path: Path, igcv_command: Igcv) -> None:
     for arguments, message in (
-        (("igcv3_d_10",), "unknown model 'igcv3_d_10'; did you mean 'igcv3_d_100'"),
+        (("igcv3_d_10",), "unknown model 'igcv3_d_10'; did you mean"),
         (("igcv3_d_025", "--engine", "tensorrt"), "unknown engine 'tensorrt'"),
         ((tmp_path / "none.onnx",), "there is no file"),
         ((tmp_path / "none.safetensors",), "there is no file"),

@@ -11,7 +11,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 from torch import nn
 
-from igcv.data import DataSource, Preprocessing, eval_transform, plain_transform
+from igcv.data import DataSource, Finish, Preprocessing, plain_transform
 from igcv.deploy.engines import Images, Session
 from igcv.errors import InputError
 
@@ -107,6 +107,6 @@ def _views(count: int) -> list[Image.Image]:
 
 
 def normalized(pixels: Images, pre: Preprocessing) -> Images:
-    """uint8 (N, S, S, 3) -> the network's input, float32 (N, 3, S, S), as `eval_transform` makes it."""
-    transform = eval_transform(pre)
-    return torch.stack([transform(Image.fromarray(image)) for image in pixels]).numpy()
+    """uint8 (N, S, S, 3) -> the network's input, float32 (N, 3, S, S)."""
+    finish = Finish(pre, channels_last=False)
+    return finish(torch.from_numpy(pixels).permute(0, 3, 1, 2)).numpy()

@@ -12,6 +12,9 @@ from PIL import Image
 import igcv
 from igcv.classifier import Classifier
 from igcv.data import MXNET, write_records
+from igcv.deploy import FoldedNetwork
+from igcv.deploy.compare import sample_pixels
+from igcv.deploy.export import Settings, export
 from igcv.mxnet import to_mxnet
 from igcv.weights import Card, save_weights
 from tests.conftest import Igcv
@@ -75,17 +78,34 @@ def test_python(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     monkeypatch.chdir(place)
     model = igcv.create_model("igcv3_w_025", 2, input_size=16)
     preprocessing = MXNET.to_dict() | {"input_size": 16}
-    card = Card(model="igcv3_w_025", num_classes=2, input_size=16, preprocessing=preprocessing)
+    card = Card(
+        model="igcv3_w_025",
+        num_classes=2,
+        class_names=("cat", "dog"),
+        input_size=16,
+        preprocessing=preprocessing,
+    )
     (place / "runs" / "digits").mkdir(parents=True, exist_ok=True)
     save_weights(place / "runs" / "digits" / "best.safetensors", model.state_dict(), card)
+    ship(place)
     names: dict[str, object] = {}
     for page in PAGES:
         for block in python_blocks(page):
             exec(block, names)
     assert isinstance(names["classifier"], Classifier)
+    assert isinstance(names["folded"], FoldedNetwork)
     printed = capsys.readouterr().out
     assert printed.startswith("Prediction(label=")
     assert "[0.0, 3.0, 1.0, 4.0, 2.0, 5.0]" in printed
+    assert {"cat", "dog"} & set(printed.splitlines())
+
+
+def ship(place: Path) -> None:
+    """photos.onnx, as the page on shipping has it."""
+    classifier = igcv.load(place / "runs" / "digits")
+    settings = Settings(format="onnx", form="dense", with_preprocessing=True)
+    (place / "photos.onnx").unlink(missing_ok=True)
+    export(classifier, place / "photos.onnx", settings, sample_pixels(None, classifier.preprocessing, 2))
 
 
 def python_blocks(page: Path) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from igcv.errors import InputError
-from igcv.terminal import print_export, print_int8, print_latency
+from igcv.terminal import print_export, print_int8, print_latency, print_line
 
 COMPARED, CALIBRATED = 16, 256  # images to compare on, and to quantize with
 
@@ -55,8 +55,7 @@ def export(
 ) -> None:
     """Write a trained network as a file for an inference engine, and compare it with the network there.
 
-    Batch norms and permutations are gone from the file. --batch and --threads say how it will be run, so that the
-    fastest form can be chosen.
+    Batch norms and permutations are gone from the file. The form is chosen for the given --batch and --threads.
 
     Example: igcv export runs/digits --out digits.onnx --with-preprocessing
     """
@@ -93,6 +92,10 @@ def export(
         source = matching_source(classifier, calibrate, required=True)
         calibration = sample_pixels(source, pre, CALIBRATED, train=True)
     pixels = sample_pixels(validation, pre, COMPARED)
+    if form == "auto" and not as_json:
+        print_line(
+            "looking for the fastest form on this machine (minutes at most; remembered for the next time)"
+        )
     folded, comparison = write(classifier, out, settings, pixels, calibration)
     size = sum(path.stat().st_size for path in files_of(out))
     figures: dict[str, Any] = {

@@ -98,7 +98,8 @@ def test_evaluate_by_hand(finished: Path, digit_folder: Path) -> None:
     labels = torch.tensor([val[i][1] for i in range(len(val))])
     result = evaluate(classifier.model, [(images[:7], labels[:7]), (images[7:], labels[7:])], 2, CPU.device)
     assert isinstance(result, Evaluation)
-    assert result.loss == pytest.approx(np.mean(losses), rel=1e-5)
+    # a float32 network resolves a loss near zero no finer than its logits, of the order of 10
+    assert result.loss == pytest.approx(np.mean(losses), rel=1e-5, abs=1e-6)
     assert result.top1 == pytest.approx(100 * np.mean(hits))
     assert (result.top5, sum(result.images_per_class)) == (100, 10)
 

@@ -121,7 +121,7 @@ class OpenVinoSession:
 
         def run(kept: np.ndarray = given) -> np.ndarray:  # the tensor does not keep the memory that it shares
             request.infer()
-            return request.get_output_tensor().data
+            return request.get_output_tensor().data.copy()  # it is overwritten by the next run
 
         return run
 

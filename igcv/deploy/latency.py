@@ -32,6 +32,7 @@ from igcv.training.allocator import keep_freed_memory
 
 ROUNDS = 15
 ROUND_S = 0.1  # of one contestant in one round
+PATIENCE_S = 10  # with a process that has been told to end
 MATRIX = 1024  # side of the square matrices whose product is the measure of the machine
 
 
@@ -189,13 +190,17 @@ def processes(contestants: Sequence[Contestant], batch_size: int, threads: int) 
             process = context.Process(target=_serve, args=(theirs, c, batch_size, threads), daemon=True)
             process.start()
             started.append(process)
+            theirs.close()
             connections.append(ours)
             _ask(ours, 1)  # one after the other: opening takes the whole machine
         yield connections
     finally:
+        for ours in connections:
+            ours.close()  # which each process takes as the end
         for process in started:
-            process.kill()
-            process.join()
+            process.join(PATIENCE_S)
+            if process.is_alive():
+                process.kill()
 
 
 def _ask(connection: Connection, runs: int) -> float:
@@ -232,6 +237,8 @@ def _serve(connection: Connection, c: Contestant, batch_size: int, threads: int)
             for _ in range(runs):
                 run()
             connection.send(time.perf_counter() - start)
+    except EOFError:
+        return
     except Exception as error:  # noqa: BLE001 - whatever went wrong, the first process says it
         connection.send(error if isinstance(error, InputError) else InputError(f"{c.label}: {error}"))
 

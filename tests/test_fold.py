@@ -25,6 +25,7 @@ NAMES = (
     "mobilenetv2_100",
     "mobilenetv2_035_mxnet",
     "igcv1_l24m2_d20",
+    "igcv1_l5m2_d20",  # widths that no vector width divides, and no groups in the stream
     "igcv1_l8m4_d20_ident",
     "igcv1_l4m4_imagenet18",
     "igcv2_c64_d20",

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from igcv.deploy.engines import Run, version_of
 from igcv.deploy.engines import engine as find_engine
-from igcv.deploy.fold import Foldable, Plan, build_network, foldable_blocks, stream_groups
+from igcv.deploy.fold import Foldable, Plan, build_network, fixed_plan, foldable_blocks, stream_groups
 from igcv.deploy.forms import FORMS, LITERAL, Inverted, stream_layout
 from igcv.deploy.layers import convolution
 from igcv.errors import InputError
@@ -67,16 +67,11 @@ def measure_plan(model: Network, engine: str, input_size: int, batch_size: int, 
     plans = []
     for width in vector_widths(blocks, engine):
         plans.append(_plan_by_blocks(model, blocks, shapes, width, measure))
-        plans += [plan for form in FORMS if (plan := uniform_plan(blocks, form, width)) not in plans]
+        plans += [plan for form in FORMS if (plan := fixed_plan(blocks, form, width)) not in plans]
     networks = [build_network(model, blocks, plan).float() for plan in plans]
     times = measure(networks, (model.in_chans, input_size, input_size))
     torch.set_num_threads(before)
     return plans[times.index(min(times))]
-
-
-def uniform_plan(blocks: Mapping[str, Foldable], form: str, width: int) -> Plan:
-    """One form for all blocks that have it."""
-    return Plan({n: form if form in block.forms else block.forms[0] for n, block in blocks.items()}, width)
 
 
 def vector_widths(blocks: Mapping[str, Foldable], engine: str) -> tuple[int, ...]:

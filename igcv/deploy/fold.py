@@ -136,11 +136,12 @@ def fixed_plan(blocks: Mapping[str, Foldable], form: str | Mapping[str, str], ve
             raise unknown("form", str(value), known)
     chosen = {name: wanted.get(name, "dense") for name in blocks}
     chosen = {n: f if f in blocks[n].forms else blocks[n].forms[0] for n, f in chosen.items()}
-    if vector_width < 1 or (vector_width > 1 and stream_groups(blocks) > 1 and LITERAL in chosen.values()):
+    grouped = stream_groups(blocks) > 1
+    if vector_width < 1 or (vector_width > 1 and grouped and LITERAL in chosen.values()):
         raise InputError(
             f"vector_width is {vector_width}; give 1 or more, and 1 with the form 'literal', without gaps"
         )
-    return Plan(chosen, vector_width)
+    return Plan(chosen, vector_width if grouped else 1)  # without groups there is nothing to fill up
 
 
 def build_network(model: Network, blocks: Mapping[str, Foldable], plan: Plan) -> FoldedNetwork:
@@ -160,10 +161,6 @@ def build_network(model: Network, blocks: Mapping[str, Foldable], plan: Plan) ->
         deepcopy(model.classifier),
         forms=plan.forms,
         vector_width=plan.vector_width,
-        input_size=model.input_size,
-        in_chans=model.in_chans,
-        num_classes=model.num_classes,
-        reduction=model.reduction,
     ).to(parameter.device, parameter.dtype)
 
 

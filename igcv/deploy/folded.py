@@ -127,10 +127,6 @@ class FoldedNetwork(nn.Module):
     Attributes:
         forms: how each block is computed, by its name in the trained network.
         vector_width: to a multiple of what groups of channels are filled up (see `igcv.deploy.Plan`).
-        input_size: side in pixels of the images that the network was built for.
-        in_chans: channels of the images.
-        num_classes: outputs.
-        reduction: by how much the network divides the size of an image.
     """
 
     def __init__(
@@ -143,17 +139,11 @@ class FoldedNetwork(nn.Module):
         *,
         forms: dict[str, str],
         vector_width: int,
-        input_size: int,
-        in_chans: int,
-        num_classes: int,
-        reduction: int,
     ) -> None:
         super().__init__()
         self.stem, self.blocks, self.head = stem, nn.Sequential(*blocks), head
         self.pool, self.classifier = pool, classifier
         self.forms, self.vector_width = forms, vector_width
-        self.input_size, self.in_chans, self.num_classes = input_size, in_chans, num_classes
-        self.reduction = reduction
         self.requires_grad_(False).eval()
 
     def forward(self, x: Tensor) -> Tensor:

@@ -92,11 +92,8 @@ def export(
         source = matching_source(classifier, calibrate, required=True)
         calibration = sample_pixels(source, pre, CALIBRATED, train=True)
     pixels = sample_pixels(validation, pre, COMPARED)
-    if form == "auto" and not as_json:
-        print_line(
-            "looking for the fastest form on this machine (minutes at most; remembered for the next time)"
-        )
-    folded, comparison = write(classifier, out, settings, pixels, calibration)
+    quiet: dict[str, Any] = {} if as_json else {"say": print_line}
+    folded, comparison = write(classifier, out, settings, pixels, calibration, **quiet)
     size = sum(path.stat().st_size for path in files_of(out))
     figures: dict[str, Any] = {
         "file": str(out),

@@ -68,6 +68,7 @@ def tiny(command: str) -> list[str]:
 
 def test_commands(place: Path, igcv_command: Igcv, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
+    (place / "photos.onnx").unlink(missing_ok=True)  # left by the other test, if that came first
     assert len(COMMANDS) >= 7
     for command in COMMANDS:
         outcome = igcv_command(*tiny(command))

@@ -48,7 +48,12 @@ class Settings:
 
 
 def export(
-    classifier: Classifier, out: Path, settings: Settings, pixels: Images, calibration: Images | None = None
+    classifier: Classifier,
+    out: Path,
+    settings: Settings,
+    pixels: Images,
+    calibration: Images | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> tuple[FoldedNetwork, Comparison]:
     """Write a trained network as a file for an engine.
 
@@ -60,6 +65,7 @@ def export(
         settings: how it is to be.
         pixels: uint8 (N, S, S, 3), images to compare on.
         calibration: the same, images to quantize with; for int8 only.
+        say: is told what takes long.
 
     Returns:
         The folded network and how the file compares.
@@ -70,6 +76,8 @@ def export(
     check_target(out, settings)
     assert settings.int8 == (calibration is not None)
     pre = classifier.preprocessing
+    if settings.form == AUTO and not settings.int8:
+        say("looking for the fastest form on this machine (minutes at most; remembered for the next time)")
     folded = folded_for(classifier, settings)
     if calibration is not None:
         folded = prepared(folded, normalized(calibration, pre))

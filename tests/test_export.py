@@ -15,7 +15,7 @@ from igcv.deploy import export as export_module
 from igcv.deploy.compare import Comparison, compare, normalized, sample_pixels
 from igcv.deploy.engines import ENGINES, OnnxSession
 from igcv.deploy.export import Settings, export, files_of
-from igcv.deploy.exported import as_pixels, open_any, read_card
+from igcv.deploy.exported import as_pixels, card_of, open_any, open_session
 from igcv.deploy.onnx_graph import onnx_graph
 from igcv.errors import InputError
 from igcv.weights import Card, save_weights
@@ -111,7 +111,9 @@ def test_metadata_of_onnx(digits_run: Path, tmp_path: Path) -> None:
         "classifier",
         "logits",
     }
-    assert read_card(tmp_path / "a.onnx").results == classifier.card.results
+    file = tmp_path / "a.onnx"
+    for engine in ("onnx", "openvino"):
+        assert card_of(open_session(file, engine), file).results == classifier.card.results
 
 
 def test_a_file_that_computes_something_else_is_not_kept(
@@ -206,6 +208,7 @@ def test_wrong_input_leaves_no_file(digits_run: Path, tmp_path: Path, igcv_comma
         arguments = (*arguments, "--form", "dense") if "--form" not in arguments else arguments
         outcome = igcv_command("export", *arguments)
         assert outcome.status == 2 and message in outcome.err and outcome.err.count("\n") == 1, outcome.err
+        assert outcome.out == ""
     assert sorted(tmp_path.iterdir()) == before
 
 

@@ -8,13 +8,14 @@ from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from igcv.errors import InputError, unknown
+from igcv.weights.files import CARD_KEY
 
 Images = np.ndarray
 Run = Callable[[], np.ndarray]
@@ -22,6 +23,9 @@ Run = Callable[[], np.ndarray]
 
 class Session(Protocol):
     """A network, ready to run in an engine."""
+
+    card: str
+    """The igcv card in the metadata of the file that was opened; empty where there is none."""
 
     def bind(self, images: Images) -> Run:
         """A function that classifies `images`, which are in the engine's own form already."""
@@ -33,10 +37,10 @@ class TorchSession:
 
     package, suffix = "torch", ".pt2"
 
-    def __init__(self, network: nn.Module, threads: int | None = None) -> None:
+    def __init__(self, network: nn.Module, threads: int | None = None, card: str = "") -> None:
         if threads:
             torch.set_num_threads(threads)  # PyTorch has one number for the whole process
-        self.network = network.to(memory_format=torch.channels_last)
+        self.network, self.card = network.to(memory_format=torch.channels_last), card
 
     @classmethod
     def of(cls, network: nn.Module, images: Tensor, threads: int | None = None) -> "TorchSession":
@@ -46,7 +50,9 @@ class TorchSession:
     @classmethod
     def open(cls, path: Path, threads: int | None = None) -> "TorchSession":
         """A session of a torch.export program."""
-        return cls(torch.export.load(path).module(), threads)
+        extra = {CARD_KEY: ""}
+        program = torch.export.load(path, extra_files=extra)
+        return cls(program.module(), threads, extra[CARD_KEY])
 
     def bind(self, images: Images) -> Run:
         given = torch.from_numpy(images)
@@ -60,7 +66,27 @@ class TorchSession:
         return run
 
 
-class OnnxSession:
+class _GraphSession:
+    """What engines that read ONNX graphs share: a session is made of a graph in memory or of a file."""
+
+    def __init__(self, model: bytes | str, threads: int | None = None) -> None:
+        raise NotImplementedError
+
+    @classmethod
+    def of(cls, network: nn.Module, images: Tensor, threads: int | None = None) -> Self:
+        """A session of a folded network."""
+        required("onnx", "onnx")
+        from igcv.deploy.onnx_graph import onnx_graph
+
+        return cls(onnx_graph(network, images).SerializeToString(), threads)
+
+    @classmethod
+    def open(cls, path: Path, threads: int | None = None) -> Self:
+        """A session of a file."""
+        return cls(str(path), threads)
+
+
+class OnnxSession(_GraphSession):
     """ONNX Runtime on the CPU."""
 
     package, suffix = "onnxruntime", ".onnx"
@@ -72,47 +98,32 @@ class OnnxSession:
         options.inter_op_num_threads = 1
         options.log_severity_level = 3  # errors only
         self.session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-    @classmethod
-    def of(cls, network: nn.Module, images: Tensor, threads: int | None = None) -> "OnnxSession":
-        """A session of a folded network."""
-        return cls(graph_bytes(network, images), threads)
-
-    @classmethod
-    def open(cls, path: Path, threads: int | None = None) -> "OnnxSession":
-        """A session of an .onnx file."""
-        return cls(str(path), threads)
+        self.card = self.session.get_modelmeta().custom_metadata_map.get(CARD_KEY, "")
 
     def bind(self, images: Images) -> Run:
         given = {self.session.get_inputs()[0].name: images}
         return lambda: self.session.run(None, given)[0]
 
 
-class OpenVinoSession:
-    """OpenVINO on the CPU; opens .onnx files as well."""
+class OpenVinoSession(_GraphSession):
+    """OpenVINO on the CPU; reads .xml files with their .bin beside them, and .onnx files as well."""
 
     package, suffix = "openvino", ".xml"
 
     def __init__(self, model: bytes | str, threads: int | None = None) -> None:
-        ov = required(self.package, "openvino")
-        core = ov.Core()
+        core = required(self.package, "openvino").Core()
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
             "INFERENCE_NUM_THREADS": threads or torch.get_num_threads(),
             "INFERENCE_PRECISION_HINT": "f32",
         }
-        self.compiled = core.compile_model(core.read_model(model), "CPU", settings)
-
-    @classmethod
-    def of(cls, network: nn.Module, images: Tensor, threads: int | None = None) -> "OpenVinoSession":
-        """A session of a folded network."""
-        return cls(graph_bytes(network, images), threads)
-
-    @classmethod
-    def open(cls, path: Path, threads: int | None = None) -> "OpenVinoSession":
-        """A session of an .xml file with its .bin beside it, or of an .onnx file."""
-        return cls(str(path), threads)
+        read = core.read_model(model)
+        place = next(
+            (place for place in (CARD_KEY, ["framework", CARD_KEY]) if read.has_rt_info(place)), None
+        )
+        self.card = str(read.get_rt_info(place).value) if place else ""
+        self.compiled = core.compile_model(read, "CPU", settings)
 
     def bind(self, images: Images) -> Run:
         request = self.compiled.create_infer_request()
@@ -144,14 +155,6 @@ def required(package: str, purpose: str) -> Any:
             f"'{purpose}' needs the package {package}, which is not installed: pip install 'igcv[deploy]'"
         )
     return import_module(package)
-
-
-def graph_bytes(network: nn.Module, images: Tensor) -> bytes:
-    """A folded network as an ONNX model in memory."""
-    required("onnx", "onnx")
-    from igcv.deploy.onnx_graph import onnx_graph
-
-    return onnx_graph(network, images).SerializeToString()
 
 
 def version_of(name: str) -> str:

@@ -9,11 +9,10 @@ from torch import Tensor, nn
 
 from igcv.classifier import Classifier, load
 from igcv.data import Preprocessing
-from igcv.deploy.engines import ENGINES, Session, required
+from igcv.deploy.engines import ENGINES, Session
 from igcv.deploy.engines import engine as find_engine
 from igcv.errors import InputError
 from igcv.weights import Card
-from igcv.weights.files import CARD_KEY
 
 SUFFIXES = {session.suffix: name for name, session in ENGINES.items()}
 
@@ -29,9 +28,8 @@ class EngineModule(nn.Module):
     def __init__(self, session: Session, preprocessing: Preprocessing | None) -> None:
         super().__init__()
         self.session, self.preprocessing = session, preprocessing
-        self.place = nn.Parameter(
-            torch.empty(0), requires_grad=False
-        )  # who asks where it is, is told: on the CPU
+        # Who asks where it is, is told: on the CPU.
+        self.place = nn.Parameter(torch.empty(0), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
         images = x.numpy(force=True)
@@ -51,13 +49,12 @@ def is_exported(path: str | Path) -> bool:
     return Path(path).suffix in SUFFIXES
 
 
-def open_any(path: str | Path, device: str | torch.device = "cpu", engine: str | None = None) -> Classifier:
+def open_any(path: str | Path, device: str | torch.device = "cpu") -> Classifier:
     """A run folder, a weights file or an exported file as a classifier.
 
     Args:
         path: what to open.
         device: where to put a network that runs in PyTorch.
-        engine: that runs an exported file; default: the one it was written for.
 
     Raises:
         InputError: if it is none of these, or its engine is not installed.
@@ -68,10 +65,10 @@ def open_any(path: str | Path, device: str | torch.device = "cpu", engine: str |
         raise InputError(
             f"there is no file {path}; give a run folder, a .safetensors file or a file of igcv export"
         )
-    session = open_session(Path(path), engine)
-    card = read_card(Path(path))
-    inside = card.source.get("export", {}).get("with_preprocessing", False)
-    model: Any = EngineModule(session, Preprocessing.from_dict(card.preprocessing) if inside else None)
+    session = open_session(Path(path))
+    card = card_of(session, Path(path))
+    pre = Preprocessing.from_dict(card.preprocessing) if takes_pixels(card) else None
+    model: Any = EngineModule(session, pre)
     return Classifier(model, card)
 
 
@@ -89,28 +86,13 @@ def open_session(path: Path, engine: str | None = None, threads: int | None = No
         raise InputError(f"{path} cannot be opened by '{name}' ({reason[:200]}); export it again") from error
 
 
-def read_card(path: Path) -> Card:
-    """The card in the metadata of an exported file."""
-    text = READERS[path.suffix](path)
-    if not text:
+def card_of(session: Session, path: Path) -> Card:
+    """The card in the metadata of the file that a session opened."""
+    if not session.card:
         raise InputError(f"{path} has no igcv card; expected a file written by igcv export")
-    return Card.from_json(text, path)
+    return Card.from_json(session.card, path)
 
 
-def _onnx_card(path: Path) -> str:
-    session = required("onnxruntime", "onnx").InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return session.get_modelmeta().custom_metadata_map.get(CARD_KEY, "")
-
-
-def _openvino_card(path: Path) -> str:
-    model = required("openvino", "openvino").Core().read_model(str(path))
-    return str(model.get_rt_info(CARD_KEY).value) if model.has_rt_info(CARD_KEY) else ""
-
-
-def _torch_card(path: Path) -> str:
-    extra = {CARD_KEY: ""}
-    torch.export.load(path, extra_files=extra)
-    return extra[CARD_KEY]
-
-
-READERS = {".onnx": _onnx_card, ".xml": _openvino_card, ".pt2": _torch_card}
+def takes_pixels(card: Card) -> bool:
+    """Whether an exported file with this card normalizes inside."""
+    return card.source.get("export", {}).get("with_preprocessing", False)

@@ -151,9 +151,8 @@ class Inverted:
             for r in [[reader] for reader in readers] if form.by_reader else [readers]:
                 wire = Wire(s[0] if form.by_source else 0, r[0] if form.by_reader else 0)
                 for cells in _cells(self, form, s, r, vector_width):
-                    bias = all(
-                        wire.write != other.write for other in wires
-                    )  # once for each part of the output
+                    # The bias is added once to each part of the output.
+                    bias = all(wire.write != other.write for other in wires)
                     paths.append(_path(self, form, s, r, cells, layouts, copies, bias))
                     wires.append(wire)
         return PathBlock(

@@ -80,8 +80,9 @@ def int8_report(
             for label, file in (("float32", plain), ("int8", out))
         ]
         float32, int8 = measure(contestants, settings.batch_size, threads)
-        top1 = [_top1(file, source) for file in (plain, out)]
-        agreement = _agreement(plain, out, source)
+        opened = [open_any(file) for file in (plain, out)]
+        top1 = [_top1(network, source) for network in opened]
+        agreement = _agreement(opened[0], opened[1], source)
     time_ratio, low, high = ratios(int8, float32)
     return {
         "bytes": dict(zip(("float32", "int8"), sizes, strict=True)),
@@ -93,16 +94,15 @@ def int8_report(
     }
 
 
-def _top1(file: Path, source: DataSource | None) -> float | None:
+def _top1(network: Classifier, source: DataSource | None) -> float | None:
     if source is None or source.val is None:
         return None
     process = Process(torch.device("cpu"))
-    return evaluate_classifier(open_any(file), source, batch_size=64, workers=0, process=process).top1
+    return evaluate_classifier(network, source, batch_size=64, workers=0, process=process).top1
 
 
-def _agreement(plain: Path, out: Path, source: DataSource | None) -> float:
+def _agreement(first: Classifier, second: Classifier, source: DataSource | None) -> float:
     """Over up to 1,000 images."""
-    first, second = open_any(plain), open_any(out)
     pixels = torch.from_numpy(sample_pixels(source, first.preprocessing, 1000))
     finish = Finish(first.preprocessing)
     batches = pixels.permute(0, 3, 1, 2).split(64)

@@ -24,7 +24,7 @@ from igcv.analysis import model_cost
 from igcv.classifier import load
 from igcv.deploy.engines import ENGINES, Session
 from igcv.deploy.engines import engine as find_engine
-from igcv.deploy.exported import is_exported, open_session, read_card
+from igcv.deploy.exported import card_of, is_exported, open_session, takes_pixels
 from igcv.deploy.fold import AUTO, fold
 from igcv.errors import InputError
 from igcv.models import create_model, default_input_size
@@ -115,12 +115,13 @@ def _file(what: str, engine: str | None, threads: int, input_size: int | None) -
         )
     if input_size is not None:
         raise InputError(f"{what} has its input size already; leave out --input-size")
-    card = read_card(Path(what))
-    size, inside = card.input_size, card.source.get("export", {}).get("with_preprocessing", False)
+    opener = partial(open_session, Path(what), engine, threads)
+    card = card_of(opener(), Path(what))
+    size, inside = card.input_size, takes_pixels(card)
     label = f"{what}, {engine}" if engine else what
     cost = model_cost(card.model, card.num_classes, size).multiply_adds
     shape = (size, size, 3) if inside else (3, size, size)
-    return Contestant(label, partial(open_session, Path(what), engine, threads), shape, inside, cost)
+    return Contestant(label, opener, shape, inside, cost)
 
 
 def folded_session(
@@ -180,9 +181,8 @@ def matrix_rate(threads: int) -> float:
 def processes(contestants: Sequence[Contestant], batch_size: int, threads: int) -> Iterator[list[Connection]]:
     """A process for each contestant, ready to run; all end with the block."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        [__name__]
-    )  # so that each process starts in a moment, nothing run in it yet
+    # Each process then starts in a moment, with everything imported and nothing run.
+    context.set_forkserver_preload([__name__])
     connections, started = [], []
     try:
         for c in contestants:

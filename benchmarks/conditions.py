@@ -4,22 +4,20 @@ import os
 import platform
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import torch
+
+from igcv.deploy.choose import processor
 
 PACKAGES = ("igcv", "torch", "torchvision", "timm", "pytorchcv", "onnxruntime", "openvino", "pillow", "numpy")
 
 
 def machine(device: str = "cpu") -> dict[str, Any]:
     """Processor, accelerator, threads, date and versions; no names of hosts or folders."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     accelerator = {"gpu": torch.cuda.get_device_name()} if device == "cuda" else {}
     return {
-        "processor": models[0] if models else platform.processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         **accelerator,
         "threads": torch.get_num_threads(),

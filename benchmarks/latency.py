@@ -81,7 +81,6 @@ def foreign_file(name: str, size: int, folder: Path) -> Path:
 def contestants(engine: str, size: int, batch: int, threads: int, folder: Path) -> list[Contestant]:
     """Everybody who takes part in an engine."""
     found = []
-    costs = {OURS: "igcv3_d_100", BASELINE: "mobilenetv2_100"}
     forms = (
         (LITERAL, "igcv3_d_100", "literal"),
         (OURS, "igcv3_d_100", "auto"),
@@ -89,7 +88,7 @@ def contestants(engine: str, size: int, batch: int, threads: int, folder: Path) 
     )
     shape = (3, size, size)
     for label, name, form in forms:
-        cost = model_cost(costs.get(label, name), input_size=size).multiply_adds
+        cost = model_cost(name, input_size=size).multiply_adds
         build = partial(folded, name, form, engine, size, batch, threads)
         network = build()  # measures forms now, so that the processes find them
         if engine == "torch":

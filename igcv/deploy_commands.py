@@ -134,12 +134,12 @@ def bench_latency(
 
     Example: igcv bench latency igcv3_d_100 mobilenetv2_100 --engine onnx --threads 1 --batch 1
     """
-    from igcv.deploy.latency import contestant, measure
+    from igcv.deploy.latency import contestant, measure, ratios
 
     entered = [contestant(what, engine, threads, batch, form, input_size) for what in networks]
     results = measure(entered, batch, threads, rounds)
     if not as_json:
-        print_latency(results, batch, threads)
+        print_latency(results, [ratios(result, results[0])[0] for result in results], batch, threads)
         return
     for result in results:
         times = {

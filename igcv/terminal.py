@@ -181,18 +181,17 @@ def print_int8(figures: Mapping[str, Any]) -> None:
     console.print(table)
 
 
-def print_latency(results: Sequence[Any], batch: int, threads: int) -> None:
+def print_latency(results: Sequence[Any], ratios: Sequence[float], batch: int, threads: int) -> None:
     """How long networks take, as ratios to the first one, and the memory that opening and running them adds."""
     title = f"batch {batch}, {threads} thread{'s' if threads > 1 else ''}"
     table = Table("network", title=title, box=None, header_style="bold", title_justify="left")
     for column in ("ms, range", "ratio", "images/s", "MiB", "matrix rate"):
         table.add_column(column, justify="right")
-    for result in results:
-        ratio = sorted(a / b for a, b in zip(result.times_ms, results[0].times_ms, strict=True))
+    for result, ratio in zip(results, ratios, strict=True):
         table.add_row(
             escape(result.label),
             f"{result.median_ms:.2f}, {min(result.times_ms):.2f} to {max(result.times_ms):.2f}",
-            f"{ratio[len(ratio) // 2]:.2f}",
+            f"{ratio:.2f}",
             f"{result.images_per_s:,.1f}",
             f"{result.memory_mib:,.0f}",
             "" if result.share is None else f"{100 * result.share:.0f} %",

@@ -41,7 +41,10 @@ def test_the_command(digits_run: Path, tmp_path: Path, igcv_command: Igcv) -> No
 
 
 def test_wrong_input(digits_run: Path, tmp_path: Path, igcv_command: Igcv) -> None:
+    damaged = tmp_path / "damaged.onnx"
+    damaged.write_bytes(b"no graph")
     for arguments, message in (
+        ((damaged,), "cannot be opened by 'onnx'"),
         (("igcv3_d_10",), "unknown model 'igcv3_d_10'; did you mean"),
         (("igcv3_d_025", "--engine", "tensorrt"), "unknown engine 'tensorrt'"),
         ((tmp_path / "none.onnx",), "there is no file"),

@@ -8,6 +8,7 @@ inside a network. Plans are kept in a file and measured once.
 import hashlib
 import json
 import os
+import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
@@ -43,7 +44,7 @@ def choose_plan(
     """
     threads = threads or torch.get_num_threads()
     find_engine(engine)
-    machine = f"{version_of(engine)}, {torch.backends.cpu.get_cpu_capability()}, {_processor()}"
+    machine = f"{version_of(engine)}, {torch.backends.cpu.get_cpu_capability()}, {processor()}"
     key = f"{engine} {input_size} {batch_size} {threads} {model} {model.state_dict().keys()} {machine}"
     digest = hashlib.sha256(key.encode()).hexdigest()[:16]
     kept = read_plans()
@@ -183,8 +184,9 @@ def write_plans(plans: Mapping[str, Any]) -> None:
         return
 
 
-def _processor() -> str:
+def processor() -> str:
     """The processor's name, so that a cache that is shared over machines serves each its own."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor()

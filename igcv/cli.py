@@ -11,7 +11,7 @@ import typer
 
 import igcv
 from igcv.deploy_commands import bench_latency, export
-from igcv.errors import InputError, SharedError
+from igcv.errors import InputError, Interrupted, SharedError
 from igcv.terminal import (
     print_catalog,
     print_data_bench,
@@ -76,7 +76,7 @@ def train(
     """
     from igcv.training import Recipe, load_recipe, process_group
     from igcv.training import train as run_training
-    from igcv.training.launch import check_before_launch, gpu_list, launch, without_option
+    from igcv.training.launch import check_before_launch, gpu_list, launch, was_restarted, without_option
 
     if keys:
         print_settings(Recipe)
@@ -86,6 +86,7 @@ def train(
         recipe_file = recipe_file or run_recipe_file(out)
     recipe = load_recipe(recipe_file, changes, model=model, data=data, init_from=init_from)
     folder = out or Path("runs") / f"{recipe.model}-{re.sub(r'[^a-z0-9]+', '_', recipe.data.lower())[:40]}"
+    resume = resume or was_restarted(folder)
     if gpus is not None:
         devices = gpu_list(gpus)
         check_before_launch(recipe, folder, resume, devices)
@@ -316,11 +317,18 @@ bench.command("latency")(bench_latency)
 
 
 def main() -> None:
-    """Entry point: what the user can mend is one line on standard error and exit status 2."""
+    """Entry point: what the user can mend is one line on standard error and exit status 2.
+
+    A run that a signal ended has the exit status that shells give for the signal: 128 and its number.
+    """
+    rank = int(os.environ.get("RANK", "0"))  # torchrun's number of this process
     try:
         app()
     except InputError as error:
-        rank = int(os.environ.get("RANK", "0"))  # torchrun's number of this process
         if rank == 0 or not isinstance(error, SharedError):
             print(f"igcv: {f'process {rank}: ' if rank else ''}{error}", file=sys.stderr)
         sys.exit(2)
+    except Interrupted as end:
+        if rank == 0:
+            print(f"igcv: {end}", file=sys.stderr)
+        sys.exit(128 + end.signal)

@@ -16,6 +16,14 @@ class SharedError(InputError):
     """An input error that all of several processes raise, so that the first of them can say it for all."""
 
 
+class Interrupted(Exception):  # noqa: N818 - nothing went wrong
+    """A signal asked the program to end, and it has saved its work; `signal` is the signal's number."""
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal
+
+
 def unknown(kind: str, given: str, known: Iterable[str], hint: str = "") -> InputError:
     """An error for a name that is not among the `known` ones, naming the nearest match.
 

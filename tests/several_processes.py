@@ -17,9 +17,8 @@ from igcv.errors import InputError
 from igcv.models import create_model
 from igcv.training import Process, evaluate_classifier, load_recipe, process_group, train
 from igcv.training.distributed import first_on_machine, gather, together
-from igcv.training.epochs import over_processes
 from igcv.training.job import check_same
-from igcv.training.loop import Epoch
+from igcv.training.state import Progress, combined
 from igcv.training.train import prepare
 
 RECIPE = [
@@ -62,7 +61,7 @@ def everything() -> None:
         found = {
             "images": {str(size): gather(images_of_epochs(size, process)) for size in SHARES},
             "evaluations": {data: evaluation(data, process) for data in ("photos", "three")},
-            "mean": vars(over_processes(Epoch(float(process.rank), process.rank + 1, 1.0, 0.0))),
+            "mean": mean_loss(process.rank),
             "errors": gather(error_of(lambda: fail_last(process))),
             "other data": gather(error_of(lambda: open_other_data(process))),
             "opened": gather(first_on_machine(process, opening)),
@@ -119,6 +118,12 @@ def evaluation(data: str, process: Process) -> dict[str, object]:
     in_float64(classifier.model, batch_norm=True)
     source = open_source(data)
     return vars(evaluate_classifier(classifier, source, batch_size=2, workers=0, process=process))
+
+
+def mean_loss(rank: int) -> dict[str, float]:
+    """What all processes measured together, when process r has a loss of r on r + 1 images."""
+    whole = combined(gather(Progress(1, float(rank * (rank + 1)), rank + 1)))
+    return {"loss": whole.loss, "images": whole.images}
 
 
 def error_of(action: Callable[[], None]) -> str:

@@ -37,7 +37,7 @@ def test_erasing_follows_seed_epoch_and_image():
 
     def erased(numbers: list[int], epoch: int = 0, rank: int = 0) -> torch.Tensor:
         finish = Finish(PLAIN, random_erasing=0.5).for_epoch(40, 7, epoch, rank)
-        return finish(torch.zeros(len(numbers), 3, 16, 16, dtype=torch.uint8), torch.tensor(numbers))
+        return finish(0, torch.zeros(len(numbers), 3, 16, 16, dtype=torch.uint8), torch.tensor(numbers))
 
     whole = erased(list(range(40)))
     assert 8 < sum(bool(image.any()) for image in whole) < 32

@@ -62,7 +62,7 @@ def test_a_run_leaves_everything(finished: Path) -> None:
     names = {path.name for path in finished.iterdir()}
     assert names == {
         *("recipe.toml", "metrics.jsonl", "summary.json", "curves.png", "tensorboard"),
-        *("last.safetensors", "best.safetensors", "state.safetensors"),
+        *("last.safetensors", "best.safetensors", "state.safetensors", "state.previous.safetensors", ".lock"),
     }
     with Image.open(finished / "curves.png") as curves:
         assert curves.size[0] > 800
@@ -234,7 +234,7 @@ def test_one_step_against_hand_written_sgd(accumulation: int) -> None:
     scaler = torch.amp.GradScaler("cpu", enabled=False)
     trainer = Trainer(
         dataclasses.replace(recipe, channels_last=False),
-        *(layer, layer, make_optimizer(layer, recipe), scaler, None, None, CPU.device, 1),
+        *(layer, layer, make_optimizer(layer, recipe), scaler, None, None, CPU),
     )
     parts = [
         part

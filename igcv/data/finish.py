@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from igcv.data.augment import Preprocessing
-from igcv.data.chance import NOISE, RECTANGLES, generator
+from igcv.data.chance import NOISE, RECTANGLES, generator, seed_from
 from igcv.data.erasing import draw_rectangles, erase
 from igcv.errors import InputError
+
+FinishBatch = Callable[[int, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -45,19 +47,20 @@ class Finish:
         mean, std = self._mean_std
         return images.to(torch.float32, memory_format=layout).mul_(1 / 255).sub_(mean).div_(std)
 
-    def for_epoch(self, count: int, seed: int, epoch: int, rank: int) -> Callable[[Tensor, Tensor], Tensor]:
-        """Images and their numbers, int64 (N,) below `count` -> input, erased as (seed, epoch, number) decides.
+    def for_epoch(self, count: int, seed: int, epoch: int, rank: int) -> FinishBatch:
+        """A batch's number in the epoch, images and their numbers, int64 (N,) below `count` -> input.
 
-        The noise follows from (seed, epoch, rank, batch).
+        What is erased follows from (seed, epoch, image), the noise there from (seed, epoch, rank, batch).
         """
         if not self.random_erasing:
-            return lambda images, numbers: self(images)
+            return lambda batch, images, numbers: self(images)
         side = self.preprocessing.input_size
         where = draw_rectangles(count, side, self.random_erasing, generator(RECTANGLES, seed, epoch))
-        noise = generator(NOISE, seed, epoch, rank, device=self.device)
+        noise = torch.Generator(self.device)
 
-        def finish(images: Tensor, numbers: Tensor) -> Tensor:
+        def finish(batch: int, images: Tensor, numbers: Tensor) -> Tensor:
             images = self(images)
+            noise.manual_seed(seed_from(NOISE, seed, epoch, rank, batch))
             erase(images, where[numbers], noise)
             return images
 

@@ -4,8 +4,9 @@ Everything random about an item follows from (seed, epoch, image), never from th
 or from what else draws random numbers.
 """
 
+import signal
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -43,30 +44,42 @@ class Batch(NamedTuple):
     bad: dict[str, str]  # unreadable images: name -> reason
 
 
+Numbers = range | np.ndarray  # of images: whole numbers from 0
+
+
 class Order(Sampler[Place]):
     """The images of one process in an epoch."""
 
     def __init__(self, count: int, batch_size: int, seed: int, rank: int, world_size: int) -> None:
         self.count, self.batch_size, self.seed = count, batch_size, seed
         self.rank, self.world_size = rank, world_size
-        self.epoch = 0
+        self.epoch = self.start = 0  # the next pass: of which epoch, and from which batch on
 
     def __iter__(self) -> Iterator[Place]:
-        return (Place(self.epoch, int(i)) for i in self.indices())
+        return (Place(self.epoch, int(i)) for i in self.left())
 
     @abstractmethod
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        """Images of a whole epoch."""
 
     @abstractmethod
-    def indices(self) -> Iterable[int]:
+    def indices(self) -> Numbers:
         """The numbers of the images, in their order."""
+
+    def left(self) -> Numbers:
+        """The numbers of those that are not passed over."""
+        return self.indices()[self.start * self.batch_size :]
+
+    def batch(self, number: int) -> Numbers:
+        """The numbers of the images in one batch of the epoch."""
+        return self.indices()[number * self.batch_size :][: self.batch_size]
 
 
 class InOrder(Order):
     def __len__(self) -> int:
         return len(self.indices())
 
-    def indices(self) -> range:
+    def indices(self) -> Numbers:
         return range(self.rank, self.count, self.world_size)
 
 
@@ -75,7 +88,7 @@ class Shuffled(Order):
         share = self.count // self.world_size
         return share // self.batch_size * self.batch_size or share
 
-    def indices(self) -> np.ndarray:
+    def indices(self) -> Numbers:
         shuffled = np.random.default_rng((self.seed, self.epoch)).permutation(self.count)
         return shuffled[self.rank :: self.world_size][: len(self)]
 
@@ -97,6 +110,15 @@ class Items(Dataset):
             except InputError as error:
                 bad[self.images.name(index)] = str(error)
         return Item(None, -1, -1, bad)
+
+
+def outlive_signals(worker: int) -> None:
+    """Leave it to the training process to answer Ctrl-C and the first SIGTERM, which may go to all processes.
+
+    It needs its workers to finish the step. A second SIGTERM is torch's last resort to end a worker.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 
 def collate(items: list[Item]) -> Batch:

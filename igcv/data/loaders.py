@@ -1,6 +1,6 @@
 """Batches for training and evaluation: which images, in which order, and what happens to unreadable ones."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from itertools import islice
 
@@ -11,7 +11,7 @@ from igcv.data.augment import Moves, Transform
 from igcv.data.chance import generator, seed_from, seeded
 from igcv.data.finish import Finish
 from igcv.data.images import BadImageError, Images
-from igcv.data.items import Batch, InOrder, Item, Items, Order, Shuffled, collate
+from igcv.data.items import Batch, InOrder, Item, Items, Order, Shuffled, collate, outlive_signals
 from igcv.data.resident import Resident
 from igcv.data.streams import Sample, StreamImages
 from igcv.errors import InputError
@@ -30,20 +30,29 @@ class Loader:
         batches: "DataLoader | Resident | _Stream",
         order: "Order | _Stream",
         finish: Finish,
+        name: Callable[[int], str],
         skip_bad: bool,
         max_bad: int,
     ) -> None:
         self.bad: dict[str, str] = {}
         self.max_bad = max_bad
-        self._batches, self._order, self._finish, self._skip_bad = batches, order, finish, skip_bad
+        self._batches, self._order, self._finish = batches, order, finish
+        self._name, self._skip_bad = name, skip_bad
 
     def __len__(self) -> int:
         """Batches in an epoch of this process."""
         return len(self._batches)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch, from 0, that decides order and augmentation of the next pass."""
-        self._order.epoch = epoch
+    def set_epoch(self, epoch: int, start: int = 0) -> None:
+        """Choose the epoch, from 0, that decides order and augmentation of the next pass.
+
+        The pass begins with batch `start`, from 0 to the length; streams read over those before it.
+        """
+        self._order.epoch, self._order.start = epoch, start
+
+    def names(self, batch: int) -> list[str]:
+        """What the images of a batch of the epoch are called; of a stream nobody knows before."""
+        return [self._name(int(number)) for number in self._order.batch(batch)]
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield images (N, 3, S, S) float32, normalized, and labels (N,) int64, both on the device.
@@ -53,11 +62,12 @@ class Loader:
             InputError: more than `max_bad` images cannot be read.
         """
         order = self._order
-        finish = self._finish.for_epoch(order.count, order.seed, order.epoch, order.rank)
+        finish, batch = self._finish.for_epoch(order.count, order.seed, order.epoch, order.rank), order.start
         for images, labels, numbers, bad in self._batches:
             self._note(bad)
             if len(labels):
-                yield finish(images, numbers), labels.to(self._finish.device, non_blocking=True)
+                yield finish(batch, images, numbers), labels.to(self._finish.device, non_blocking=True)
+                batch += 1
         if len(self.bad) == self._order.count:
             raise InputError(f"none of the {self._order.count} images can be read; the last: {self._last()}")
 
@@ -134,12 +144,12 @@ def make_loader(
     if isinstance(images, StreamImages):
         assert resident is None
         stream = _Stream(images, transform, batch_size, train, seed, workers, rank, world_size, finish.device)
-        return Loader(stream, stream, finish, skip_bad, max_bad)
+        return Loader(stream, stream, finish, images.name, skip_bad, max_bad)
     order = (Shuffled if train else InOrder)(len(images), batch_size, seed, rank, world_size)
     batches: DataLoader | Resident
     if resident is not None:
         batches = Resident(Items(images, transform, seed, 1), order, finish, resident, workers)
-        return Loader(batches, order, finish, skip_bad, max_bad)
+        return Loader(batches, order, finish, images.name, skip_bad, max_bad)
     attempts = min(len(images), max_bad + 1) if train and skip_bad else 1
     batches = DataLoader(
         Items(images, transform, seed, attempts),
@@ -149,9 +159,10 @@ def make_loader(
         collate_fn=collate,
         pin_memory=finish.device.type == "cuda",
         persistent_workers=workers > 0,
+        worker_init_fn=outlive_signals,
         generator=torch.Generator(),  # else every pass draws from the global one
     )
-    return Loader(batches, order, finish, skip_bad, max_bad)
+    return Loader(batches, order, finish, images.name, skip_bad, max_bad)
 
 
 class _Stream:
@@ -178,7 +189,8 @@ class _Stream:
         self.images, self.transform, self.batch_size, self.train = images, transform, batch_size, train
         self.seed, self.rank, self.world_size, self.device = seed, rank, world_size, device
         self.workers = min(workers, shards // world_size if train else shards) if shards else workers
-        self.epoch, self.count = 0, len(images)
+        self.epoch = self.start = 0
+        self.count = len(images)
 
     def __len__(self) -> int:
         """Batches in an epoch; evaluation with several workers may give a few more that are not full."""
@@ -187,6 +199,10 @@ class _Stream:
         share = len(range(self.rank, self.count, self.world_size))
         return -(-share // self.batch_size)
 
+    def batch(self, number: int) -> range:
+        """The numbers of the images in a batch: none is known."""
+        return range(0)
+
     def __iter__(self) -> Iterator[Batch]:
         key = (self.seed, self.epoch)
         loader = DataLoader(
@@ -194,6 +210,7 @@ class _Stream:
             batch_size=None,
             num_workers=self.workers,
             pin_memory=self.device.type == "cuda",
+            worker_init_fn=outlive_signals,
             generator=generator(*key, self.rank),
         )
         count = seen = 0
@@ -202,7 +219,8 @@ class _Stream:
                 raise error
             # A stream has no numbers but its order: those of this process, between those of the others.
             place = torch.arange(seen, seen + len(batch.labels)) * self.world_size + self.rank
-            yield batch._replace(numbers=place % self.count)
+            if count >= self.start or not len(batch.labels):
+                yield batch._replace(numbers=place % self.count)
             count, seen = count + (len(batch.labels) > 0), seen + len(batch.labels)
             if self.train and count == len(self):
                 return

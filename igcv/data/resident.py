@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from igcv.data.augment import Moves
 from igcv.data.chance import MOVES, generator
 from igcv.data.finish import Finish
-from igcv.data.items import Batch, InOrder, Items, Order, Shuffled, collate
+from igcv.data.items import Batch, InOrder, Items, Order, Shuffled, collate, outlive_signals
 
 _DECODED = 256  # images in a batch while decoding
 
@@ -52,7 +52,7 @@ class Resident:
         pixels, labels, slots = self._store
         order, device = self._order, self._device
         moves = draw_moves(len(slots), self._moves, self._side, generator(MOVES, order.seed, order.epoch))
-        for numbers in torch.from_numpy(np.array(order.indices(), np.int64)).split(order.batch_size):
+        for numbers in torch.from_numpy(np.array(order.left(), np.int64)).split(order.batch_size):
             held = slots[numbers]
             held = held[held >= 0]
             place = held.to(device, non_blocking=True)
@@ -71,6 +71,7 @@ class Resident:
             num_workers=self._workers,
             collate_fn=collate,
             pin_memory=self._device.type == "cuda",
+            worker_init_fn=outlive_signals,
             generator=torch.Generator(),
         )
         pixels = torch.empty(len(wanted), self._side, self._side, 3, dtype=torch.uint8, device=self._device)

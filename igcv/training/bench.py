@@ -17,7 +17,7 @@ from igcv.training.loop import Trainer, train_epoch
 from igcv.training.measure import now
 from igcv.training.progress import Silent
 from igcv.training.recipe import Recipe
-from igcv.training.run import State
+from igcv.training.state import State
 from igcv.training.train import build_network, choose_forms, make_loaders, make_trainer
 
 REPEATS = 5  # measurements of each kind; their median and range are reported
@@ -44,8 +44,10 @@ def bench_data(recipe: Recipe, process: Process, seconds: float = 10.0) -> dict[
         keep_freed_memory()
     torch.manual_seed(recipe.seed)
     job = plan(recipe, process)
-    trainer, _ = make_trainer(job, build_network(job, fresh=True), None)
+    trainer = make_trainer(job, build_network(job, fresh=True))
     choose_forms(job, trainer, State())
+    if recipe.compile:
+        trainer.network.compile()
     loader, _ = make_loaders(job)
     batches = _endless(loader)
     for _ in range(_warm_up(job, loader)):
@@ -92,7 +94,7 @@ class _Steps:
     """
 
     def __init__(self, batches: Iterator[_Batch], steps: int, t: Trainer) -> None:
-        self._batches, self._count, self._device = batches, steps * t.recipe.accumulation, t.device
+        self._batches, self._count, self._device = batches, steps * t.recipe.accumulation, t.process.device
         self.wait_s = 0.0
 
     def __len__(self) -> int:

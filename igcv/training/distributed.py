@@ -61,7 +61,7 @@ def process_group(device_name: str = "auto") -> Iterator[Process]:
     if device.type == "cuda":
         device = choose_device(f"cuda:{os.environ['LOCAL_RANK']}")
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
         local_rank, local_world_size = (int(os.environ[f"LOCAL_{name}"]) for name in ("RANK", "WORLD_SIZE"))
         yield Process(device, dist.get_rank(), dist.get_world_size(), local_rank, local_world_size)
@@ -125,6 +125,15 @@ def gather(value: T) -> list[T]:
         values *= dist.get_world_size()
         dist.all_gather_object(values, value)
     return values
+
+
+def highest(*values: int) -> list[int]:
+    """For each of some small numbers the highest of all processes; quick enough to be asked after each step."""
+    if not dist.is_initialized():
+        return list(values)
+    numbers = torch.tensor(values)  # on the CPU, where it waits for no GPU
+    dist.all_reduce(numbers, dist.ReduceOp.MAX)
+    return numbers.tolist()
 
 
 def from_main(value: T) -> T:

@@ -4,25 +4,26 @@ import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import timm
 import torch
-from timm.utils import random_seed
 
 from igcv.data import Loader
-from igcv.models import blocks_with_forms
+from igcv.errors import InputError
 from igcv.report import draw_curves
+from igcv.training.checkpoint import Keeper, capture
 from igcv.training.distributed import Process, gather, share_buffers, together
 from igcv.training.evaluate import Evaluation, evaluate
 from igcv.training.job import Job
-from igcv.training.loop import Epoch, Trainer, train_epoch
+from igcv.training.loop import NonFiniteError, Trainer, train_epoch
 from igcv.training.optimize import learning_rate
 from igcv.training.progress import Reporter
 from igcv.training.recipe import Recipe
-from igcv.training.run import CURVES, Run, State, flatten_optimizer, write_events
+from igcv.training.run import CURVES, Run, write_events
+from igcv.training.state import Progress, State, combined
+from igcv.training.watch import Watch
 from igcv.version import __version__
 from igcv.weights import Card, write_file
 
@@ -35,35 +36,66 @@ def run_epochs(
     trainer: Trainer,
     loaders: tuple[Loader, Loader | None],
     state: State,
+    begun: Progress,
+    folder: Path,
     run: Run | None,
     report: Reporter,
 ) -> Row:
-    """Train and evaluate all epochs that are left; the first process (`run`) writes the run folder."""
+    """Train and evaluate what is left; the first process (`run`) writes the run folder.
+
+    Args:
+        job: the resolved run.
+        trainer: as the state left it.
+        loaders: of training and validation images.
+        state: where the run stands.
+        begun: how far this process has come in the next epoch.
+        folder: the run folder.
+        run: it, in the process that writes.
+        report: where to say how it is going.
+
+    Raises:
+        Interrupted: a signal asked the run to end; all is saved.
+        InputError: for anything the user can mend.
+    """
     train_loader, val_loader = loaders
+    train_loader.bad |= state.bad
     history = run.history(state.epoch) if run else []
     result = None
-    for epoch in range(state.epoch, job.recipe.epochs):
-        started = time.perf_counter()
-        train_loader.set_epoch(epoch)
-        seed_epoch(job, epoch)
-        with reporting_bad(train_loader, report):
-            measured = train_epoch(trainer, train_loader, epoch, report)
-        measured = over_processes(measured)
+    with Watch(60 * job.recipe.save_minutes) as watch:
+        for epoch in range(state.epoch, job.recipe.epochs):
+            started = time.perf_counter() - begun.time_s
+            train_loader.set_epoch(epoch, begun.steps * job.recipe.accumulation)
+            keeper = Keeper(trainer, train_loader, run, state, watch, folder)
+            with reporting_bad(train_loader, report):
+                measured = combined(gather(_train(trainer, train_loader, epoch, report, begun, keeper)))
+            result, begun = _evaluate(job, trainer, val_loader), Progress()
+            best = max(state.best_top1, result.top1 if result else -1.0)
+            state = capture(trainer, epoch + 1, best, dict(train_loader.bad))
+            time_s = time.perf_counter() - started
+            row = _row(job.recipe, epoch, measured, result, len(train_loader.bad), time_s)
+            row["time_left_s"] = round(_mean_time(history, row) * (job.recipe.epochs - epoch - 1), 1)
+            with together():
+                _save(job, trainer, run, state, result, row, history)
+            watch.saved()
+            report.epoch(row)
+    if result is None:  # the run had ended, but for its summary
         result = _evaluate(job, trainer, val_loader)
-        state = _advance(state, trainer, result)
-        row = _row(job.recipe, epoch, measured, result, len(train_loader.bad), time.perf_counter() - started)
-        row["time_left_s"] = round(_mean_time(history, row) * (job.recipe.epochs - epoch - 1), 1)
-        with together():
-            _save(job, trainer, run, state, result, row, history)
-        report.epoch(row)
     with together():
         return _finish(job, trainer, run, history, result)
 
 
-def seed_epoch(job: Job, epoch: int) -> None:
-    """Make what follows (mixing, dropout) depend on seed, epoch and process only, so that a resumed run repeats it."""
-    sequence = np.random.SeedSequence((job.recipe.seed, epoch, job.process.rank))
-    random_seed(int(sequence.generate_state(1)[0]))
+def _train(
+    trainer: Trainer, loader: Loader, epoch: int, report: Reporter, begun: Progress, keeper: Keeper
+) -> Progress:
+    """An epoch of training; where its numbers go bad, the images are named."""
+    try:
+        return train_epoch(trainer, loader, epoch, report, begun, keeper)
+    except NonFiniteError as error:
+        names = loader.names(error.batch)
+        shown = ", ".join(names[:SHOWN_BAD]) + (
+            f" and {len(names) - SHOWN_BAD} more" * (len(names) > SHOWN_BAD)
+        )
+        raise InputError(f"{error}; the images of that batch: {shown or 'not known'}") from error
 
 
 @contextmanager
@@ -89,29 +121,9 @@ def _evaluate(job: Job, trainer: Trainer, loader: Loader | None) -> Evaluation |
     return evaluate(trainer.evaluated, loader, classes, job.process.device, job.recipe.precision)
 
 
-def over_processes(measured: Epoch) -> Epoch:
-    """What all processes measured together: their images need not be equally many, as unreadable ones are left out."""
-    parts = gather(measured)
-    images = sum(part.images for part in parts)
-    loss = sum(part.loss * part.images for part in parts) / max(images, 1)
-    return replace(measured, loss=loss, images=images)
-
-
 def _mean_time(history: list[Row], row: Row) -> float:
     """Mean seconds of an epoch so far."""
     return sum(r["epoch_time_s"] for r in (*history, row)) / (len(history) + 1)
-
-
-def _advance(state: State, trainer: Trainer, result: Evaluation | None) -> State:
-    """The state after one more epoch."""
-    tensors = {f"model.{name}": t for name, t in trainer.network.state_dict().items()}
-    if trainer.ema is not None:
-        tensors |= {f"ema.{name}": t for name, t in trainer.ema.module.state_dict().items()}
-    momenta, scalars = flatten_optimizer(trainer.optimizer)
-    scalars["scaler"] = trainer.scaler.state_dict()
-    scalars["forms"] = {name: block.form for name, block in blocks_with_forms(trainer.network).items()}
-    best = max(state.best_top1, result.top1 if result else -1.0)
-    return State(state.epoch + 1, best, tensors | momenta, scalars)
 
 
 def _save(
@@ -125,13 +137,13 @@ def _save(
 ) -> None:
     if run:
         is_best = result is None or result.top1 == state.best_top1
+        history.append(row)
         weights = trainer.evaluated.state_dict()
-        run.save_epoch(job.recipe, state, weights, _card(job, row, result), is_best)
-        run.log(row, history)
+        run.save_epoch(job.recipe, state, weights, _card(job, row, result), is_best, history)
 
 
 def _row(
-    recipe: Recipe, epoch: int, measured: Epoch, result: Evaluation | None, bad: int, time_s: float
+    recipe: Recipe, epoch: int, measured: Progress, result: Evaluation | None, bad: int, time_s: float
 ) -> Row:
     """An epoch's line in the metrics log; times in seconds, accuracies in percent."""
     row: Row = {
@@ -183,9 +195,9 @@ def _finish(
         "machine": machine(job.process),
     }
     if run:
-        run.save_summary(summary)
         write_file(run.path / CURVES, draw_curves(history, f"{job.recipe.data}: {job.recipe.model}"))
         write_events(run.path / "tensorboard", history)
+        run.save_summary(summary)  # last: it says that the run is finished
     return summary
 
 

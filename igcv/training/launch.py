@@ -1,6 +1,7 @@
 """From `--gpus 0,1` to torchrun: one process for each GPU."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from igcv.errors import InputError
 from igcv.training.distributed import Process
 from igcv.training.job import plan
 from igcv.training.recipe import Recipe
-from igcv.training.run import Run
+from igcv.training.run import Run, has_state
 
 
 def gpu_list(gpus: str) -> list[str]:
@@ -39,7 +40,16 @@ def launch(gpus: list[str], arguments: list[str]) -> int:
     command = [*runner, "-m", "igcv", *arguments]
     # One thread each is torchrun's own default, about which it warns unless it is set.
     environment = {"OMP_NUM_THREADS": "1", **os.environ, "CUDA_VISIBLE_DEVICES": ",".join(gpus)}
-    return subprocess.call(command, env=environment)
+    with subprocess.Popen(command, env=environment) as runner_process:
+        # The run saves and ends. A terminal sends Ctrl-C to all by itself, so only a scheduler's signal is passed on.
+        signal.signal(signal.SIGINT, lambda *_: None)
+        signal.signal(signal.SIGTERM, lambda *_: runner_process.send_signal(signal.SIGTERM))
+        return runner_process.wait()
+
+
+def was_restarted(folder: Path) -> bool:
+    """Whether torchrun has started this command again, after a failure, and there is a run to go on with."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0 and has_state(folder)
 
 
 def without_option(arguments: list[str], option: str) -> list[str]:

@@ -1,29 +1,40 @@
 """The training loop: one epoch, for every device, precision and number of processes."""
 
+import math
 import time
-from collections.abc import Callable, Iterable, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
 from timm.data import Mixup
-from timm.utils import ModelEmaV3
+from timm.utils import ModelEmaV3, random_seed
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from igcv.errors import InputError
+from igcv.data.chance import seed_from
+from igcv.errors import InputError, SharedError
+from igcv.training.distributed import Process, highest
 from igcv.training.evaluate import autocast
+from igcv.training.nonfinite import first_nonfinite
 from igcv.training.optimize import learning_rate, set_learning_rate
 from igcv.training.progress import Reporter
 from igcv.training.recipe import Recipe
-
-SHOW_EVERY = 20  # steps between readings of the loss, each of which waits for the device
+from igcv.training.state import Progress
 
 
 class Batches(Iterable[tuple[Tensor, Tensor]], Sized, Protocol):
     """Images (N, 3, S, S) and labels (N,) on the device, and how many batches."""
+
+
+class NonFiniteError(InputError):
+    """A loss is no finite number; `batch` is the batch of the epoch, from 0, that gave it."""
+
+    def __init__(self, message: str, batch: int) -> None:
+        super().__init__(message)
+        self.batch = batch
 
 
 @dataclass(frozen=True)
@@ -37,8 +48,7 @@ class Trainer:
     scaler: torch.amp.GradScaler
     ema: ModelEmaV3 | None
     mix: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None
-    device: torch.device
-    world_size: int
+    process: Process
 
     @property
     def evaluated(self) -> nn.Module:
@@ -46,14 +56,24 @@ class Trainer:
         return self.network if self.ema is None else self.ema.module
 
 
-@dataclass(frozen=True)
-class Epoch:
-    """What an epoch of training measured."""
+class Keeper(Protocol):
+    """Who saves between two steps."""
 
-    loss: float  # mean over this process's images
-    images: int  # of this process
-    time_s: float
-    data_wait_s: float  # of time_s, spent waiting for images
+    def wish(self) -> int:
+        """What this process wants after the step, 0 for nothing; the highest wish of all processes is fulfilled."""
+
+    def keep(self, progress: Progress, wish: int) -> None:
+        """Fulfil a wish."""
+
+
+class NoKeeper:
+    """Saves nothing."""
+
+    def wish(self) -> int:
+        return 0
+
+    def keep(self, progress: Progress, wish: int) -> None:
+        raise AssertionError("nobody wished for anything")
 
 
 def make_mix(recipe: Recipe, num_classes: int) -> Mixup | None:
@@ -68,52 +88,119 @@ def make_mix(recipe: Recipe, num_classes: int) -> Mixup | None:
     )
 
 
-def train_epoch(t: Trainer, batches: Batches, epoch: int, report: Reporter) -> Epoch:
-    """Train on all `batches`, the parts of `recipe.accumulation` consecutive ones making one step.
+def train_epoch(
+    t: Trainer,
+    batches: Batches,
+    epoch: int,
+    report: Reporter,
+    begun: Progress = Progress(),
+    keeper: Keeper = NoKeeper(),
+) -> Progress:
+    """Train on what is left of an epoch, the parts of `recipe.accumulation` consecutive batches making one step.
+
+    Args:
+        t: what to train.
+        batches: those that are left; their length is that of the whole epoch.
+        epoch: which one, from 0.
+        report: where to say how it is going.
+        begun: how far the epoch had come.
+        keeper: asked after each step.
+
+    Returns:
+        What the whole epoch measured.
 
     Raises:
-        InputError: when the loss is no longer a finite number.
+        NonFiniteError: a loss is no finite number.
+        InputError: the steps of half precision overflow again and again.
     """
     t.model.train()
-    parts = t.recipe.accumulation
-    steps = len(batches) // parts
-    total, seen, wait = torch.zeros((), device=t.device), 0, 0.0
-    start = ready = time.perf_counter()
-    for index, (images, labels) in enumerate(batches):
-        if index >= steps * parts:
-            break  # what is left does not fill a step
-        wait += time.perf_counter() - ready
-        step, part = divmod(index, parts)
-        if part == 0:
-            lr = learning_rate(t.recipe, epoch + step / steps)
-            set_learning_rate(t.optimizer, lr, t.recipe.decay_rule)
-        last = part == parts - 1
-        loss = _forward_backward(t, images, labels, last)
-        total += loss * len(labels)
-        seen += len(labels)
-        if last:
-            _update(t, epoch * steps + step)
-            if step % SHOW_EVERY == 0 or step == steps - 1:
-                mean = _finite(total.item() / seen, epoch, step, lr)
-            report.step(epoch + 1, mean, seen * t.world_size / (time.perf_counter() - start), lr)
-        ready = time.perf_counter()
-    return Epoch(total.item() / max(seen, 1), seen, time.perf_counter() - start, wait)
+    steps, left, done = len(batches) // t.recipe.accumulation, iter(batches), begun
+    for step in range(begun.steps, steps):
+        lr = learning_rate(t.recipe, epoch + step / steps)
+        set_learning_rate(t.optimizer, lr, t.recipe.decay_rule)
+        seed_step(t, epoch, step)
+        started = time.perf_counter()
+        parts = list(_parts(t, left))
+        nonfinite, wish = highest(not all(part.finite for part in parts), keeper.wish())
+        if nonfinite and not t.scaler.is_enabled():
+            raise _nonfinite(t, parts, epoch, step, lr)
+        taken = _update(t, epoch * steps + step)
+        done = _further(done, parts, taken, time.perf_counter() - started)
+        if done.left_out > t.recipe.max_left_out:
+            raise InputError(
+                f"{done.left_out} steps in a row overflowed half precision, up to epoch {epoch + 1}, step {step + 1}, "
+                f"learning rate {lr:.3g}; lower lr, or give precision=bf16 or a larger max_left_out"
+            )
+        report.step(epoch + 1, done.loss, done.images * t.process.world_size / done.time_s, lr)
+        if wish:
+            keeper.keep(done, wish)
+    next(left, None)  # lets loader processes end that are not needed any more
+    return done
 
 
-def _forward_backward(t: Trainer, images: Tensor, labels: Tensor, last: bool) -> Tensor:
-    """Add the gradients of one part to those of the step; returns the part's mean loss, detached."""
-    targets = labels
-    if t.mix is not None:
-        even = len(labels) // 2 * 2  # it mixes pairs
-        images, targets = t.mix(images[:even], labels[:even])
+def seed_step(t: Trainer, epoch: int, step: int) -> None:
+    """Make what follows (mixing, dropout) depend on seed, epoch, process and step only.
+
+    So it is the same however often a run was interrupted before.
+    """
+    random_seed(seed_from(t.recipe.seed, epoch, t.process.rank, step))
+
+
+class _Part(NamedTuple):
+    """A part of a step, its gradients added to those before."""
+
+    seen: int  # images
+    loss: float  # their mean
+    wait_s: float  # before they came
+    images: Tensor | None  # what the network saw, of the last part and where the loss is not finite
+
+    @property
+    def finite(self) -> bool:
+        return math.isfinite(self.loss)
+
+
+def _parts(t: Trainer, left: Iterator[tuple[Tensor, Tensor]]) -> Iterator[_Part]:
+    """The parts of the next step."""
+    for part in range(t.recipe.accumulation):
+        asked = time.perf_counter()
+        images, labels = next(left)
+        wait_s = time.perf_counter() - asked
+        count, targets = len(labels), labels
+        if t.mix is not None:
+            even = count // 2 * 2  # it mixes pairs
+            images, targets = t.mix(images[:even], labels[:even])
+        last = part == t.recipe.accumulation - 1
+        loss = _forward_backward(t, images, targets, last)
+        yield _Part(count, loss, wait_s, None if math.isfinite(loss) and not last else images)
+
+
+def _forward_backward(t: Trainer, images: Tensor, targets: Tensor, last: bool) -> float:
+    """Add the gradients of one part to those of the step; returns the part's mean loss."""
     smoothing = 0.0 if t.mix is not None else t.recipe.label_smoothing  # the mix smooths its own targets
     with _synchronise(t.model, last):
-        with autocast(t.device, t.recipe.precision):
+        with autocast(t.process.device, t.recipe.precision):
             logits = t.model(images)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         loss = F.cross_entropy(logits, targets, label_smoothing=smoothing)
+        value = _arriving(loss)
         t.scaler.scale(loss / t.recipe.accumulation).backward()
-    return loss.detach()
+    return value()
+
+
+def _arriving(loss: Tensor) -> Callable[[], float]:
+    """The value of `loss`, to be asked for once more work is queued, so that a GPU need not idle meanwhile."""
+    cuda = loss.device.type == "cuda"
+    value = loss.detach().to("cpu", non_blocking=cuda)
+    if not cuda:
+        return value.item
+    copied = torch.cuda.Event()
+    copied.record()
+
+    def read() -> float:
+        copied.synchronize()
+        return value.item()
+
+    return read
 
 
 def _synchronise(model: nn.Module, last: bool) -> AbstractContextManager:
@@ -121,23 +208,43 @@ def _synchronise(model: nn.Module, last: bool) -> AbstractContextManager:
     return model.no_sync() if isinstance(model, DistributedDataParallel) and not last else nullcontext()
 
 
-def _update(t: Trainer, step: int) -> None:
-    """Optimizer step number `step` of the run, with the gradients gathered so far."""
+def _update(t: Trainer, step: int) -> bool:
+    """Optimizer step number `step` of the run with the gradients gathered so far; False if it had to be left out."""
     if t.recipe.clip_grad_norm:
         t.scaler.unscale_(t.optimizer)
         nn.utils.clip_grad_norm_(t.network.parameters(), t.recipe.clip_grad_norm)
+    scale = t.scaler.get_scale()
     t.scaler.step(t.optimizer)
     t.scaler.update()
     t.optimizer.zero_grad(set_to_none=True)
     if t.ema is not None:
         t.ema.update(t.network, step)
+    return t.scaler.get_scale() >= scale  # it is lowered for gradients that are not finite
 
 
-def _finite(loss: float, epoch: int, step: int, lr: float) -> float:
-    """`loss`, unless it is no number any more."""
-    if loss != loss or loss in (float("inf"), float("-inf")):
-        raise InputError(
-            f"the loss is {loss} at epoch {epoch + 1}, step {step + 1}, learning rate {lr:.3g}; "
-            "lower lr, or add warmup_epochs or clip_grad_norm; the last good weights are in the run folder"
-        )
-    return loss
+def _further(done: Progress, parts: list[_Part], taken: bool, time_s: float) -> Progress:
+    """The progress after one more step."""
+    return Progress(
+        steps=done.steps + 1,
+        loss_sum=done.loss_sum + sum(part.loss * part.seen for part in parts if part.finite),
+        images=done.images + sum(part.seen for part in parts),
+        time_s=done.time_s + time_s,
+        data_wait_s=done.data_wait_s + sum(part.wait_s for part in parts),
+        left_out=0 if taken else done.left_out + 1,
+    )
+
+
+def _nonfinite(t: Trainer, parts: list[_Part], epoch: int, step: int, lr: float) -> InputError:
+    """What to say when the loss of a part, perhaps of another process, is not finite; called in all processes."""
+    number, part = next(((i, p) for i, p in enumerate(parts) if not p.finite), (-1, parts[-1]))
+    assert part.images is not None
+    with autocast(t.process.device, t.recipe.precision):
+        first = first_nonfinite(t.network, part.images)
+    if part.finite:
+        return SharedError("the loss of another process is not finite")
+    return NonFiniteError(
+        f"the loss is {part.loss} at epoch {epoch + 1}, step {step + 1}, learning rate {lr:.3g}; the first numbers "
+        f"that are not finite are in {first}; lower lr, or add warmup_epochs or clip_grad_norm, and go on from the "
+        "last checkpoint with --resume",
+        step * t.recipe.accumulation + number,
+    )

@@ -90,6 +90,15 @@ class Recipe:
         "is none, shift or flip_crop without randaugment",
         choices=("auto", "on", "off"),
     )
+    save_minutes: float = setting(
+        10.0, "minutes between checkpoints within an epoch; 0: after each step", low=0
+    )
+    max_bad_images: int = setting(
+        -1, "unreadable training images to pass over; -1: 100, or 1 % of them if that is more", low=-1
+    )
+    max_left_out: int = setting(
+        20, "fp16: steps in a row that may be left out as their gradients overflow", low=0
+    )
     seed: int = setting(0, "seed of weights, order and augmentation", low=0)
 
     def __post_init__(self) -> None:

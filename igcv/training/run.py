@@ -1,71 +1,74 @@
 """The run folder: what a training run leaves behind, and what it needs to go on.
 
-recipe.toml          every setting, resolved
-metrics.jsonl        one JSON object per epoch
-last.safetensors     weights after the newest epoch, with their card
-best.safetensors     weights of the best epoch so far
-state.safetensors    optimizer, moving average and counters, to resume from
-curves.png           loss, accuracy and learning rate
-summary.json         the figures of the finished run
-tensorboard/         the same curves as TensorBoard events
+recipe.toml                  every setting, resolved
+metrics.jsonl                one JSON object per epoch
+last.safetensors             weights after the newest epoch, with their card
+best.safetensors             weights of the best epoch so far
+state.safetensors            all that is needed to go on, also in the middle of an epoch (see igcv.training.state)
+state.previous.safetensors   the state before it, in case it is damaged
+bad_images.jsonl             the images that could not be read, if there were any
+curves.png                   loss, accuracy and learning rate
+tensorboard/                 the same curves as TensorBoard events
+summary.json                 the figures of the finished run
+
+Each file is replaced in one step, so that whoever reads it sees the old or the new one, whole.
 """
 
+import fcntl
 import json
-from dataclasses import dataclass, field
+import os
+import socket
+import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from igcv.classifier import BEST, LAST
 from igcv.errors import InputError
 from igcv.training.recipe import Recipe, load_recipe
-from igcv.weights import Card, read_tensors, save_weights, write_file, write_tensors
+from igcv.training.state import State, decode, encode
+from igcv.weights import Card, save_weights, write_file
 
-RECIPE, METRICS, STATE, CURVES, SUMMARY = (
+RECIPE, METRICS, BAD, CURVES, SUMMARY = (
     "recipe.toml",
     "metrics.jsonl",
-    "state.safetensors",
+    "bad_images.jsonl",
     "curves.png",
     "summary.json",
 )
+STATE, PREVIOUS = "state.safetensors", "state.previous.safetensors"
+LOCK = ".lock"
 
 # What the state of a run depends on, so that it cannot change when the run goes on.
 FIXED = ("model", "multiplier", "input_size", "optimizer", "decay_rule", "precision", "ema_decay")
 
 
-@dataclass
-class State:
-    """Where a run stands, besides its weights."""
-
-    epoch: int = 0  # finished epochs
-    best_top1: float = -1.0  # percent
-    tensors: dict[str, Tensor] = field(default_factory=dict)  # model, moving average and optimizer, flat
-    scalars: dict[str, Any] = field(default_factory=dict)  # the optimizer's plain values, the loss scaler
-
-
 class Run:
-    """A run folder, open for writing.
+    """A run folder; open for writing, it keeps other processes from writing there.
 
     Args:
         path: the folder; created if absent.
         resume: go on with the run in it; without, a folder that holds a run is refused.
+        write: take the folder for this process; else only read.
 
     Raises:
-        InputError: for a folder that holds a run already, or none to resume, or cannot be written.
+        InputError: for a folder that holds a run already, or none to resume, or cannot be written, or into which
+            another process writes.
     """
 
-    def __init__(self, path: Path, resume: bool) -> None:
+    def __init__(self, path: Path, resume: bool, write: bool = True) -> None:
         self.path = path
+        self._newest_is_whole = True
         try:
-            holds = [name for name in (METRICS, STATE, LAST, BEST) if (path / name).exists()]
+            holds = [name for name in (METRICS, STATE, PREVIOUS, LAST, BEST) if (path / name).exists()]
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(
                 f"cannot make the folder {path}: {error.strerror}; choose another --out"
             ) from error
-        if resume and STATE not in holds:
+        if resume and not has_state(path):
             raise InputError(
                 f"there is no run to resume in {path} (no {STATE}); leave out --resume to start one"
             )
@@ -73,6 +76,31 @@ class Run:
             raise InputError(
                 f"{path} already holds a run; add --resume to go on with it or choose another --out"
             )
+        if write:
+            self._lock()
+
+    def _lock(self) -> None:
+        """Keep other processes out until this one ends, however it ends, or the object is gone."""
+        try:
+            file = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise InputError(
+                f"cannot write into {self.path}: {error.strerror}; choose another --out"
+            ) from error
+        weakref.finalize(self, os.close, file)
+        try:
+            fcntl.lockf(
+                file, fcntl.LOCK_EX | fcntl.LOCK_NB
+            )  # unlike flock, not held on by forked loader processes
+        except BlockingIOError:
+            owner = os.read(file, 200).decode(errors="replace").strip()
+            raise InputError(
+                f"{owner or 'another process'} is writing into {self.path}; wait for it, or choose another --out"
+            ) from None
+        except OSError:
+            return  # a file system without locks
+        os.truncate(file, 0)
+        os.write(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
 
     def check_recipe(self, recipe: Recipe) -> None:
         """Raise InputError where `recipe` cannot go on with this run: what its state depends on has changed."""
@@ -85,28 +113,50 @@ class Run:
                 )
 
     def save_epoch(
-        self, recipe: Recipe, state: State, weights: dict[str, Tensor], card: Card, is_best: bool
+        self,
+        recipe: Recipe,
+        state: State,
+        weights: dict[str, Tensor],
+        card: Card,
+        is_best: bool,
+        history: list[dict[str, Any]],
     ) -> None:
-        """Write recipe and weights, then the state, so that a state never speaks of weights that are not there."""
-        write_file(self.path / RECIPE, recipe.to_toml().encode())
+        """Write all of an epoch, the state last, so that it never speaks of what is not there."""
+        encoded = encode(state)
         for name in (LAST, BEST) if is_best else (LAST,):
             save_weights(self.path / name, weights, card)
-        plain = {"epoch": state.epoch, "best_top1": state.best_top1, "scalars": state.scalars}
-        write_tensors(self.path / STATE, state.tensors, {"state": json.dumps(plain)})
+        self._write_lines(METRICS, history)
+        self._save(recipe, state, encoded)
+
+    def save_state(self, recipe: Recipe, state: State) -> None:
+        """Write what is needed to go on from the middle of an epoch."""
+        self._save(recipe, state, encode(state))
+
+    def _save(self, recipe: Recipe, state: State, encoded: bytes) -> None:
+        write_file(self.path / RECIPE, recipe.to_toml().encode())
+        if state.bad:
+            rows = [{"image": name, "reason": reason} for name, reason in state.bad.items()]
+            self._write_lines(BAD, rows)
+        write_file(self.path / STATE, encoded, self.path / PREVIOUS if self._newest_is_whole else None)
+        self._newest_is_whole = True
 
     def load_state(self) -> State:
-        """The state to resume from."""
-        tensors, metadata = read_tensors(self.path / STATE)
+        """The state to go on from: the newest that is whole, with a note if it is not the newest."""
         try:
-            plain = json.loads(metadata["state"])
-            return State(plain["epoch"], plain["best_top1"], tensors, plain["scalars"])
-        except (KeyError, ValueError, TypeError) as error:
-            raise InputError(f"{self.path / STATE} is not the state of a run; start the run anew") from error
+            return decode(self.path / STATE)
+        except InputError as error:
+            if not (self.path / PREVIOUS).is_file():
+                raise
+            state = decode(self.path / PREVIOUS)
+            self._newest_is_whole = False
+            return replace(state, note=str(error))
 
-    def log(self, row: dict[str, Any], history: list[dict[str, Any]]) -> None:
-        """Write the metrics log anew with `row` at its end: rows of epochs to be repeated are gone from it."""
-        history.append(row)
-        write_file(self.path / METRICS, "".join(json.dumps(r) + "\n" for r in history).encode())
+    def is_finished(self, epochs: int) -> bool:
+        """Whether a run of so many epochs has come to its end, summary and all."""
+        try:
+            return json.loads((self.path / SUMMARY).read_text())["epochs"] == epochs
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
 
     def history(self, epochs: int) -> list[dict[str, Any]]:
         """The logged rows of the first `epochs` epochs."""
@@ -114,6 +164,14 @@ class Run:
 
     def save_summary(self, summary: dict[str, Any]) -> None:
         write_file(self.path / SUMMARY, (json.dumps(summary, indent=2) + "\n").encode())
+
+    def _write_lines(self, name: str, rows: list[dict[str, Any]]) -> None:
+        write_file(self.path / name, "".join(json.dumps(row) + "\n" for row in rows).encode())
+
+
+def has_state(path: Path) -> bool:
+    """Whether the folder `path` holds a run that can go on."""
+    return any((path / name).is_file() for name in (STATE, PREVIOUS))
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -141,30 +199,3 @@ def write_events(path: Path, history: list[dict[str, Any]]) -> None:
                         writer.add_scalar(name, value, row["epoch"])
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}; free some space") from error
-
-
-def flatten_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The optimizer's state as flat tensors ("optimizer.3.momentum_buffer") and plain values."""
-    tensors: dict[str, Tensor] = {}
-    plain: dict[str, Any] = {}
-    for index, entries in optimizer.state_dict()["state"].items():
-        for key, value in entries.items():
-            target = tensors if isinstance(value, Tensor) else plain
-            target[f"optimizer.{index}.{key}"] = value
-    plain["lr"] = [group["lr"] for group in optimizer.param_groups]
-    return tensors, plain
-
-
-def restore_optimizer(
-    optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], plain: dict[str, Any]
-) -> None:
-    """The inverse of `flatten_optimizer`."""
-    state: dict[int, dict[str, Any]] = {}
-    for name, value in (*tensors.items(), *plain.items()):
-        if name.startswith("optimizer."):
-            _, index, key = name.split(".", 2)
-            state.setdefault(int(index), {})[key] = value
-    groups = optimizer.state_dict()["param_groups"]
-    for group, lr in zip(groups, plain["lr"], strict=True):
-        group["lr"] = lr
-    optimizer.load_state_dict({"state": state, "param_groups": groups})

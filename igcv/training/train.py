@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 from timm.utils import ModelEmaV3
-from torch import Tensor, nn
+from torch import nn
 
 from igcv.classifier import fill, load
 from igcv.data import BATCHED, Finish, Loader, make_loader, plain_transform, train_transform
 from igcv.errors import InputError
 from igcv.models import Network, create_model, set_form
 from igcv.training.allocator import keep_freed_memory
+from igcv.training.checkpoint import restore
 from igcv.training.distributed import Process, from_main, parallel, together
 from igcv.training.epochs import run_epochs
 from igcv.training.evaluate import evaluation_loader
@@ -23,7 +24,8 @@ from igcv.training.measure import measure_forms
 from igcv.training.optimize import make_optimizer
 from igcv.training.progress import reporter
 from igcv.training.recipe import Recipe
-from igcv.training.run import Run, State, restore_optimizer
+from igcv.training.run import Run
+from igcv.training.state import Progress, State
 
 
 def train(
@@ -35,7 +37,7 @@ def train(
         recipe: all settings.
         out: the run folder; a new one, unless `resume`.
         process: this process; the first one writes.
-        resume: go on after the last finished epoch of the run in `out`.
+        resume: go on with the run in `out`, where its newest checkpoint was saved.
         quiet: print nothing.
 
     Returns:
@@ -43,21 +45,26 @@ def train(
 
     Raises:
         InputError: for anything the user can mend.
+        Interrupted: SIGINT, SIGTERM or SIGHUP ended it; all is saved.
     """
     if process.device.type == "cpu":
         keep_freed_memory()
     with together():
         job, trainer, loaders, state, run = prepare(recipe, out, process, resume)
+        begun = restore(trainer, state, out) if resume else Progress()
     forms = choose_forms(job, trainer, state)
+    if recipe.compile:
+        trainer.network.compile()
     model = parallel(trainer.network, process, recipe.sync_batch_norm, recipe.accumulation)
     trainer = replace(trainer, model=model)
     steps, quiet = len(loaders[0]) // recipe.accumulation, quiet or not process.is_main
-    with reporter(recipe.epochs, steps * recipe.epochs, steps * state.epoch, quiet) as report:
-        report.say(headline(job, trainer, out, state.epoch))
+    done = steps * state.epoch + begun.steps
+    with reporter(recipe.epochs, steps * recipe.epochs, done, quiet) as report:
+        report.say(headline(job, trainer, out, state, begun))
         if job.recipe.form == "measure":
             counts = Counter(forms.values()).most_common()
             report.say(f"fastest forms: {', '.join(f'{form} {count} blocks' for form, count in counts)}")
-        return run_epochs(job, trainer, loaders, state, run, report)
+        return run_epochs(job, trainer, loaders, state, begun, out, run, report)
 
 
 def prepare(
@@ -66,9 +73,15 @@ def prepare(
     """Build everything that an epoch needs; whatever is wrong with the input shows here."""
     torch.manual_seed(recipe.seed)
     job = plan(recipe, process)
-    folder = Run(out, resume) if process.is_main or resume else None
+    folder = Run(out, resume, write=process.is_main) if process.is_main or resume else None
+    state = State()
     if folder and resume:
         folder.check_recipe(job.recipe)
+        state = folder.load_state()
+        if state.epoch >= recipe.epochs and folder.is_finished(recipe.epochs):
+            raise InputError(
+                f"the run in {out} has its {state.epoch} epochs; give epochs=N with a larger N to go on"
+            )
     network = build_network(job, fresh=not resume)
     loaders = make_loaders(job)
     if len(loaders[0]) < recipe.accumulation:
@@ -76,28 +89,26 @@ def prepare(
             f"{recipe.data} makes {len(loaders[0])} batches, fewer than accumulation = {recipe.accumulation}; "
             "lower accumulation or batch_size"
         )
-    trainer, state = make_trainer(job, network, folder if resume else None)
-    if state.epoch >= recipe.epochs:
-        raise InputError(
-            f"the run in {out} has its {state.epoch} epochs; give epochs=N with a larger N to go on"
-        )
-    return job, trainer, loaders, state, folder if process.is_main else None
+    return job, make_trainer(job, network), loaders, state, folder if process.is_main else None
 
 
-def headline(job: Job, trainer: Trainer, out: Path, done: int) -> str:
-    """What is about to happen, in three lines."""
+def headline(job: Job, trainer: Trainer, out: Path, state: State, begun: Progress) -> str:
+    """What is about to happen, in three lines, and one more where the newest checkpoint was damaged."""
     recipe, source = job.recipe, job.source
     parameters = sum(p.numel() for p in trainer.network.parameters())
     images = f"{len(source.train or []):,} training and {len(source.val or []):,} validation images"
-    cuda = trainer.device.type == "cuda"
-    device = torch.cuda.get_device_name(trainer.device) if cuda else trainer.device.type.upper()
+    where = job.process.device
+    device = torch.cuda.get_device_name(where) if where.type == "cuda" else where.type.upper()
+    place = f"step {begun.steps} of epoch {state.epoch + 1}" if begun.steps else f"epoch {state.epoch}"
+    going_on = f"going on after {place} of" if state.tensors else "for"
+    note = f"\ngoing on from the checkpoint before the newest: {state.note}" if state.note else ""
     places = f"{job.process.world_size} processes, " if job.process.world_size > 1 else ""
     return (
         f"{recipe.model}: {parameters:,} parameters, {recipe.input_size} x {recipe.input_size} pixels, "
         f"{len(source.class_names)} classes\n"
         f"{source.spec}: {images}; {places}{device}, {recipe.precision}; "
-        f"{f'going on after epoch {done} of' if done else 'for'} {recipe.epochs} epochs; run folder {out}\n"
-        f"{whereabouts(job)}"
+        f"{going_on} {recipe.epochs} epochs; run folder {out}\n"
+        f"{whereabouts(job)}{note}"
     )
 
 
@@ -144,6 +155,7 @@ def make_loaders(job: Job) -> tuple[Loader, Loader | None]:
         rank=process.rank,
         world_size=process.world_size,
         skip_bad=True,
+        max_bad=recipe.max_bad_images if recipe.max_bad_images >= 0 else None,
         resident=resident,
     )
     if source.val is None:
@@ -154,26 +166,14 @@ def make_loaders(job: Job) -> tuple[Loader, Loader | None]:
     return train_loader, evaluation_loader(source.val, finish, val_batch, workers, process, resident)
 
 
-def make_trainer(job: Job, network: Network, resume_from: Run | None) -> tuple[Trainer, State]:
-    """Optimizer, moving average and the rest, fresh or as the run in `resume_from` left them."""
+def make_trainer(job: Job, network: Network) -> Trainer:
+    """Optimizer, moving average and the rest, fresh."""
     recipe, device = job.recipe, job.process.device
     optimizer = make_optimizer(network, recipe)
     ema = ModelEmaV3(network, decay=recipe.ema_decay, use_warmup=True) if recipe.ema_decay else None
     scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
-    state = resume_from.load_state() if resume_from else State()
-    if resume_from:
-        fill(network, _under("model.", state.tensors), f"the run in {resume_from.path}")
-        if ema is not None:
-            fill(ema.module, _under("ema.", state.tensors), f"the moving average in {resume_from.path}")
-        restore_optimizer(optimizer, state.tensors, state.scalars)
-        if scaler.is_enabled():
-            scaler.load_state_dict(state.scalars["scaler"])
-    if recipe.compile:
-        network.compile()
     mix = make_mix(recipe, len(job.source.class_names))
-    return Trainer(
-        recipe, network, network, optimizer, scaler, ema, mix, device, job.process.world_size
-    ), state
+    return Trainer(recipe, network, network, optimizer, scaler, ema, mix, job.process)
 
 
 def choose_forms(job: Job, trainer: Trainer, state: State) -> dict[str, str]:
@@ -196,8 +196,3 @@ def measured_forms(job: Job, network: nn.Module) -> dict[str, str]:
     images = torch.randn(size, generator=torch.Generator().manual_seed(0)).to(job.process.device)
     layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
     return measure_forms(network, images.to(memory_format=layout), recipe.precision)
-
-
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors whose names start with `prefix`, without it."""
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -3,9 +3,11 @@
 The card travels inside the file (as the metadata entry "igcv"), so that neither can be lost or swapped.
 """
 
+import errno
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -81,20 +83,55 @@ _CARD_TYPES: dict[str, tuple[type, ...]] = {
 }
 
 
-def write_file(path: Path, content: bytes) -> None:
-    """Write `content` so that `path` holds either the old or the new file, whatever happens meanwhile."""
+def write_file(path: Path, content: bytes, previous: Path | None = None) -> None:
+    """Write `content` so that `path` holds either the old or the new file, whatever happens meanwhile.
+
+    Args:
+        path: the file.
+        content: what will be in it; read back before it takes its place.
+        previous: where the old file goes; None to let it go.
+
+    Raises:
+        InputError: it cannot be written; then the old file is still there.
+    """
     temporary = path.with_name(path.name + ".tmp")
     try:
         with open(temporary, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        if temporary.read_bytes() != content:
+            raise OSError(errno.EIO, "what was written reads back as something else")
+        if previous is not None and path.exists():
+            _keep(path, previous)
         os.replace(temporary, path)
+        _sync_folder(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise InputError(
             f"cannot write {path}: {error.strerror}; free some space or choose another place"
         ) from error
+
+
+def _keep(path: Path, previous: Path) -> None:
+    """Give the file at `path` the name `previous` too, or instead where a file can have one name only."""
+    linked = previous.with_name(previous.name + ".tmp")
+    try:
+        linked.unlink(missing_ok=True)
+        os.link(path, linked)
+        os.replace(linked, previous)
+    except OSError:
+        os.replace(path, previous)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the names in a folder on the disk, too, where the system lets one."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:

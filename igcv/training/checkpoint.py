@@ -1,0 +1,121 @@
+"""From a trainer to the state of its run and back; and who saves it between two steps."""
+
+import signal
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from igcv.classifier import fill
+from igcv.data import Loader
+from igcv.errors import Interrupted
+from igcv.models import blocks_with_forms
+from igcv.training.distributed import gather, together
+from igcv.training.loop import Trainer
+from igcv.training.run import Run
+from igcv.training.state import Progress, State, combined, flatten_optimizer, restore_optimizer
+from igcv.training.watch import SAVE, Watch
+
+
+def capture(t: Trainer, epoch: int, best_top1: float, bad: dict[str, str]) -> State:
+    """The state between two epochs, when all processes hold the same."""
+    tensors = {
+        f"{part}.{n}": x for part, module in _modules(t).items() for n, x in module.state_dict().items()
+    }
+    momenta, scalars = flatten_optimizer(t.optimizer)
+    scalars["scaler"] = t.scaler.state_dict()
+    scalars["forms"] = {name: block.form for name, block in blocks_with_forms(t.network).items()}
+    return State(epoch, best_top1, t.recipe.batch_size, (), bad, tensors | momenta, scalars)
+
+
+def capture_within(t: Trainer, before: State, progress: Progress, bad: dict[str, str]) -> State:
+    """The state in the epoch that follows `before`, called in all processes: their running statistics differ there."""
+    buffers = {
+        f"{part}.{n}": b.cpu() for part, module in _modules(t).items() for n, b in module.named_buffers()
+    }
+    shares = gather((progress, buffers, bad))
+    state = capture(t, before.epoch, before.best_top1, {})
+    for rank, (_, others, found) in enumerate(shares):
+        state.bad.update(found)
+        if rank:
+            state.tensors.update({f"process{rank}.{name}": tensor for name, tensor in others.items()})
+    return replace(state, progress=tuple(share[0] for share in shares))
+
+
+def restore(t: Trainer, state: State, folder: Path) -> Progress:
+    """Fill a trainer with a state; returns how far this process had come in the next epoch.
+
+    With another number of processes than before, each gets the mean of their running statistics, and the first what
+    they measured; with another batch size the epoch goes on where as many images have been seen.
+    """
+    before = len(state.progress)
+    for part, module in _modules(t).items():
+        fill(module, _under(f"{part}.", state.tensors), f"the {part} in the state of {folder}")
+        others = [_under(f"process{rank}.{part}.", state.tensors) for rank in range(1, before)]
+        _set_buffers(module, others, t.process.rank if before == t.process.world_size else None)
+    restore_optimizer(t.optimizer, state.tensors, state.scalars)
+    if t.scaler.is_enabled():
+        t.scaler.load_state_dict(state.scalars["scaler"])
+    return _share(t, state)
+
+
+def _set_buffers(module: nn.Module, others: list[dict[str, Tensor]], rank: int | None) -> None:
+    """Give `module`, with the first process's buffers, those of process `rank`, or the mean of all."""
+    for name, buffer in module.named_buffers():
+        if rank:
+            buffer.copy_(others[rank - 1][name])
+        elif rank is None and others and buffer.is_floating_point():
+            for other in others:
+                buffer.add_(other[name].to(buffer.device))
+            buffer.div_(len(others) + 1)
+
+
+def _share(t: Trainer, state: State) -> Progress:
+    """This process's part of what was measured in the epoch so far."""
+    parts, rank = state.progress, t.process.rank
+    if not parts:
+        return Progress()
+    own = combined(parts) if rank == 0 else Progress(parts[0].steps)
+    if len(parts) == t.process.world_size:
+        own = parts[rank]
+    return replace(own, steps=own.steps * state.batch_size // t.recipe.batch_size)
+
+
+@dataclass
+class Keeper:
+    """Saves in the middle of an epoch, when it is time or when a signal asks the run to end."""
+
+    trainer: Trainer
+    loader: Loader
+    run: Run | None  # the folder, in the process that writes
+    state: State  # at the beginning of the epoch
+    watch: Watch
+    where: Path
+
+    def wish(self) -> int:
+        return self.watch.wish()
+
+    def keep(self, progress: Progress, wish: int) -> None:
+        """Save; raises Interrupted if the wish is to end."""
+        state = capture_within(self.trainer, self.state, progress, self.loader.bad)
+        with together():
+            if self.run:
+                self.run.save_state(self.trainer.recipe, state)
+        self.watch.saved()
+        if wish > SAVE:
+            number = signal.Signals(wish - SAVE)
+            raise Interrupted(
+                f"{number.name}: saved after step {progress.steps} of epoch {state.epoch + 1}; go on with: "
+                f"igcv train --resume --out {self.where}",
+                number,
+            )
+
+
+def _modules(t: Trainer) -> dict[str, nn.Module]:
+    """What of a trainer has weights."""
+    return {"model": t.network} | ({"ema": t.ema.module} if t.ema is not None else {})
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names start with `prefix`, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -18,6 +18,8 @@ from igcv.data.chance import seeded
 from igcv.data.images import Images
 from igcv.errors import InputError
 
+GRACE_S = 30  # what torchrun gives a process to end, too
+
 
 class Place(NamedTuple):
     """What the sampler asks for; the epoch goes along because workers outlive it."""
@@ -115,10 +117,15 @@ class Items(Dataset):
 def outlive_signals(worker: int) -> None:
     """Leave it to the training process to answer Ctrl-C and the first SIGTERM, which may go to all processes.
 
-    It needs its workers to finish the step. A second SIGTERM is torch's last resort to end a worker.
+    It needs its workers to finish the step. A second SIGTERM ends a worker at once, the first after `GRACE_S`.
     """
+
+    def postpone(number: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.alarm(GRACE_S)
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+    signal.signal(signal.SIGTERM, postpone)
 
 
 def collate(items: list[Item]) -> Batch:

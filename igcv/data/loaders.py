@@ -1,6 +1,6 @@
 """Batches for training and evaluation: which images, in which order, and what happens to unreadable ones."""
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from itertools import islice
 
@@ -50,6 +50,10 @@ class Loader:
         """
         self._order.epoch, self._order.start = epoch, start
 
+    def close(self) -> None:
+        """End the loader processes; nothing can be loaded any more."""
+        del self._batches
+
     def names(self, batch: int) -> list[str]:
         """What the images of a batch of the epoch are called; of a stream nobody knows before."""
         return [self._name(int(number)) for number in self._order.batch(batch)]
@@ -59,11 +63,11 @@ class Loader:
 
         Raises:
             BadImageError: an image cannot be read, and none may be skipped.
-            InputError: more than `max_bad` images cannot be read.
+            InputError: more than `max_bad` images cannot be read, or a loader process was killed.
         """
         order = self._order
         finish, batch = self._finish.for_epoch(order.count, order.seed, order.epoch, order.rank), order.start
-        for images, labels, numbers, bad in self._batches:
+        for images, labels, numbers, bad in _from_workers(self._batches):
             self._note(bad)
             if len(labels):
                 yield finish(batch, images, numbers), labels.to(self._finish.device, non_blocking=True)
@@ -83,6 +87,18 @@ class Loader:
 
     def _last(self) -> str:
         return list(self.bad.values())[-1]
+
+
+def _from_workers(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """`batches`; it is told plainly when a loader process is gone."""
+    try:
+        yield from batches
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise InputError(
+            f"a loader process ended ({error}), killed perhaps for want of memory; go on with fewer workers"
+        ) from error
 
 
 def make_loader(

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -114,27 +114,28 @@ def train_epoch(
         InputError: the steps of half precision overflow again and again.
     """
     t.model.train()
-    steps, left, done = len(batches) // t.recipe.accumulation, iter(batches), begun
-    for step in range(begun.steps, steps):
-        lr = learning_rate(t.recipe, epoch + step / steps)
-        set_learning_rate(t.optimizer, lr, t.recipe.decay_rule)
-        seed_step(t, epoch, step)
-        started = time.perf_counter()
-        parts = list(_parts(t, left))
-        nonfinite, wish = highest(not all(part.finite for part in parts), keeper.wish())
-        if nonfinite and not t.scaler.is_enabled():
-            raise _nonfinite(t, parts, epoch, step, lr)
-        taken = _update(t, epoch * steps + step)
-        done = _further(done, parts, taken, time.perf_counter() - started)
-        if done.left_out > t.recipe.max_left_out:
-            raise InputError(
-                f"{done.left_out} steps in a row overflowed half precision, up to epoch {epoch + 1}, step {step + 1}, "
-                f"learning rate {lr:.3g}; lower lr, or give precision=bf16 or a larger max_left_out"
-            )
-        report.step(epoch + 1, done.loss, done.images * t.process.world_size / done.time_s, lr)
-        if wish:
-            keeper.keep(done, wish)
-    next(left, None)  # lets loader processes end that are not needed any more
+    steps, done = len(batches) // t.recipe.accumulation, begun
+    with closing(batch for batch in batches) as left:
+        for step in range(begun.steps, steps):
+            lr = learning_rate(t.recipe, epoch + step / steps)
+            set_learning_rate(t.optimizer, lr, t.recipe.decay_rule)
+            seed_step(t, epoch, step)
+            started = time.perf_counter()
+            parts = list(_parts(t, left))
+            nonfinite, wish = highest(not all(part.finite for part in parts), keeper.wish())
+            if nonfinite and not t.scaler.is_enabled():
+                raise _nonfinite(t, parts, epoch, step, lr)
+            taken = _update(t, epoch * steps + step)
+            done = _further(done, parts, taken, time.perf_counter() - started)
+            if done.left_out > t.recipe.max_left_out:
+                raise InputError(
+                    f"{done.left_out} steps in a row overflowed half precision, up to epoch {epoch + 1}, step "
+                    f"{step + 1}, learning rate {lr:.3g}; lower lr, or give precision=bf16 or a larger max_left_out"
+                )
+            report.step(epoch + 1, done.loss, done.images * t.process.world_size / done.time_s, lr)
+            if wish:
+                keeper.keep(done, wish)
+        next(left, None)  # lets loader processes end that are not needed any more
     return done
 
 

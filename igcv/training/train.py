@@ -1,6 +1,7 @@
 """From a recipe to a run folder: opens the data, builds what an epoch needs, and runs all epochs."""
 
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -51,15 +52,18 @@ def train(
         keep_freed_memory()
     with together():
         job, trainer, loaders, state, run = prepare(recipe, out, process, resume)
-        begun = restore(trainer, state, out) if resume else Progress()
     forms = choose_forms(job, trainer, state)
     if recipe.compile:
         trainer.network.compile()
     model = parallel(trainer.network, process, recipe.sync_batch_norm, recipe.accumulation)
     trainer = replace(trainer, model=model)
+    with together():  # after `parallel`, which gives all processes the first one's running statistics
+        begun = restore(trainer, state, out) if resume else Progress()
     steps, quiet = len(loaders[0]) // recipe.accumulation, quiet or not process.is_main
     done = steps * state.epoch + begun.steps
-    with reporter(recipe.epochs, steps * recipe.epochs, done, quiet) as report:
+    with ExitStack() as ending, reporter(recipe.epochs, steps * recipe.epochs, done, quiet) as report:
+        for loader in filter(None, loaders):
+            ending.callback(loader.close)
         report.say(headline(job, trainer, out, state, begun))
         if job.recipe.form == "measure":
             counts = Counter(forms.values()).most_common()

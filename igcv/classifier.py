@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from igcv.data import Preprocessing, Transform, decode, eval_transform
+from igcv.data import Preprocessing, Transform, eval_transform, read_image
 from igcv.errors import InputError, differences
 from igcv.models import Network, create_model
 from igcv.weights import Card, load_weights
@@ -80,15 +80,7 @@ class Classifier:
 
 def open_image(image: Image.Image | str | Path) -> Image.Image:
     """The image, or the file at a path, as PIL RGB."""
-    if isinstance(image, Image.Image):
-        return image.convert("RGB")
-    try:
-        encoded = Path(image).read_bytes()
-    except OSError as error:
-        raise InputError(
-            f"cannot read the image {image}: {error.strerror}; give the path of an image file"
-        ) from error
-    return decode(encoded, str(image))
+    return image.convert("RGB") if isinstance(image, Image.Image) else read_image(image)
 
 
 def weights_file(path: str | Path) -> Path:
@@ -116,17 +108,24 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Classifier:
     """
     file = weights_file(path)
     tensors, card = load_weights(file)
-    model = create_model(card.model, card.num_classes, card.multiplier, card.input_size)
+    with torch.device("meta"):  # nothing is allocated before the file has shown as much
+        model = create_model(card.model, card.num_classes, card.multiplier, card.input_size)
     fill(model, tensors, str(file))
     return Classifier(model.to(device).eval(), card)
 
 
 def fill(model: torch.nn.Module, tensors: dict[str, Tensor], where: str) -> None:
-    """Copy `tensors` into `model`; an error lists what is missing, left over or of another shape."""
+    """Copy `tensors` into `model`, which comes to the CPU if it has no memory yet (device "meta").
+
+    Raises:
+        InputError: listing what is missing, left over or of another shape.
+    """
     expected = model.state_dict()
     missing = sorted(expected.keys() - tensors.keys())
     surplus = sorted(tensors.keys() - expected.keys())
     wrong = sorted(k for k in expected.keys() & tensors.keys() if expected[k].shape != tensors[k].shape)
     if difference := differences({"missing": missing, "left over": surplus, "of another shape": wrong}, 4):
         raise InputError(f"{where} holds the weights of another network than the one to fill ({difference})")
+    if any(tensor.is_meta for tensor in expected.values()):
+        model.to_empty(device="cpu")
     model.load_state_dict(tensors)

@@ -34,9 +34,9 @@ def unknown(kind: str, given: str, known: Iterable[str], hint: str = "") -> Inpu
         hint: how to see all of them; without it they are listed.
     """
     names = sorted(known)
-    nearest = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
+    nearest = difflib.get_close_matches(given[:99], names, n=1, cutoff=0.5)
     guess = f"; did you mean '{nearest[0]}'?" if nearest else ""
-    return InputError(f"unknown {kind} '{given}'{guess} ({hint or 'one of: ' + ', '.join(names)})")
+    return InputError(f"unknown {kind} '{given[:99]}'{guess} ({hint or 'one of: ' + ', '.join(names)})")
 
 
 def differences(names: Mapping[str, Sequence[str]], limit: int) -> str:

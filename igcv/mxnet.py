@@ -105,7 +105,7 @@ def from_mxnet(
     tensors = {name: torch.tensor(0) for name in model.state_dict() if name.endswith("num_batches_tracked")}
     for name, array in arrays.items():
         tensors[mxnet_names.to_igcv(name, form)] = torch.from_numpy(array.astype(np.float32))
-    fill(model.to_empty(device="cpu"), tensors, str(path))
+    fill(model, tensors, str(path))
     return Classifier(model.eval(), _card(path, found, size))
 
 
@@ -253,7 +253,7 @@ def _blocks(shapes: Shapes) -> tuple[int, ...]:
     """Blocks per stage."""
     blocks = {tuple(map(int, name.split(".")[1:3])) for name in shapes if name.startswith("stages.")}
     counts = Counter(stage for stage, _ in blocks)
-    return tuple(counts[stage] for stage in range(max(counts, default=-1) + 1))
+    return tuple(counts[stage] for stage in sorted(counts))
 
 
 def _igcv1_name(shapes: Shapes, form: str) -> str:

@@ -42,7 +42,7 @@ def test_preprocessing_survives_json(pre):
         ({"std": [1, 0, 1]}, r"std is \(1, 0, 1\), expected three numbers above 0"),
         ({"std": "abc"}, "std is 'abc', expected three numbers"),
         ({"mean": [0, 0, float("nan")]}, r"mean is \(0, 0, nan\), expected three numbers"),
-        ({"crop": 1.2}, "crop is 1.2, expected a number above 0 and up to 1"),
+        ({"crop": 1.2}, "crop is 1.2, expected a number from 0.1 to 1"),
         ({"crop": True}, "crop is True, expected a number"),
         ({"interpolation": "bicubik"}, r"unknown interpolation 'bicubik'; did you mean 'bicubic'\?"),
         ({"inputsize": 3}, r"unknown preprocessing key 'inputsize'; did you mean 'input_size'\?"),

@@ -14,7 +14,7 @@ from igcv.data.augment import (
     train_transform,
 )
 from igcv.data.finish import Finish
-from igcv.data.images import BadImageError, Images, decode, split_indices
+from igcv.data.images import BadImageError, Images, decode, read_image, split_indices
 from igcv.data.loaders import Loader, make_loader
 from igcv.data.recordio import RecordFile, write_records
 from igcv.data.sources import DataSource, open_source
@@ -41,6 +41,7 @@ __all__ = [
     "make_loader",
     "open_source",
     "plain_transform",
+    "read_image",
     "split_indices",
     "train_transform",
     "write_records",

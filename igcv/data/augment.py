@@ -19,6 +19,7 @@ from torchvision.transforms import v2
 from igcv.data.crops import RandomResizedCrop, RandomScaledCrop, ShortSide
 from igcv.errors import InputError, unknown
 
+MAX_SIDE, MIN_CROP = 8192, 0.1  # what comes with the weights of a stranger must not fill the memory
 Transform = Callable[[Image.Image], torch.Tensor]
 _INTERPOLATIONS = {name: v2.InterpolationMode(name) for name in ("nearest", "bilinear", "bicubic", "lanczos")}
 _RAND_NOTATION = re.compile(r"rand(-(m|n|mmax|inc)\d+|-(p|mstd)\d+(\.\d+)?)*")
@@ -50,16 +51,20 @@ class Preprocessing:
     std: tuple[float, ...]
     """Divides each channel after that, on the scale 0..1."""
     crop: float
-    """The part of the resized shorter side that the centre crop keeps, above 0 and up to 1."""
+    """The part of the resized shorter side that the centre crop keeps, from 0.1 to 1."""
     interpolation: str
     """The filter for resizing: nearest, bilinear, bicubic or lanczos."""
 
     def __post_init__(self) -> None:
         rules = (
-            ("input_size", type(self.input_size) is int and self.input_size >= 1, "a whole number of pixels"),
+            (
+                "input_size",
+                type(self.input_size) is int and 1 <= self.input_size <= MAX_SIDE,
+                f"a whole number of pixels from 1 to {MAX_SIDE}",
+            ),
             ("mean", _three_numbers(self.mean), "three numbers, for pixels from 0 to 1"),
             ("std", _three_numbers(self.std) and min(self.std) > 0, "three numbers above 0"),
-            ("crop", _is_number(self.crop) and 0 < self.crop <= 1, "a number above 0 and up to 1"),
+            ("crop", _is_number(self.crop) and MIN_CROP <= self.crop <= 1, f"a number from {MIN_CROP} to 1"),
         )
         for name, holds, expected in rules:
             if not holds:

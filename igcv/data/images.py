@@ -1,5 +1,8 @@
 """Labelled images by number, wherever they are kept, and how a set of them is split in two."""
 
+import os
+import stat
+import warnings
 from collections.abc import Iterable, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -11,6 +14,9 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from igcv.data.recordio import RecordFile
 from igcv.errors import InputError
+
+MAX_PIXELS = 89_478_485  # where Pillow begins to suspect a small file that is made to fill the memory
+MAX_BYTES = 2**28  # of an image file
 
 
 class BadImageError(InputError):
@@ -61,13 +67,17 @@ def split_indices(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.nd
 def decode(encoded: bytes | memoryview, name: str) -> Image.Image:
     """Decode the bytes of one image file to PIL RGB; a JPEG in colour only when its pixels are first needed.
 
-    Until then `Image.draft` can have that JPEG decoded at a smaller size.
+    Until then `Image.draft` can have that JPEG decoded at a smaller size. Of several frames the first is taken.
 
     Raises:
-        BadImageError: it is no image, is cut short, or has more than 8 bits a channel.
+        BadImageError: it is no image, is cut short, has more than 8 bits a channel or more than `MAX_PIXELS`.
     """
     try:
-        image = Image.open(BytesIO(encoded))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # refused below
+            image = Image.open(BytesIO(encoded))
+        if image.width * image.height > MAX_PIXELS:
+            raise ValueError(f"{image.width} x {image.height} pixels, more than {MAX_PIXELS:,} in all")
         if image.format == "JPEG" and image.mode == "RGB":
             return _Jpeg(BytesIO(encoded), name)
         if image.mode[0] not in "IF":  # Pillow would clip 16-bit and float pixels to white
@@ -75,6 +85,26 @@ def decode(encoded: bytes | memoryview, name: str) -> Image.Image:
     except Exception as error:  # noqa: BLE001 - on damaged bytes Pillow's decoders raise nearly anything
         raise _no_image(name, error) from None
     raise BadImageError(f"{name}: its pixels are not 8-bit ({image.mode}); convert it to 8-bit RGB or grey")
+
+
+def read_image(path: str | Path) -> Image.Image:
+    """Decode an image file (see `decode`).
+
+    Raises:
+        BadImageError: it cannot be read, is no plain file, or is no image of a size that fits the memory.
+    """
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):  # a named pipe would wait for ever
+            raise BadImageError(f"{path}: not a file; replace or remove it")
+        if status.st_size > MAX_BYTES:
+            raise BadImageError(
+                f"{path}: {status.st_size:,} bytes, expected at most {MAX_BYTES:,}; scale it down"
+            )
+        encoded = Path(path).read_bytes()
+    except OSError as error:
+        raise _unreadable(str(path), error) from None
+    return decode(encoded, str(path))
 
 
 class _Jpeg(JpegImageFile):
@@ -119,11 +149,7 @@ class FileImages:
         return len(self.files)
 
     def __getitem__(self, i: int) -> tuple[Image.Image, int]:
-        try:
-            encoded = Path(self.files[i]).read_bytes()
-        except OSError as error:
-            raise _unreadable(self.files[i], error) from None
-        return decode(encoded, self.files[i]), int(self.labels[i])
+        return read_image(self.files[i]), int(self.labels[i])
 
     def name(self, i: int) -> str:
         return self.files[i]

@@ -2,6 +2,7 @@
 
 import os
 import tarfile
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ _EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"
 _TRAIN_FOLDERS = ("train",)
 _VAL_FOLDERS = ("val", "validation", "test")  # the first that is there
 _NAME_FILES = ("synset.txt", "classes.txt", "labels.txt")
+_MAX_NUMBERED = 100_000  # classes without names: one wrong label must not make millions of them
 _PROBES = 16  # images whose size is looked at
 
 
@@ -98,6 +100,7 @@ def open_source(
     if (needs == "nothing" and separator) or (needs == "required" and not argument):
         raise InputError(f"data source '{spec}' does not have the form {form}; write it so")
     train, val, names = opener(_Request(kind, argument, seed, Path(root), download))
+    _check_names(spec, names)
     parts = [images for images in (train, val) if images]
     for images in parts:
         if isinstance(images, StreamImages):
@@ -105,6 +108,21 @@ def open_source(
         else:
             _check_labels(images, names)
     return DataSource(spec, train, val, tuple(names), _common_side(parts[0]))
+
+
+def _check_names(spec: str, names: Sequence[str]) -> None:
+    """Two classes of one name could not be told apart in any answer."""
+    alike = [unicodedata.normalize("NFC", name) for name in names]
+    twice = (
+        next((name for name in alike if alike.count(name) > 1), None)
+        if len(set(alike)) < len(alike)
+        else None
+    )
+    if twice is not None:
+        places = [str(i) for i, name in enumerate(alike) if name == twice]
+        raise InputError(
+            f"{spec}: the class name '{twice}' stands for the labels {', '.join(places)}; give each a name of its own"
+        )
 
 
 def _check_labels(images: Images, names: Sequence[str]) -> None:
@@ -231,17 +249,20 @@ def _folders(root: Path) -> list[Path]:
 
 
 def _image_files(folder: Path) -> list[str]:
-    """The image files in `folder` and below, sorted by path."""
+    """The image files in `folder` and below, sorted by path; a folder that links lead back to counts once."""
+    found, seen = [], set()
     try:
-        walk = list(os.walk(folder, onerror=_stop, followlinks=True))
+        for place, folders, names in os.walk(folder, onerror=_stop, followlinks=True):
+            status = os.stat(place)
+            if (status.st_dev, status.st_ino) in seen:
+                folders.clear()
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            folders.sort()
+            found += [os.path.join(place, name) for name in names if name.lower().endswith(_EXTENSIONS)]
     except OSError as error:
         raise _unreadable(error) from None
-    return sorted(
-        os.path.join(place, name)
-        for place, _, names in walk
-        for name in names
-        if name.lower().endswith(_EXTENSIONS) and name[0] != "."
-    )
+    return sorted(path for path in found if os.path.basename(path)[0] != ".")
 
 
 def _stop(error: OSError) -> None:
@@ -284,8 +305,17 @@ def _names_beside(path: Path) -> list[str]:
 
 
 def _numbers(*parts: Images | None) -> list[str]:
-    highest = max(int(images.labels.max()) for images in filter(None, parts))
-    return [str(label) for label in range(highest + 1)]
+    return _numbered(1 + max(int(images.labels.max()) for images in filter(None, parts)))
+
+
+def _numbered(count: int) -> list[str]:
+    """Numbers for the names of so many classes."""
+    if count > _MAX_NUMBERED:
+        raise InputError(
+            f"the labels go up to {count - 1}, expected at most {_MAX_NUMBERED - 1} without class names; correct "
+            f"them, or give the names in {_NAME_FILES[0]}"
+        )
+    return [str(label) for label in range(count)]
 
 
 def _open_timm(request: _Request) -> _Parts:
@@ -349,7 +379,7 @@ def _stream_names(images: StreamImages) -> list[str]:
             raise InputError(f"{images.dataset}: the labels cannot be read ({error})") from None
     if not isinstance(count, int) or count < 1:
         raise InputError(f'{images.dataset}: no class is known; give "num_classes": N in its info file')
-    return [str(label) for label in range(count)]
+    return _numbered(count)
 
 
 @contextmanager

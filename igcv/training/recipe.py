@@ -1,6 +1,7 @@
 """A recipe: every setting of a training run, as data. Defaults, then a TOML file, then key=value."""
 
 import difflib
+import json
 import tomllib
 import types
 import typing
@@ -110,6 +111,13 @@ class Recipe:
             raise InputError(
                 "random_erasing, label_smoothing, ema_decay and drop_rate are shares: give 0 to 1"
             )
+        for name, value in vars(self).items():
+            if (
+                isinstance(value, str)
+                and not value.isascii()
+                and value.encode(errors="replace").decode() != value
+            ):
+                raise InputError(f"{name} = {value!r} holds characters that UTF-8 cannot write; rename it")
 
     def to_toml(self) -> str:
         """The resolved recipe as a file that `igcv train` reads back."""
@@ -136,7 +144,7 @@ def _toml(value: Any) -> str:
     if isinstance(value, tuple):
         return "[" + ", ".join(map(_toml, value)) + "]"
     if isinstance(value, str):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     return str(value).lower() if isinstance(value, bool) else repr(value)
 
 

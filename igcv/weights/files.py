@@ -6,6 +6,7 @@ The card travels inside the file (as the metadata entry "igcv"), so that neither
 import errno
 import json
 import os
+import reprlib
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
@@ -62,10 +63,13 @@ class Card:
                 f"{path}: the card in this file cannot be read ({error}); save the weights again"
             ) from error
         for name, kinds in _CARD_TYPES.items():
-            if not isinstance(getattr(card, name), kinds):
+            if type(getattr(card, name)) not in kinds:
                 raise InputError(
-                    f"{path}: '{name}' in the card is {getattr(card, name)!r}, which is not of its type"
+                    f"{path}: '{name}' in the card is {reprlib.repr(getattr(card, name))}, which is not of its type"
                 )
+        for name, (low, high) in _CARD_RANGES.items():
+            if not low <= getattr(card, name) <= high:
+                raise InputError(f"{path}: '{name}' in the card is not from {low} to {high}")
         if not all(isinstance(name, str) for name in card.class_names):
             raise InputError(f"{path}: the class names in the card are not all text")
         if card.class_names and len(card.class_names) != card.num_classes:
@@ -81,6 +85,7 @@ _CARD_TYPES: dict[str, tuple[type, ...]] = {
     "class_names": (tuple,),
     **{f.name: (dict,) for f in fields(Card) if f.name in ("preprocessing", "recipe", "results", "source")},
 }
+_CARD_RANGES = {"num_classes": (0, 10**6), "input_size": (1, 2**16)}
 
 
 def write_file(path: Path, content: bytes, previous: Path | None = None) -> None:

@@ -1,0 +1,135 @@
+"""Files of strangers: every reader gives a right result or its documented error, in bounded time and memory."""
+
+import ast
+import json
+import tracemalloc
+from pathlib import Path
+
+import hypothesis
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import load, save
+
+from igcv.data import BadImageError, decode
+from soak.readers import CORPUS, READERS
+
+ROOT = Path(__file__).parents[1]
+SEEDS = {name: sorted(path.read_bytes() for path in (CORPUS / name).iterdir()) for name in READERS}
+WORDS = st.sampled_from([b"\x00", b"\xff" * 4, b"\xff" * 8, b"\x7f\xff\xff\xff", b"[" * 200, b'"', b"\n", b"1e999"])
+EXAMPLES = hypothesis.settings(max_examples=60, deadline=None, derandomize=True, database=None)
+
+
+@st.composite
+def damaged(draw: st.DrawFn, seeds: list[bytes]) -> bytes:
+    """A file of the corpus with some of its bytes replaced, taken away or doubled; sometimes something else."""
+    if draw(st.integers(0, 9)) == 0:
+        return draw(st.binary(max_size=300))
+    data = draw(st.sampled_from(seeds))
+    for _ in range(draw(st.integers(1, 6))):
+        start = draw(st.integers(0, len(data)))
+        length = draw(st.integers(0, 12))
+        put = draw(st.one_of(st.binary(max_size=12), WORDS, st.just(data[start : start + 40])))
+        data = data[:start] + put + data[start + length :]
+    return data
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_every_file_of_the_corpus(name: str) -> None:
+    assert SEEDS[name], "the corpus has no files for this reader"
+    messages = [READERS[name](data) for data in SEEDS[name]]
+    assert "" in messages, "no file of the corpus can be read"
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_damaged_files(name: str) -> None:
+    @EXAMPLES
+    @given(damaged(SEEDS[name]))
+    def try_it(data: bytes) -> None:
+        READERS[name](data)
+
+    try_it()
+
+
+@pytest.mark.parametrize("name", [name for name in READERS if name != "image"])
+def test_memory_follows_the_size_of_the_file(name: str) -> None:
+    """Python's and numpy's memory; the constant is what the reader itself needs for a file of one byte."""
+
+    @hypothesis.settings(EXAMPLES, max_examples=25)
+    @given(damaged(SEEDS[name]))
+    def try_it(data: bytes) -> None:
+        tracemalloc.start()
+        READERS[name](data)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 2**22 + 100 * len(data)
+
+    READERS[name](SEEDS[name][0])  # what is imported and cached on the way
+    try_it()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"num_classes": 10**15, "class_names": []},
+        {"num_classes": 10**40, "class_names": []},
+        {"num_classes": True, "class_names": ["a"]},
+        {"num_classes": -1, "class_names": []},
+        {"input_size": 10**40},
+        {"model": "igcv3_d_100", "multiplier": 1e30},
+        {"model": "igcv3_d_100", "multiplier": float("nan")},
+        {"model": "igcv3_d_100", "multiplier": 16.0, "num_classes": 10**6, "class_names": []},
+        {"model": "igcv1_l9999m9999_d998"},
+        {"model": "x" * 10**5},
+        {"model": "../../etc/passwd"},
+        {"class_names": [["a"], ["b"]]},
+        {"preprocessing": []},
+    ],
+)
+def test_a_card_that_promises_too_much(change: dict) -> None:
+    """A network of terabytes is refused before anything of it is allocated."""
+    seed = CORPUS / "weights" / "small"
+    with safe_open(seed, "pt") as file:
+        card = json.loads(file.metadata()["igcv"])
+    message = READERS["weights"](save(load(seed.read_bytes()), {"igcv": json.dumps(card | change)}))
+    assert message
+    assert len(message) < 1000
+
+
+@pytest.mark.parametrize("field, value", [("input_size", 10**9), ("crop", 1e-12)])
+def test_preprocessing_of_a_stranger_cannot_fill_the_memory(field: str, value: float) -> None:
+    card = json.loads((CORPUS / "card" / "small").read_text())
+    card["preprocessing"][field] = value
+    assert f"preprocessing: {field} is {value!r}, expected" in READERS["card"](json.dumps(card).encode())
+
+
+def test_a_small_file_of_a_huge_image() -> None:
+    """A PNG of 30,000 x 30,000 pixels by its header, where Pillow would only warn below twice its limit."""
+    png = bytearray((CORPUS / "image" / "png").read_bytes())
+    at = png.index(b"IHDR") + 4
+    for width, height in ((30_000, 30_000), (10_000, 9_000), (2**31 - 1, 2**31 - 1)):
+        png[at : at + 8] = width.to_bytes(4, "big") + height.to_bytes(4, "big")
+        with pytest.raises(BadImageError, match="no readable image"):
+            decode(bytes(png), "bomb")
+
+
+def test_nothing_of_ours_can_run_what_a_file_says() -> None:
+    """No module calls what unpickles, evaluates or unpacks; torchvision's CIFAR checks its archives' MD5 first."""
+    forbidden = {"eval", "exec", "compile", "__import__"}
+    modules = {"pickle", "marshal", "shelve", "dill", "joblib", "yaml", "zipfile"}
+    calls = {("torch", "load"), ("np", "load"), ("numpy", "load"), ("tar", "extractall"), ("tar", "extract")}
+    for path in (ROOT / "igcv").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                assert not modules & {name.name.partition(".")[0] for name in node.names}, path
+            if isinstance(node, ast.ImportFrom):
+                assert (node.module or "").partition(".")[0] not in modules, path
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                assert node.func.id not in forbidden, path
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and isinstance(node.func.value, ast.Name)
+            ):
+                assert (node.func.value.id, node.func.attr) not in calls, path

@@ -106,6 +106,21 @@ def _live(rank: int, processes: int, port: int, arguments: list[str], log: str) 
     main()
 
 
+def run_once(settings: Sequence[str], data: Path, folder: Path, *more: str) -> tuple[int, str]:
+    """Run `igcv train` to its end, in one process, going on with what is in `folder`; exit status and output."""
+    log = folder.parent.with_name(f"{folder.parent.name}-{folder.name}.out")
+    log.unlink(missing_ok=True)
+    (process,) = start(_arguments(settings, data, folder, *more), 1, log)
+    process.join(LIMIT_S)
+    assert process.exitcode is not None, f"{folder}: it did not end; see {log}"
+    return process.exitcode, log.read_text()
+
+
+def _arguments(settings: Sequence[str], data: Path, folder: Path, *more: str) -> list[str]:
+    resume = ["--resume"] if has_state(folder) else []
+    return ["train", *settings, f"data={data}", "--out", str(folder), "--device", "cpu", *more, *resume]
+
+
 def live(
     settings: Sequence[str],
     data: Path,
@@ -115,12 +130,10 @@ def live(
     longest_s: float = 0,
 ) -> Life:
     """One life of a run: it comes to its end, or is struck at a moment of the first `longest_s`, unless that is 0."""
-    resumed = has_state(folder)
-    arguments = ["train", *settings, f"data={data}", "--out", str(folder), "--device", "cpu", "--quiet"]
-    in_epoch = resumed and _in_epoch(folder)
+    in_epoch = _in_epoch(folder)
     begun = time.monotonic()
     log = folder.with_suffix(".log")
-    running = start([*arguments, *(["--resume"] if resumed else [])], processes, log)
+    running = start(_arguments(settings, data, folder, "--quiet"), processes, log)
     try:
         struck = None
         if longest_s and not _ended(running, rng.uniform(0, longest_s)):

@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from PIL import Image
-from sklearn.datasets import load_digits
 
 from igcv.cli import main
 from igcv.models import Network, create_model
 from igcv.training import Process, find_recipe, load_recipe, train
+from soak.photos import write_digits
 
+ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
 Igcv = Callable[..., "Outcome"]
 
 
@@ -45,15 +45,7 @@ def igcv_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
 @pytest.fixture(scope="session")
 def digit_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Handwritten zeros and ones in class folders: 24 for training, 10 for validation, 16 x 16 pixels."""
-    root = tmp_path_factory.mktemp("digits")
-    digits = load_digits()
-    for label, name in enumerate(("one", "zero")):
-        images = digits.images[digits.target == 1 - label][:17]
-        for i, pixels in enumerate(images):
-            folder = root / ("train" if i < 12 else "val") / name
-            folder.mkdir(parents=True, exist_ok=True)
-            Image.fromarray((pixels * 15.9).astype("uint8")).resize((16, 16)).save(folder / f"{i}.png")
-    return root
+    return write_digits(tmp_path_factory.mktemp("digits"))
 
 
 @pytest.fixture(scope="session")

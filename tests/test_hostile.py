@@ -17,7 +17,9 @@ from soak.readers import CORPUS, READERS
 
 ROOT = Path(__file__).parents[1]
 SEEDS = {name: sorted(path.read_bytes() for path in (CORPUS / name).iterdir()) for name in READERS}
-WORDS = st.sampled_from([b"\x00", b"\xff" * 4, b"\xff" * 8, b"\x7f\xff\xff\xff", b"[" * 200, b'"', b"\n", b"1e999"])
+WORDS = st.sampled_from(
+    [b"\x00", b"\xff" * 4, b"\xff" * 8, b"\x7f\xff\xff\xff", b"[" * 200, b'"', b"\n", b"1e999"]
+)
 EXAMPLES = hypothesis.settings(max_examples=60, deadline=None, derandomize=True, database=None)
 
 

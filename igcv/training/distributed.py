@@ -10,6 +10,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from igcv.errors import InputError, SharedError
@@ -61,10 +62,14 @@ def process_group(device_name: str = "auto") -> Iterator[Process]:
     if device.type == "cuda":
         device = choose_device(f"cuda:{os.environ['LOCAL_RANK']}")
         torch.cuda.set_device(device)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    store, rank, world_size = next(rendezvous("env://"))
+    # Once torchrun has started all again, its store still holds the addresses of the processes before.
+    store = dist.PrefixStore(f"start{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
     try:
         local_rank, local_world_size = (int(os.environ[f"LOCAL_{name}"]) for name in ("RANK", "WORLD_SIZE"))
-        yield Process(device, dist.get_rank(), dist.get_world_size(), local_rank, local_world_size)
+        yield Process(device, rank, world_size, local_rank, local_world_size)
     finally:
         dist.destroy_process_group()
 

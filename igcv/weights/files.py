@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from igcv.errors import InputError
@@ -148,14 +148,18 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """All tensors of a safetensors file, on the CPU, and its metadata.
 
+    The file is opened once, so that they belong together even while another process replaces it.
+
     Raises:
         InputError: if there is no such file or it is not a whole safetensors file.
     """
     if not path.is_file():
         raise InputError(f"there is no file {path}; give a run folder or a .safetensors file")
     try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+        content = path.read_bytes()
+        tensors = load(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        return tensors, header.get("__metadata__", {})
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(
             f"{path} is not a readable safetensors file ({error}); it may be cut short"

@@ -1,0 +1,226 @@
+"""What a run survives: kills, signals, a full disk, damaged checkpoints, a second run in its folder.
+
+Real processes, forked from a server; `make soak` does the same at length (see docs/reliability.md).
+"""
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+
+import igcv
+from igcv.training import read_metrics
+from igcv.training.run import PREVIOUS, STATE, Run
+from igcv.training.state import decode
+from igcv.training.watch import SAVE, Watch
+from soak.faults import damage, full_disks
+from soak.kills import campaign
+from soak.lives import LIMIT_S, SETTINGS, live, run_once, same, settle, start
+from tests.conftest import ONE_THREAD
+
+STEPWISE = [*SETTINGS, "save_minutes=0"]
+
+
+@pytest.fixture(scope="module")
+def alone(digit_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing happened to."""
+    out = tmp_path_factory.mktemp("alone") / "run"
+    assert live(SETTINGS, digit_folder, out, 1, random.Random(0)).codes == [0]
+    return out
+
+
+@contextmanager
+def running(data: Path, out: Path, *settings: str) -> Iterator[int]:
+    """A run in another process, with its first checkpoint written; its process number."""
+    arguments = [
+        "train",
+        *STEPWISE,
+        *settings,
+        f"data={data}",
+        "--out",
+        str(out),
+        "--device",
+        "cpu",
+        "--quiet",
+    ]
+    (process,) = start(arguments, 1, out.with_suffix(".log"))
+    try:
+        wait_for(out / STATE)
+        yield process.pid or 0
+        process.join(LIMIT_S)
+    finally:
+        process.kill()
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + LIMIT_S
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path} does not come"
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("processes, kills", [(1, 5), (2, 3)])
+def test_killed_again_and_again(processes: int, kills: int, digit_folder: Path, tmp_path: Path) -> None:
+    found = campaign(digit_folder, tmp_path, processes, kills, seed=processes)
+    assert found.kills.total() >= kills
+    assert found.different == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_ends_a_run_that_is_saved(
+    number: signal.Signals, digit_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    with running(digit_folder, out, "epochs=1000") as pid:
+        os.kill(pid, number)
+    said = re.search(r"step (\d+) of epoch (\d+)", out.with_suffix(".log").read_text())
+    assert said
+    assert out.with_suffix(".log").read_text().splitlines() == [
+        f"igcv: {number.name}: saved after {said[0]}; go on with: igcv train --resume --out {out}"
+    ]
+    state = decode(out / STATE)
+    assert (state.progress[0].steps, state.epoch + 1) == (int(said[1]), int(said[2]))
+
+
+def test_the_exit_status_is_the_signals(digit_folder: Path, tmp_path: Path) -> None:
+    """A whole `igcv train` of its own, whose shell sees 128 + 15."""
+    arguments = ["train", *STEPWISE, "epochs=1000", f"data={digit_folder}", "--out", str(tmp_path / "run")]
+    process = subprocess.Popen([sys.executable, "-m", "igcv", *arguments, "--quiet"], env=ONE_THREAD)
+    wait_for(tmp_path / "run" / STATE)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(LIMIT_S) == 128 + signal.SIGTERM
+
+
+def test_a_second_interrupt_ends_at_once() -> None:
+    """The second Ctrl-C of a person; not the copy of the first that torchrun passes on."""
+    lines = (
+        "import os, signal, time",
+        "from igcv.training.watch import Watch",
+        "with Watch(float('inf')) as watch:",
+        "    os.kill(os.getpid(), signal.SIGINT); os.kill(os.getpid(), signal.SIGINT)",
+        "    print(watch.wish(), flush=True)",
+        "    time.sleep(1.1)",
+        "    os.kill(os.getpid(), signal.SIGINT)",
+        "    print('still here')",
+    )
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (-signal.SIGINT, f"{SAVE + signal.SIGINT}\n")
+
+
+def test_time_to_save() -> None:
+    assert Watch(float("inf")).wish() == 0
+    watch = Watch(0.05)
+    assert watch.wish() == 0
+    time.sleep(0.06)
+    assert watch.wish() == SAVE
+    watch.saved()
+    assert watch.wish() == 0
+
+
+def test_other_handlers_come_back() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with Watch(1.0):
+        assert signal.getsignal(signal.SIGTERM) != before
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_damaged_checkpoint_is_passed_over(digit_folder: Path, alone: Path, tmp_path: Path) -> None:
+    """Every kind of damage to the newest one: the run goes on from the one before and ends as if nothing had been."""
+    out, expected = tmp_path / "run", settle(alone)
+    with running(digit_folder, out) as pid:
+        wait_for(out / PREVIOUS)
+        os.kill(pid, signal.SIGKILL)
+    kinds = {}
+    for seed in range(20):
+        copy = Path(shutil.copytree(out, tmp_path / str(seed)))
+        kinds[damage(copy / STATE, random.Random(seed))] = copy
+    assert len(kinds) == 5
+    for kind, copy in kinds.items():
+        status, said = run_once(SETTINGS, digit_folder, copy)
+        assert status == 0, said
+        assert "going on from the checkpoint before the newest: " in said
+        assert same(settle(copy), expected), kind
+
+
+def test_two_damaged_checkpoints(digit_folder: Path, alone: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(alone, tmp_path / "run"))
+    for name in (STATE, PREVIOUS):
+        (out / name).write_bytes((out / name).read_bytes()[:-1])
+    status, said = run_once([*SETTINGS, "epochs=4"], digit_folder, out)
+    assert status == 2
+    assert "it may be cut short" in said
+
+
+def test_a_full_disk(digit_folder: Path, alone: Path, tmp_path: Path) -> None:
+    """The run stops with a plain error, and goes on to the same end once there is space."""
+    try:
+        assert full_disks(digit_folder, tmp_path, settle(alone), [3000, 6000]) == 2
+    except OSError as error:
+        pytest.skip(f"needs to mount a small file system: {error}")
+
+
+def test_a_folder_belongs_to_one_run(digit_folder: Path, tmp_path: Path) -> None:
+    """While one writes, a second is refused; once it is killed, the folder is free."""
+    out = tmp_path / "run"
+    with running(digit_folder, out, "epochs=1000") as pid:
+        with pytest.raises(igcv.InputError, match=rf"process {pid} on .* is writing into .*run; wait for it"):
+            Run(out, resume=True)
+        Run(out, resume=True, write=False)
+        os.kill(pid, signal.SIGKILL)
+    Run(out, resume=True)
+
+
+def test_readers_see_a_whole_run_at_any_moment(digit_folder: Path, tmp_path: Path) -> None:
+    """Weights, card, log and state are read over and over while they are written."""
+    out, epochs = tmp_path / "run", set()
+    with running(digit_folder, out, "epochs=6") as pid:
+        while Path(f"/proc/{pid}").exists() and not (out / "summary.json").exists():
+            rows = read_metrics(out)
+            assert [row["epoch"] for row in rows] == list(range(1, len(rows) + 1))
+            assert decode(out / STATE).epoch <= len(read_metrics(out))
+            if (out / "best.safetensors").exists():
+                classifier = igcv.load(out)
+                epochs.add(classifier.card.results["epoch"])
+                assert all(torch.isfinite(tensor).all() for tensor in classifier.model.state_dict().values())
+    assert epochs
+
+
+def test_killed_before_the_summary(digit_folder: Path, alone: Path, tmp_path: Path) -> None:
+    """All epochs are there, but the run was killed before it wrote its figures: these come, and no epoch more."""
+    out = Path(shutil.copytree(alone, tmp_path / "run"))
+    before = json.loads((out / "summary.json").read_text())
+    for name in ("summary.json", "curves.png"):
+        (out / name).unlink()
+    status, said = run_once(SETTINGS, digit_folder, out)
+    assert status == 0, said
+    after = json.loads((out / "summary.json").read_text())
+    assert after == before
+    assert (out / "curves.png").is_file()
+
+
+def test_torchrun_starts_again(digit_folder: Path, tmp_path: Path) -> None:
+    """One of two processes is killed: with --max-restarts the same command goes on by itself, to the same end."""
+    whole, out = tmp_path / "whole", tmp_path / "killed"
+    assert live(SETTINGS, digit_folder, whole, 2, random.Random(0)).codes == [0, 0]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += ["--max-restarts=2", "-m", "igcv", "train", *STEPWISE, f"data={digit_folder}"]
+    command += ["--out", str(out), "--device", "cpu"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, env=ONE_THREAD, **pipes)
+    wait_for(out / STATE)
+    os.kill(int((out / ".lock").read_text().split()[1]), signal.SIGKILL)
+    said, errors = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 0, errors
+    assert "going on after step" in said
+    assert same(settle(out), settle(whole))

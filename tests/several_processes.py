@@ -2,9 +2,10 @@
 
 import json
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import chdir, contextmanager
+from contextlib import chdir, contextmanager, suppress
 from pathlib import Path
 from unittest import mock
 
@@ -13,13 +14,14 @@ from torch import Tensor, nn
 
 import igcv
 from igcv.data import open_source
-from igcv.errors import InputError
+from igcv.errors import InputError, Interrupted
 from igcv.models import create_model
 from igcv.training import Process, evaluate_classifier, load_recipe, process_group, train
 from igcv.training.distributed import first_on_machine, gather, together
 from igcv.training.job import check_same
 from igcv.training.state import Progress, combined
 from igcv.training.train import prepare
+from igcv.training.watch import SAVE
 
 RECIPE = [
     *("model=igcv3_w_025", "input_size=8", "augment=shift", "workers=0", "schedule=constant", "lr=0.05"),
@@ -30,6 +32,8 @@ STEPWISE = [
     *("ema_decay=0.5", "warmup_epochs=2"),
 ]
 PARTS = [*STEPWISE, "accumulation=2"]
+# Three steps in an epoch, so that a run can be stopped in the middle of one.
+MIDWAY = [*STEPWISE, "batch_size=8", "epochs=2"]
 # With fewer pixels, or a higher rate, batch norm over three images amplifies rounding in each step.
 BATCH_NORM = [
     *("data=photos", "batch_size=12", "epochs=2", "input_size=16", "lr=0.001"),
@@ -55,6 +59,7 @@ def everything() -> None:
         with exact(batch_norm=False):
             run(PARTS, "parts", process)
             run(STEPWISE, "resumed", process, resume=True)
+            run(MIDWAY, "midway", process, resume=True)
         with exact(batch_norm=True):
             run(BATCH_NORM, "batch_norm", process)
             run([*BATCH_NORM, "data=broken", "resident=off"], "broken", process)
@@ -73,6 +78,14 @@ def everything() -> None:
 def run(settings: list[str], out: str, process: Process, resume: bool = False) -> None:
     recipe = load_recipe(None, [*RECIPE, *settings])
     train(recipe, Path(out), process, resume=resume, quiet=True)
+
+
+def stop_after(steps: int, settings: list[str], out: str, process: Process) -> None:
+    """Run, and be asked to end by a signal after so many steps."""
+    wishes = [0] * (steps - 1) + [SAVE + signal.SIGTERM]
+    with mock.patch("igcv.training.watch.Watch.wish", side_effect=wishes), suppress(Interrupted):
+        run(settings, out, process)
+        raise AssertionError("the run was not interrupted")
 
 
 @contextmanager

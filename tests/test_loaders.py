@@ -1,6 +1,7 @@
 """Loaders: which images come, in which order, what is random, and what unreadable images do."""
 
 import dataclasses
+import multiprocessing
 import random
 from io import BytesIO
 from itertools import chain
@@ -15,6 +16,7 @@ from igcv.data import (
     IMAGENET,
     BadImageError,
     Finish,
+    Moves,
     Preprocessing,
     make_loader,
     open_source,
@@ -166,6 +168,41 @@ def test_a_corrupt_jpeg_is_refused(tmp_path, workers, train):
         BadImageError, match=r"^\S*a.rec record 5: no readable image .* replace or remove it$"
     ):
         list(batches)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("resident", [None, Moves(1, True)])
+def test_a_pass_from_a_batch_on(workers, resident):
+    """What is left of an epoch is what a whole pass would have given: order, augmentation, erasing and its noise."""
+    transform = plain_transform(PLAIN) if resident else train_transform(PLAIN, "flip_crop")
+    changes = {"random_erasing": 0.9, "workers": workers, "resident": resident}
+    whole = loader(Numbered(22), transform=transform, **changes)
+    whole.set_epoch(3)
+    expected = list(whole)
+    rest = loader(Numbered(22), transform=transform, **changes)
+    for start in (2, 5, 0):
+        rest.set_epoch(3, start)
+        found = list(rest)
+        assert len(rest) == 5 and len(found) == 5 - start
+        for (images, labels), (others, names) in zip(found, expected[start:], strict=True):
+            assert torch.equal(images, others) and torch.equal(labels, names)
+
+
+def test_names_of_a_batch():
+    batches = loader(Numbered(9))
+    batches.set_epoch(1)
+    for number, (_, labels) in enumerate(batches):
+        assert batches.names(number) == [f"image {label}" for label in labels.tolist()]
+
+
+def test_a_loader_process_that_is_killed():
+    def killing() -> None:
+        for _ in loader(Numbered(400), workers=1):
+            for process in multiprocessing.active_children():
+                process.kill()
+
+    with pytest.raises(InputError, match=r"a loader process ended .* killed perhaps for want of memory"):
+        killing()
 
 
 def test_evaluation_leaves_bad_images_out():

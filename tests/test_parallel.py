@@ -26,6 +26,10 @@ import igcv
 from igcv.cli import app
 from igcv.data import IMAGENET
 from igcv.training import Process, find_recipe, load_recipe, read_metrics, train
+from igcv.training.checkpoint import restore
+from igcv.training.loop import Trainer
+from igcv.training.optimize import make_optimizer
+from igcv.training.state import Progress, State, flatten_optimizer
 from igcv.training.train import prepare
 from igcv.weights import Card, read_tensors, save_weights
 from tests import several_processes as work
@@ -69,6 +73,8 @@ def alone(digit_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with chdir(root), work.exact(batch_norm=False):
         work.run(work.STEPWISE, "one", ONE)
         work.run([*work.STEPWISE, "epochs=2"], "resumed", ONE)
+        work.run(work.MIDWAY, "unstopped", ONE)
+        work.stop_after(4, work.MIDWAY, "midway", ONE)
     return root
 
 
@@ -100,20 +106,50 @@ def _there(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(alone)
 
 
-@pytest.mark.parametrize("run", ["parts", "resumed"])
-def test_steps_are_those_of_one_process(run: str, several: Launch, alone: Path) -> None:
-    """In one and in two parts, and going on after two epochs of one process: losses, weights and momenta."""
-    expected, rows = read_metrics(alone / "one"), read_metrics(several.folder / run)
-    assert len(rows) == len(expected) == 4
+@pytest.mark.parametrize("run, whole", [("parts", "one"), ("resumed", "one"), ("midway", "unstopped")])
+def test_steps_are_those_of_one_process(run: str, whole: str, several: Launch, alone: Path) -> None:
+    """In one and in two parts, going on after two epochs of one process, or in the middle of one.
+
+    Compared are losses, weights and momenta.
+    """
+    expected, rows = read_metrics(alone / whole), read_metrics(several.folder / run)
+    assert len(rows) == len(expected) == (4 if whole == "one" else 2)
     for key in ("train_loss", "val_loss", "val_top1", "lr"):
         assert [row[key] for row in rows] == pytest.approx([row[key] for row in expected], abs=2e-6), key
-    assert len({row["train_loss"] for row in expected}) == 4  # one step each, and each changes something
+    assert len({row["train_loss"] for row in expected}) == len(expected)  # each epoch changes something
     for file in ("last.safetensors", "state.safetensors"):
         weights, _ = read_tensors(several.folder / run / file)
-        reference, _ = read_tensors(alone / "one" / file)
+        reference, _ = read_tensors(alone / whole / file)
         assert weights.keys() == reference.keys()
         for name, tensor in reference.items():
             torch.testing.assert_close(weights[name], tensor, rtol=1e-10, atol=1e-12, msg=name)
+
+
+def test_running_statistics_of_other_processes() -> None:
+    """A state of three processes: taken up by three, each has its own again; by one, it has the mean of all."""
+    norm, recipe = torch.nn.BatchNorm2d(2), load_recipe(None, ["batch_size=12"])
+    rows = [torch.tensor([float(rank), 10.0 * rank]) for rank in range(3)]
+    tensors = {f"model.{name}": tensor.clone() for name, tensor in norm.state_dict().items()}
+    for rank, row in enumerate(rows):
+        tensors[f"process{rank}.model.running_mean" if rank else "model.running_mean"] = row
+        if rank:
+            tensors |= {
+                f"process{rank}.model.{n}": norm.get_buffer(n) for n in ("running_var", "num_batches_tracked")
+            }
+    optimizer = make_optimizer(norm, recipe)
+    scalars = flatten_optimizer(optimizer)[1]
+    progress = tuple(Progress(4, float(rank), 10 * rank, 1.0 + rank) for rank in range(3))
+    state = State(1, 50.0, 24, progress, {}, tensors, scalars)
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    for processes, rank, mean, done in (
+        (3, 0, rows[0], Progress(8, 0.0, 0, 1.0)),
+        (3, 2, rows[2], Progress(8, 2.0, 20, 3.0)),
+        (1, 0, sum(rows) / 3, Progress(8, 3.0, 30, 1.0)),  # 4 steps of 24 images are 8 of 12
+        (2, 1, sum(rows) / 3, Progress(8)),
+    ):
+        trainer = Trainer(recipe, norm, norm, optimizer, scaler, None, None, Process(CPU, rank, processes))
+        assert restore(trainer, state, Path("run")) == done
+        assert torch.equal(norm.running_mean, mean)
 
 
 def test_batch_norm_is_of_each_process(several: Launch, tmp_path: Path) -> None:

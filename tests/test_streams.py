@@ -146,6 +146,21 @@ def test_training_gives_full_batches_with_their_labels(shards, workers):
     assert numbers(batches, 0, 33) == seen
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_pass_from_a_batch_on(shards, workers):
+    """Streams are read over to where an epoch is to go on: the same images, augmentation and noise."""
+    finish = Finish(PLAIN, random_erasing=0.9)
+    expected = list(loader(open_source(f"timm/wds/{shards}").train, finish=finish, workers=workers))
+    batches = loader(open_source(f"timm/wds/{shards}").train, finish=finish, workers=workers)
+    for start in (3, 1, 4):
+        batches.set_epoch(0, start)
+        found = list(batches)
+        assert len(found) == 4 - start
+        for (images, labels), (others, names) in zip(found, expected[start:], strict=True):
+            assert torch.equal(images, others) and torch.equal(labels, names)
+    assert batches.names(0) == []
+
+
 def test_erasing_follows_seed_and_epoch(shards):
     finish = Finish(PLAIN, random_erasing=0.5)
     batches = loader(open_source(f"timm/wds/{shards}").train, finish=finish, workers=2)

@@ -18,6 +18,7 @@ from igcv.data import open_source
 from igcv.training import Process, evaluate, load_recipe, read_metrics, train
 from igcv.training.evaluate import Evaluation
 from igcv.training.loop import Trainer, train_epoch
+from igcv.training.nonfinite import first_nonfinite
 from igcv.training.optimize import make_optimizer
 from igcv.training.progress import Silent
 from igcv.weights import load_weights, read_tensors
@@ -368,9 +369,71 @@ def test_weights_that_do_not_fit(
     assert "weights of another network" in igcv_command(*other).err
 
 
-def test_nan_stops_the_run(digit_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(igcv.InputError, match=r"the loss is (nan|inf)"):
-        run(digit_folder, tmp_path / "out", "epochs=4", "lr=1e30")
+def test_numbers_that_are_not_finite_stop_the_run(digit_folder: Path, tmp_path: Path) -> None:
+    """It says where, on what and with which rate, names layer and images, and leaves the last good state."""
+    run(digit_folder, tmp_path / "out", "epochs=1")
+    before = (tmp_path / "out" / "state.safetensors").read_bytes()
+    with pytest.raises(
+        igcv.InputError,
+        match=r"the loss is (nan|inf) at epoch 2, step [23], learning rate 1e\+30; the first numbers that are not "
+        r"finite are in the (weights|output of) \S+; lower lr, .* --resume; the images of that batch: \S+\.png, \S+",
+    ):
+        run(digit_folder, tmp_path / "out", "epochs=4", "lr=1e30", "schedule=constant", resume=True)
+    assert (tmp_path / "out" / "state.safetensors").read_bytes() == before
+    run(digit_folder, tmp_path / "out", "epochs=2", resume=True)
+
+
+def test_the_first_layer_with_numbers_that_are_not_finite() -> None:
+    network = igcv.create_model("igcv3_w_010", 2, input_size=16)
+    images = torch.randn(4, 3, 16, 16)
+    assert first_nonfinite(network, images) == "the loss"
+    network.stages[2][0].expand.norm.bias.data.fill_(3e38)  # twice that is no float32
+    network.stages[2][0].expand.norm.weight.data.fill_(3e38)
+    assert first_nonfinite(network, images) == "the output of stages.2.0.expand.norm"
+    images[1, 0, 5, 5] = float("inf")
+    assert first_nonfinite(network, images) == "the images"
+    network.stages[3][1].depthwise.conv.weight.data[0] = float("nan")
+    assert first_nonfinite(network, images[:1]) == "the weights stages.3.1.depthwise.conv.weight"
+
+
+def test_steps_that_overflow_half_precision_are_left_out_up_to_a_limit() -> None:
+    """The gradients of a loss that is scaled too far: the steps are left out, the scale is lowered, then steps come."""
+    layer = torch.nn.Linear(4, 3)
+    recipe = load_recipe(None, ["schedule=constant", "lr=0.1", "max_left_out=2"])
+    before = layer.weight.detach().clone()
+    batch = (torch.full((2, 4), 1e3), torch.tensor([0, 1]))
+
+    def trainer(scale: float) -> Trainer:
+        scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        return Trainer(recipe, layer, layer, make_optimizer(layer, recipe), scaler, None, None, CPU)
+
+    with pytest.raises(
+        igcv.InputError, match="3 steps in a row overflowed half precision, up to epoch 1, step 3"
+    ):
+        train_epoch(trainer(1e38), [batch] * 9, 0, Silent())
+    assert torch.equal(layer.weight, before)
+    mended = trainer(2.0**121)
+    done = train_epoch(mended, [batch] * 3, 0, Silent())
+    assert mended.scaler.get_scale() < 2.0**121
+    assert (done.left_out, done.steps) == (0, 3)
+    assert not torch.equal(layer.weight, before)
+
+
+def test_a_state_with_numbers_that_are_not_finite_is_not_saved(digit_folder: Path, tmp_path: Path) -> None:
+    """The last step of an epoch ruins the weights, though its loss was good: the state before it is kept."""
+    run(digit_folder, tmp_path / "out", "epochs=1", "batch_size=24", "resident=off")
+    before = (tmp_path / "out" / "state.safetensors").read_bytes()
+    with pytest.raises(igcv.InputError, match=r"holds a number that is not finite after epoch 2"):
+        run(
+            digit_folder,
+            tmp_path / "out",
+            "epochs=2",
+            "batch_size=24",
+            "lr=3e38",
+            "schedule=constant",
+            resume=True,
+        )
+    assert (tmp_path / "out" / "state.safetensors").read_bytes() == before
 
 
 def torchrun(data: Path, out: Path, *settings: str) -> subprocess.CompletedProcess[str]:

@@ -93,8 +93,8 @@ def _from_workers(batches: Iterable[Batch]) -> Iterator[Batch]:
     """`batches`; it is told plainly when a loader process is gone."""
     try:
         yield from batches
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+    except (RuntimeError, ConnectionError, EOFError) as error:  # the latter two while it hands over a batch
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
         raise InputError(
             f"a loader process ended ({error}), killed perhaps for want of memory; go on with fewer workers"

@@ -66,7 +66,7 @@ def run_epochs(
             started = time.perf_counter() - begun.time_s
             train_loader.set_epoch(epoch, begun.steps * job.recipe.accumulation)
             keeper = Keeper(trainer, train_loader, run, state, watch, folder)
-            with reporting_bad(train_loader, report):
+            with reporting_bad(train_loader, run, report):
                 measured = combined(gather(_train(trainer, train_loader, epoch, report, begun, keeper)))
             result, begun = _evaluate(job, trainer, val_loader), Progress()
             best = max(state.best_top1, result.top1 if result else -1.0)
@@ -99,10 +99,18 @@ def _train(
 
 
 @contextmanager
-def reporting_bad(loader: Loader, report: Reporter) -> Iterator[None]:
-    """Name the images that turn out to be unreadable meanwhile, in any process; then all processes know of them."""
+def reporting_bad(loader: Loader, run: Run | None, report: Reporter) -> Iterator[None]:
+    """Name the images that turn out to be unreadable meanwhile, in any process; then all processes know of them.
+
+    Where they are too many, they are listed before the run stops.
+    """
     known = set(loader.bad)
-    yield
+    try:
+        yield
+    except InputError:
+        if run:
+            run.list_bad(loader.bad)
+        raise
     for found in gather({name: reason for name, reason in loader.bad.items() if name not in known}):
         loader.bad |= found
     new = [reason for name, reason in loader.bad.items() if name not in known]

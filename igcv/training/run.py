@@ -134,11 +134,14 @@ class Run:
 
     def _save(self, recipe: Recipe, state: State, encoded: bytes) -> None:
         write_file(self.path / RECIPE, recipe.to_toml().encode())
-        if state.bad:
-            rows = [{"image": name, "reason": reason} for name, reason in state.bad.items()]
-            self._write_lines(BAD, rows)
+        self.list_bad(state.bad)
         write_file(self.path / STATE, encoded, self.path / PREVIOUS if self._newest_is_whole else None)
         self._newest_is_whole = True
+
+    def list_bad(self, bad: dict[str, str]) -> None:
+        """List the images that cannot be read, name -> reason, if there are any."""
+        if bad:
+            self._write_lines(BAD, [{"image": name, "reason": reason} for name, reason in bad.items()])
 
     def load_state(self) -> State:
         """The state to go on from: the newest that is whole, with a note if it is not the newest."""

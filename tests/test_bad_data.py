@@ -1,0 +1,157 @@
+"""Images as people have them: what can be read is, what cannot is passed over, counted and listed, up to a limit."""
+
+import json
+import os
+import shutil
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import igcv
+from igcv.data import IMAGENET, Finish, make_loader, open_source, plain_transform
+from igcv.training import Process, load_recipe, read_metrics, train
+
+CPU = Process(torch.device("cpu"))
+
+
+def image(kind: str, mode: str = "RGB", **options: object) -> bytes:
+    """An image file with two areas of colour."""
+    picture = Image.new("RGB", (16, 16), (200, 60, 30))
+    picture.paste((20, 90, 220), (0, 0, 8, 16))
+    file = BytesIO()
+    picture.convert(mode).save(file, kind, **options)
+    return file.getvalue()
+
+
+def bomb() -> bytes:
+    """A PNG of a few bytes that says it has 900 million pixels."""
+    png = bytearray(image("PNG"))
+    at = png.index(b"IHDR") + 4
+    png[at : at + 8] = (30_000).to_bytes(4, "big") * 2
+    return bytes(png)
+
+
+GOOD = {
+    "named_wrongly.jpg": image("PNG"),
+    "cmyk.jpg": image("JPEG", "CMYK"),
+    "palette.png": image("PNG", "P"),
+    "transparent.png": image("PNG", "RGBA"),
+    "animated.webp": image("WEBP", save_all=True, append_images=[Image.new("RGB", (16, 16))]),
+    "pages.tiff": image("TIFF", save_all=True, append_images=[Image.new("RGB", (16, 16))]),
+    "UPPER.PNG": image("PNG"),
+}
+BAD = {
+    "empty.png": b"",
+    "text.jpg": b"not an image at all",
+    "cut_short.jpg": image("JPEG")[:300],
+    "cut_short.png": image("PNG")[:60],
+    "deep.png": None,  # 16 bits a channel
+    "bomb.png": bomb(),
+    "pipe.jpg": None,
+    "loop.png": None,  # a link to itself
+    "gone.png": None,  # a link to nothing
+}
+
+
+@pytest.fixture
+def photos(digit_folder: Path, tmp_path: Path) -> Path:
+    """The digits, with good and bad files of every kind among the training images of one class."""
+    root = Path(shutil.copytree(digit_folder, tmp_path / "photos"))
+    folder = root / "train" / "one"
+    for name, content in (GOOD | BAD).items():
+        if content is not None:
+            (folder / name).write_bytes(content)
+    Image.new("I;16", (16, 16), 40_000).save(folder / "deep.png")
+    os.mkfifo(folder / "pipe.jpg")
+    (folder / "loop.png").symlink_to("loop.png")
+    (folder / "gone.png").symlink_to("nowhere.png")
+    return root
+
+
+def run(data: Path, out: Path, *settings: str) -> dict:
+    small = ["model=igcv3_w_010", "input_size=16", "batch_size=8", "epochs=1", "workers=0", "resident=off"]
+    return train(load_recipe(None, [*small, *settings, f"data={data}"]), out, CPU, quiet=True)
+
+
+@pytest.mark.parametrize("resident", ["on", "off"])
+def test_bad_images_are_passed_over_counted_and_listed(resident: str, photos: Path, tmp_path: Path) -> None:
+    summary = run(photos, tmp_path / "out", f"resident={resident}", "augment=shift", "epochs=3")
+    rows = [json.loads(line) for line in (tmp_path / "out" / "bad_images.jsonl").read_text().splitlines()]
+    assert {Path(row["image"]).name for row in rows} == set(BAD)
+    assert all(row["image"] in row["reason"] for row in rows)
+    assert read_metrics(tmp_path / "out")[-1]["bad_images"] == summary["bad_images"] == len(BAD)
+
+
+def test_every_good_image_is_used(photos: Path) -> None:
+    """Each is read as its picture: red on the right, blue on the left."""
+    images = open_source(str(photos)).train
+    assert images is not None
+    for i, path in enumerate(images.files):
+        if Path(path).name in GOOD:
+            pixels = images[i][0]
+            left, right = pixels.getpixel((2, 8)), pixels.getpixel((13, 8))
+            assert pixels.mode == "RGB"
+            assert left[2] > 150 > left[0] and right[0] > 150 > right[2], path
+
+
+def test_a_limit_of_bad_images(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        igcv.InputError, match=r"images cannot be read, expected at most 3; the last: \S+/one/"
+    ):
+        run(photos, tmp_path / "out", "max_bad_images=3")
+    listed = (tmp_path / "out" / "bad_images.jsonl").read_text().splitlines()
+    assert len(listed) >= 4
+    assert not (tmp_path / "out" / "state.safetensors").exists()
+    run(photos, tmp_path / "out", f"max_bad_images={len(BAD)}")
+
+
+def test_files_that_vanish_in_an_epoch(digit_folder: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(digit_folder, tmp_path / "photos"))
+    images = open_source(str(root)).train
+    assert images is not None
+    transform, finish = plain_transform(IMAGENET), Finish(IMAGENET)
+    loader = make_loader(images, transform, 4, finish=finish, train=True, seed=0, workers=0, skip_bad=True)
+    counts = []
+    for step, (_, labels) in enumerate(loader):
+        counts.append(len(labels))
+        if step == 1:
+            shutil.rmtree(root / "train" / "one")
+    assert counts == [4] * 6
+    assert loader.bad
+    assert all("/one/" in name and "No such file" in reason for name, reason in loader.bad.items())
+
+
+def test_folders_that_link_to_each_other(tmp_path: Path) -> None:
+    """A link to the folder above, one to itself, and one to a folder that is there already: each image counts once."""
+    for name in ("a", "b"):
+        folder = tmp_path / "data" / name
+        (folder / "more").mkdir(parents=True)
+        for i in range(2):
+            (folder / f"{i}.png").write_bytes(image("PNG"))
+            (folder / "more" / f"{i}.png").write_bytes(image("PNG"))
+        (folder / "again").symlink_to("more")
+        (folder / "self").symlink_to(".")
+        (folder / "more" / "up").symlink_to("..")
+    source = open_source(str(tmp_path / "data"))
+    assert len(source.train) + len(source.val) == 8
+
+
+def test_two_classes_of_one_name(tmp_path: Path) -> None:
+    """Names that look alike and differ in their bytes only, and a name that is given twice."""
+    for name in ("caf\N{LATIN SMALL LETTER E WITH ACUTE}", "cafe\N{COMBINING ACUTE ACCENT}"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        (tmp_path / "data" / name / "0.png").write_bytes(image("PNG"))
+    with pytest.raises(
+        igcv.InputError, match=r"the class name 'caf.' stands for the labels 0, 1; give each a name"
+    ):
+        open_source(str(tmp_path / "data"))
+
+
+def test_classes_that_differ_between_the_parts(digit_folder: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(digit_folder, tmp_path / "photos"))
+    (root / "val" / "one").rename(root / "val" / "won")
+    with pytest.raises(igcv.InputError, match="only in one: one, won"):
+        open_source(str(root))

@@ -6,15 +6,17 @@ VENV := .venv
 ENGINE_TESTS := $(addprefix tests/test_,export.py fold.py latency.py quantize.py readme.py)
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check format clean
+.PHONY: demo test tests check format soak clean
 
 demo: $(INSTALLED)
 	rm -rf runs/digits
 	$(VENV)/bin/igcv train recipes/digits.toml --out runs/digits
 
-test: check
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest $(ENGINE_TESTS:%=--ignore=%)
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest $(ENGINE_TESTS)
+test: check tests
+
+tests: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest $(PYTEST_OPTIONS) $(ENGINE_TESTS:%=--ignore=%)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest $(PYTEST_OPTIONS) $(ENGINE_TESTS)
 
 check: $(INSTALLED)
 	$(VENV)/bin/ruff check .
@@ -31,6 +33,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
+
+# The long form of the tests of reliability: an hour, as root (it mounts small disks). Writes docs/reliability.md.
+soak: $(INSTALLED)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[soak]'
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m soak
 
 clean:
 	rm -rf $(VENV) runs build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -93,6 +93,8 @@ def start(arguments: Sequence[str], processes: int, log: Path) -> list[BaseProce
 
 def _live(rank: int, processes: int, port: int, arguments: list[str], log: str) -> None:
     os.setpgid(0, 0)  # its loader processes belong to it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background inherits to ignore both
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     with open(log, "ab", buffering=0) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)

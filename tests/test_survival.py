@@ -107,6 +107,7 @@ def test_a_second_interrupt_ends_at_once() -> None:
     lines = (
         "import os, signal, time",
         "from igcv.training.watch import Watch",
+        "signal.signal(signal.SIGINT, signal.default_int_handler)",  # not as in the background
         "with Watch(float('inf')) as watch:",
         "    os.kill(os.getpid(), signal.SIGINT); os.kill(os.getpid(), signal.SIGINT)",
         "    print(watch.wish(), flush=True)",
@@ -224,3 +225,20 @@ def test_torchrun_starts_again(digit_folder: Path, tmp_path: Path) -> None:
     assert process.returncode == 0, errors
     assert "going on after step" in said
     assert same(settle(out), settle(whole))
+
+
+def test_a_signal_to_the_launcher_reaches_all_processes(digit_folder: Path, tmp_path: Path) -> None:
+    """What --gpus 0,1 starts, on the CPU: SIGTERM goes on to torchrun and to its processes, which save and end."""
+    out = tmp_path / "run"
+    arguments = ["train", *STEPWISE, "epochs=1000", f"data={digit_folder}", "--out", str(out), "--device", "cpu"]
+    line = "import sys; from igcv.training.launch import launch; sys.exit(launch(['0', '1'], sys.argv[1:]))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", line, *arguments], env=ONE_THREAD, stderr=subprocess.PIPE, text=True
+    )
+    wait_for(out / STATE)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=LIMIT_S)
+    assert process.returncode != 0
+    said = re.search(r"igcv: SIGTERM: saved after step (\d+) of epoch", errors)
+    assert said, errors
+    assert [part.steps for part in decode(out / STATE).progress] == [int(said[1])] * 2

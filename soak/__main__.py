@@ -1,0 +1,116 @@
+"""Run the campaigns and write what they came to into `results/` and docs/reliability.md: `python -m soak`."""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks.conditions import machine
+from soak.faults import damaged_checkpoints, full_disks
+from soak.kills import campaign
+from soak.lives import SETTINGS, run_once, settle
+from soak.page import PAGE, RESULTS, with_figures
+from soak.photos import write_digits
+from soak.readers import READERS
+
+ROOT = Path(__file__).parents[1]
+
+
+def kills(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Kill runs of one and of two processes at random moments."""
+    data, found = write_digits(folder / "photos"), {}
+    for processes in (1, 2):
+        (folder / str(processes)).mkdir()
+        came_to = campaign(data, folder / str(processes), processes, given.kills, given.seed)
+        found[str(processes)] = asdict(came_to)
+    return found
+
+
+def faults(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Fill disks and damage checkpoints."""
+    data = write_digits(folder / "photos")
+    status, said = run_once(SETTINGS, data, folder / "alone")
+    assert status == 0, said
+    expected = settle(folder / "alone")
+    sizes = [1500 + 500 * i for i in range(given.disks)]
+    return {
+        "disks": {"tried": len(sizes), "same": full_disks(data, folder, expected, sizes)},
+        "checkpoints": {
+            "tried": given.checkpoints,
+            "same": damaged_checkpoints(data, folder, expected, given.checkpoints, given.seed),
+        },
+    }
+
+
+def fuzz(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Feed each reader with mutated files."""
+    found = {}
+    for name in READERS:
+        command = [sys.executable, "-m", "soak.fuzz", name, str(given.seconds), f"-artifact_prefix={folder}/"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        inputs = re.search(r"stat::number_of_executed_units:\s*(\d+)", done.stderr)
+        assert inputs, done.stderr[-2000:]
+        found[name] = {"inputs": int(inputs[1]), "broken": int(done.returncode != 0)}
+        if done.returncode:
+            print(done.stderr[-3000:], file=sys.stderr)
+    return found
+
+
+def coverage(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Run all tests and count the lines and branches of `igcv` that they reach."""
+    environment = os.environ | {"COVERAGE_FILE": str(folder / "coverage")}
+    tests = ["make", "tests", "PYTEST_OPTIONS=--cov --cov-append --cov-report="]
+    report = [sys.executable, "-m", "coverage", "json", "-o", str(folder / "coverage.json")]
+    for command in (tests, report):
+        subprocess.run(command, cwd=ROOT, env=environment, check=True)
+    totals = json.loads((folder / "coverage.json").read_text())["totals"]
+    return {
+        key: totals[key] for key in ("covered_lines", "num_statements", "covered_branches", "num_branches")
+    }
+
+
+CAMPAIGNS: dict[str, Callable[[argparse.Namespace, Path], dict[str, Any]]] = {
+    "kills": kills,
+    "faults": faults,
+    "fuzz": fuzz,
+    "coverage": coverage,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m soak", description=__doc__)
+    parser.add_argument("campaigns", nargs="*", metavar="CAMPAIGN", help=f"default: {' '.join(CAMPAIGNS)}")
+    parser.add_argument("--kills", type=int, default=60, help="of one process, and as many of two")
+    parser.add_argument("--disks", type=int, default=8, help="that get full")
+    parser.add_argument("--checkpoints", type=int, default=30, help="that are damaged")
+    parser.add_argument("--seconds", type=int, default=120, help="of fuzzing for each reader")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    for name in given.campaigns:
+        if name not in CAMPAIGNS:
+            parser.error(f"unknown campaign '{name}' (one of: {', '.join(CAMPAIGNS)})")
+    for name in given.campaigns or CAMPAIGNS:
+        begun = time.monotonic()
+        with tempfile.TemporaryDirectory() as folder:
+            found = CAMPAIGNS[name](given, Path(folder))
+        measured = {
+            "found": found,
+            "seconds": round(time.monotonic() - begun),
+            "machine": machine(),
+        }
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / f"{name}.json").write_text(json.dumps(measured, indent=2) + "\n")
+        print(f"{name}: {json.dumps(found)}", flush=True)
+    PAGE.write_text(with_figures(PAGE.read_text()))
+
+
+if __name__ == "__main__":
+    main()

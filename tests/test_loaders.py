@@ -195,6 +195,7 @@ def test_names_of_a_batch():
         assert batches.names(number) == [f"image {label}" for label in labels.tolist()]
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # its half of a socket is left
 def test_a_loader_process_that_is_killed():
     def killing() -> None:
         for _ in loader(Numbered(400), workers=1):

@@ -21,6 +21,18 @@ def generator(*key: int, device: torch.device = torch.device("cpu")) -> torch.Ge
     return torch.Generator(device).manual_seed(seed_from(*key))
 
 
+def seed_global(*key: int, device: torch.device) -> None:
+    """Make the global random numbers of python, numpy and torch on the CPU and on `device` follow from `key`."""
+    number = seed_from(*key)
+    random.seed(number)
+    np.random.seed(number)
+    torch.default_generator.manual_seed(number)
+    if device.type == "cuda":  # torch.manual_seed would ask for all devices, and be slow where there is none
+        torch.cuda.manual_seed(number)
+    elif device.type == "mps":
+        torch.mps.manual_seed(number)
+
+
 @contextmanager
 def seeded(*key: int) -> Iterator[None]:
     """Random numbers of python, numpy and torch (CPU) that follow from `key`; their states are put back."""

@@ -7,18 +7,19 @@ or from what else draws random numbers.
 import signal
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from igcv.data.augment import Transform
 from igcv.data.chance import seeded
 from igcv.data.images import Images
 from igcv.errors import InputError
 
-GRACE_S = 30  # what torchrun gives a process to end, too
+_FOR_ALL = (signal.SIGINT, signal.SIGTERM)  # what terminals and schedulers send to loader processes, too
+_GRACE_S = 30  # what torchrun gives a process to end
 
 
 class Place(NamedTuple):
@@ -114,18 +115,33 @@ class Items(Dataset):
         return Item(None, -1, -1, bad)
 
 
-def outlive_signals(worker: int) -> None:
-    """Leave it to the training process to answer Ctrl-C and the first SIGTERM, which may go to all processes.
+class Loading(DataLoader):
+    """torch's loader, whose processes leave it to the training process to answer Ctrl-C and SIGTERM.
 
-    It needs its workers to finish the step. A second SIGTERM ends a worker at once, the first after `GRACE_S`.
+    These may go to all processes, and the training process needs its loaders to finish the step.
     """
+
+    def __init__(self, dataset: Dataset, batch_size: int | None, **settings: Any) -> None:
+        super().__init__(dataset, batch_size, worker_init_fn=_outlive_signals, **settings)
+
+    def __iter__(self) -> Any:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_ALL)  # new processes inherit it
+        try:
+            return super().__iter__()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _outlive_signals(worker: int) -> None:
+    """Pass over Ctrl-C; of SIGTERM the first ends this process after `_GRACE_S`, a second at once."""
 
     def postpone(number: int, frame: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.alarm(GRACE_S)
+        signal.alarm(_GRACE_S)
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, postpone)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _FOR_ALL)
 
 
 def collate(items: list[Item]) -> Batch:

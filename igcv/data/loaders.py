@@ -5,13 +5,13 @@ from contextlib import closing
 from itertools import islice
 
 import torch
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import IterableDataset, get_worker_info
 
 from igcv.data.augment import Moves, Transform
 from igcv.data.chance import generator, seed_from, seeded
 from igcv.data.finish import Finish
 from igcv.data.images import BadImageError, Images
-from igcv.data.items import Batch, InOrder, Item, Items, Order, Shuffled, collate, outlive_signals
+from igcv.data.items import Batch, InOrder, Item, Items, Loading, Order, Shuffled, collate
 from igcv.data.resident import Resident
 from igcv.data.streams import Sample, StreamImages
 from igcv.errors import InputError
@@ -27,7 +27,7 @@ class Loader:
 
     def __init__(
         self,
-        batches: "DataLoader | Resident | _Stream",
+        batches: "Loading | Resident | _Stream",
         order: "Order | _Stream",
         finish: Finish,
         name: Callable[[int], str],
@@ -162,12 +162,12 @@ def make_loader(
         stream = _Stream(images, transform, batch_size, train, seed, workers, rank, world_size, finish.device)
         return Loader(stream, stream, finish, images.name, skip_bad, max_bad)
     order = (Shuffled if train else InOrder)(len(images), batch_size, seed, rank, world_size)
-    batches: DataLoader | Resident
+    batches: Loading | Resident
     if resident is not None:
         batches = Resident(Items(images, transform, seed, 1), order, finish, resident, workers)
         return Loader(batches, order, finish, images.name, skip_bad, max_bad)
     attempts = min(len(images), max_bad + 1) if train and skip_bad else 1
-    batches = DataLoader(
+    batches = Loading(
         Items(images, transform, seed, attempts),
         batch_size,
         sampler=order,
@@ -175,7 +175,6 @@ def make_loader(
         collate_fn=collate,
         pin_memory=finish.device.type == "cuda",
         persistent_workers=workers > 0,
-        worker_init_fn=outlive_signals,
         generator=torch.Generator(),  # else every pass draws from the global one
     )
     return Loader(batches, order, finish, images.name, skip_bad, max_bad)
@@ -221,12 +220,11 @@ class _Stream:
 
     def __iter__(self) -> Iterator[Batch]:
         key = (self.seed, self.epoch)
-        loader = DataLoader(
+        loader = Loading(
             _StreamItems(self, seed_from(*key)),
             batch_size=None,
             num_workers=self.workers,
             pin_memory=self.device.type == "cuda",
-            worker_init_fn=outlive_signals,
             generator=generator(*key, self.rank),
         )
         count = seen = 0

@@ -11,12 +11,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from igcv.data.augment import Moves
 from igcv.data.chance import MOVES, generator
 from igcv.data.finish import Finish
-from igcv.data.items import Batch, InOrder, Items, Order, Shuffled, collate, outlive_signals
+from igcv.data.items import Batch, InOrder, Items, Loading, Order, Shuffled, collate
 
 _DECODED = 256  # images in a batch while decoding
 
@@ -64,14 +63,13 @@ class Resident:
         order, training = self._order, isinstance(self._order, Shuffled)
         rank, world_size = (0, 1) if training else (order.rank, order.world_size)
         wanted = InOrder(order.count, _DECODED, order.seed, rank, world_size)
-        loader = DataLoader(
+        loader = Loading(
             self._items,
             _DECODED,
             sampler=wanted,
             num_workers=self._workers,
             collate_fn=collate,
             pin_memory=self._device.type == "cuda",
-            worker_init_fn=outlive_signals,
             generator=torch.Generator(),
         )
         pixels = torch.empty(len(wanted), self._side, self._side, 3, dtype=torch.uint8, device=self._device)

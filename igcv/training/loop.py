@@ -10,11 +10,11 @@ from typing import NamedTuple, Protocol
 import torch
 import torch.nn.functional as F
 from timm.data import Mixup
-from timm.utils import ModelEmaV3, random_seed
+from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from igcv.data.chance import seed_from
+from igcv.data.chance import seed_global
 from igcv.errors import InputError, SharedError
 from igcv.training.distributed import Process, highest
 from igcv.training.evaluate import autocast
@@ -144,7 +144,7 @@ def seed_step(t: Trainer, epoch: int, step: int) -> None:
 
     So it is the same however often a run was interrupted before.
     """
-    random_seed(seed_from(t.recipe.seed, epoch, t.process.rank, step))
+    seed_global(t.recipe.seed, epoch, t.process.rank, step, device=t.process.device)
 
 
 class _Part(NamedTuple):

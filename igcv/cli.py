@@ -76,7 +76,9 @@ def train(
     """
     from igcv.training import Recipe, load_recipe, process_group
     from igcv.training import train as run_training
-    from igcv.training.launch import check_before_launch, gpu_list, launch, was_restarted, without_option
+    from igcv.training.distributed import from_main
+    from igcv.training.launch import check_before_launch, gpu_list, launch, without_option
+    from igcv.training.run import was_restarted
 
     if keys:
         print_settings(Recipe)
@@ -86,12 +88,12 @@ def train(
         recipe_file = recipe_file or run_recipe_file(out)
     recipe = load_recipe(recipe_file, changes, model=model, data=data, init_from=init_from)
     folder = out or Path("runs") / f"{recipe.model}-{re.sub(r'[^a-z0-9]+', '_', recipe.data.lower())[:40]}"
-    resume = resume or was_restarted(folder)
     if gpus is not None:
         devices = gpu_list(gpus)
         check_before_launch(recipe, folder, resume, devices)
         raise typer.Exit(launch(devices, without_option(sys.argv[1:], "--gpus")))
     with process_group(device) as process:
+        resume = resume or from_main(was_restarted(folder))
         summary = run_training(recipe, folder, process, resume=resume, quiet=quiet)
     if not quiet and process.is_main:
         print_summary(summary, folder)

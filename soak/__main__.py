@@ -25,9 +25,9 @@ ROOT = Path(__file__).parents[1]
 
 
 def kills(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Kill runs of one and of two processes at random moments."""
-    data, found = write_digits(folder / "photos"), {}
-    for processes in (1, 2):
+    """Kill runs of one, two and three processes at random moments."""
+    data, found = write_digits(folder / "photos", train=24), {}
+    for processes in (1, 2, 3):
         (folder / str(processes)).mkdir()
         came_to = campaign(data, folder / str(processes), processes, given.kills, given.seed)
         found[str(processes)] = asdict(came_to)
@@ -36,7 +36,7 @@ def kills(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def faults(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Fill disks and damage checkpoints."""
-    data = write_digits(folder / "photos")
+    data = write_digits(folder / "photos", train=24)
     status, said = run_once(SETTINGS, data, folder / "alone")
     assert status == 0, said
     expected = settle(folder / "alone")
@@ -88,7 +88,9 @@ CAMPAIGNS: dict[str, Callable[[argparse.Namespace, Path], dict[str, Any]]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m soak", description=__doc__)
     parser.add_argument("campaigns", nargs="*", metavar="CAMPAIGN", help=f"default: {' '.join(CAMPAIGNS)}")
-    parser.add_argument("--kills", type=int, default=60, help="of one process, and as many of two")
+    parser.add_argument(
+        "--kills", type=int, default=60, help="of one process, and as many of two and of three"
+    )
     parser.add_argument("--disks", type=int, default=8, help="that get full")
     parser.add_argument("--checkpoints", type=int, default=30, help="that are damaged")
     parser.add_argument("--seconds", type=int, default=120, help="of fuzzing for each reader")

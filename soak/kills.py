@@ -30,7 +30,7 @@ def campaign(data: Path, folder: Path, processes: int, kills: int, seed: int) ->
     )  # the first one waits for all that is imported
     expected = settle(folder / "alone")
     assert same(settle(folder / "again"), expected), "a run that is left alone does not repeat itself"
-    while found.kills.total() < kills:
+    while found.kills.total() < kills or not found.in_epoch:
         run, found.runs = folder / f"run{found.runs}", found.runs + 1
         while True:
             settings = (*SETTINGS, f"save_minutes={rng.choice(SAVE_MINUTES)}")

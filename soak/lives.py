@@ -25,7 +25,7 @@ SETTINGS = (
     *(
         "model=igcv3_w_010",
         "input_size=16",
-        "batch_size=8",
+        "batch_size=12",
         "accumulation=2",
         "epochs=3",
         "lr=0.05",
@@ -93,7 +93,9 @@ def start(arguments: Sequence[str], processes: int, log: Path) -> list[BaseProce
 
 def _live(rank: int, processes: int, port: int, arguments: list[str], log: str) -> None:
     os.setpgid(0, 0)  # its loader processes belong to it
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background inherits to ignore both
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # what runs in the background inherits to ignore both
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     with open(log, "ab", buffering=0) as file:
         os.dup2(file.fileno(), 1)

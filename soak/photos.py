@@ -6,13 +6,13 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 
-def write_digits(root: Path) -> Path:
-    """Handwritten zeros and ones in class folders: 24 for training, 10 for validation, 16 x 16 pixels."""
+def write_digits(root: Path, train: int = 12) -> Path:
+    """Handwritten zeros and ones in class folders: of each `train` for training, 5 for validation, 16 x 16 pixels."""
     digits = load_digits()
     for label, name in enumerate(("one", "zero")):
-        images = digits.images[digits.target == 1 - label][:17]
+        images = digits.images[digits.target == 1 - label][: train + 5]
         for i, pixels in enumerate(images):
-            folder = root / ("train" if i < 12 else "val") / name
+            folder = root / ("train" if i < train else "val") / name
             folder.mkdir(parents=True, exist_ok=True)
             Image.fromarray((pixels * 15.9).astype("uint8")).resize((16, 16)).save(folder / f"{i}.png")
     return root

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import tracemalloc
 from pathlib import Path
 
@@ -114,6 +115,30 @@ def test_a_small_file_of_a_huge_image() -> None:
         png[at : at + 8] = width.to_bytes(4, "big") + height.to_bytes(4, "big")
         with pytest.raises(BadImageError, match="no readable image"):
             decode(bytes(png), "bomb")
+
+
+def test_no_image_runs_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow would have Ghostscript draw a PostScript file, whatever its name."""
+    program = tmp_path / "gs"
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path / 'ran'}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    drawing = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
+    with pytest.raises(BadImageError):
+        decode(drawing, "photo.jpg").load()
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_type_that_torch_does_not_have() -> None:
+    """Some of safetensors' types of 4 and 6 bits: a plain error."""
+    header = json.dumps({"w": {"dtype": "F4", "shape": [2], "data_offsets": [0, 1]}}).encode()
+    assert "is not a readable safetensors file" in READERS["weights"](
+        len(header).to_bytes(8, "little") + header + b"0"
+    )
+
+
+def test_an_index_that_names_a_record_again() -> None:
+    assert "names a place in" in READERS["index"](b"0\t0\n1\t0\n")
 
 
 def test_nothing_of_ours_can_run_what_a_file_says() -> None:

@@ -27,16 +27,23 @@ from igcv.training.watch import SAVE, Watch
 from soak.faults import damage, full_disks
 from soak.kills import campaign
 from soak.lives import LIMIT_S, SETTINGS, live, run_once, same, settle, start
+from soak.photos import write_digits
 from tests.conftest import ONE_THREAD
 
 STEPWISE = [*SETTINGS, "save_minutes=0"]
 
 
 @pytest.fixture(scope="module")
-def alone(digit_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """48 training images: four steps in an epoch."""
+    return write_digits(tmp_path_factory.mktemp("photos"), train=24)
+
+
+@pytest.fixture(scope="module")
+def alone(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nothing happened to."""
     out = tmp_path_factory.mktemp("alone") / "run"
-    assert live(SETTINGS, digit_folder, out, 1, random.Random(0)).codes == [0]
+    assert live(SETTINGS, photos, out, 1, random.Random(0)).codes == [0]
     return out
 
 
@@ -70,19 +77,17 @@ def wait_for(path: Path) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("processes, kills", [(1, 5), (2, 3)])
-def test_killed_again_and_again(processes: int, kills: int, digit_folder: Path, tmp_path: Path) -> None:
-    found = campaign(digit_folder, tmp_path, processes, kills, seed=processes)
+@pytest.mark.parametrize("processes, kills", [(1, 5), (2, 3), (3, 2)])
+def test_killed_again_and_again(processes: int, kills: int, photos: Path, tmp_path: Path) -> None:
+    found = campaign(photos, tmp_path, processes, kills, seed=processes)
     assert found.kills.total() >= kills
     assert found.different == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_ends_a_run_that_is_saved(
-    number: signal.Signals, digit_folder: Path, tmp_path: Path
-) -> None:
+def test_a_signal_ends_a_run_that_is_saved(number: signal.Signals, photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    with running(digit_folder, out, "epochs=1000") as pid:
+    with running(photos, out, "epochs=1000") as pid:
         os.kill(pid, number)
     said = re.search(r"step (\d+) of epoch (\d+)", out.with_suffix(".log").read_text())
     assert said
@@ -93,9 +98,9 @@ def test_a_signal_ends_a_run_that_is_saved(
     assert (state.progress[0].steps, state.epoch + 1) == (int(said[1]), int(said[2]))
 
 
-def test_the_exit_status_is_the_signals(digit_folder: Path, tmp_path: Path) -> None:
+def test_the_exit_status_is_the_signals(photos: Path, tmp_path: Path) -> None:
     """A whole `igcv train` of its own, whose shell sees 128 + 15."""
-    arguments = ["train", *STEPWISE, "epochs=1000", f"data={digit_folder}", "--out", str(tmp_path / "run")]
+    arguments = ["train", *STEPWISE, "epochs=1000", f"data={photos}", "--out", str(tmp_path / "run")]
     process = subprocess.Popen([sys.executable, "-m", "igcv", *arguments, "--quiet"], env=ONE_THREAD)
     wait_for(tmp_path / "run" / STATE)
     process.send_signal(signal.SIGTERM)
@@ -136,10 +141,10 @@ def test_other_handlers_come_back() -> None:
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_a_damaged_checkpoint_is_passed_over(digit_folder: Path, alone: Path, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_passed_over(photos: Path, alone: Path, tmp_path: Path) -> None:
     """Every kind of damage to the newest one: the run goes on from the one before and ends as if nothing had been."""
     out, expected = tmp_path / "run", settle(alone)
-    with running(digit_folder, out) as pid:
+    with running(photos, out) as pid:
         wait_for(out / PREVIOUS)
         os.kill(pid, signal.SIGKILL)
     kinds = {}
@@ -148,33 +153,33 @@ def test_a_damaged_checkpoint_is_passed_over(digit_folder: Path, alone: Path, tm
         kinds[damage(copy / STATE, random.Random(seed))] = copy
     assert len(kinds) == 5
     for kind, copy in kinds.items():
-        status, said = run_once(SETTINGS, digit_folder, copy)
+        status, said = run_once(SETTINGS, photos, copy)
         assert status == 0, said
         assert "going on from the checkpoint before the newest: " in said
         assert same(settle(copy), expected), kind
 
 
-def test_two_damaged_checkpoints(digit_folder: Path, alone: Path, tmp_path: Path) -> None:
+def test_two_damaged_checkpoints(photos: Path, alone: Path, tmp_path: Path) -> None:
     out = Path(shutil.copytree(alone, tmp_path / "run"))
     for name in (STATE, PREVIOUS):
         (out / name).write_bytes((out / name).read_bytes()[:-1])
-    status, said = run_once([*SETTINGS, "epochs=4"], digit_folder, out)
+    status, said = run_once([*SETTINGS, "epochs=4"], photos, out)
     assert status == 2
     assert "it may be cut short" in said
 
 
-def test_a_full_disk(digit_folder: Path, alone: Path, tmp_path: Path) -> None:
+def test_a_full_disk(photos: Path, alone: Path, tmp_path: Path) -> None:
     """The run stops with a plain error, and goes on to the same end once there is space."""
     try:
-        assert full_disks(digit_folder, tmp_path, settle(alone), [3000, 6000]) == 2
+        assert full_disks(photos, tmp_path, settle(alone), [3000, 6000]) == 2
     except OSError as error:
         pytest.skip(f"needs to mount a small file system: {error}")
 
 
-def test_a_folder_belongs_to_one_run(digit_folder: Path, tmp_path: Path) -> None:
+def test_a_folder_belongs_to_one_run(photos: Path, tmp_path: Path) -> None:
     """While one writes, a second is refused; once it is killed, the folder is free."""
     out = tmp_path / "run"
-    with running(digit_folder, out, "epochs=1000") as pid:
+    with running(photos, out, "epochs=1000") as pid:
         with pytest.raises(igcv.InputError, match=rf"process {pid} on .* is writing into .*run; wait for it"):
             Run(out, resume=True)
         Run(out, resume=True, write=False)
@@ -182,10 +187,10 @@ def test_a_folder_belongs_to_one_run(digit_folder: Path, tmp_path: Path) -> None
     Run(out, resume=True)
 
 
-def test_readers_see_a_whole_run_at_any_moment(digit_folder: Path, tmp_path: Path) -> None:
+def test_readers_see_a_whole_run_at_any_moment(photos: Path, tmp_path: Path) -> None:
     """Weights, card, log and state are read over and over while they are written."""
     out, epochs = tmp_path / "run", set()
-    with running(digit_folder, out, "epochs=6") as pid:
+    with running(photos, out, "epochs=6") as pid:
         while Path(f"/proc/{pid}").exists() and not (out / "summary.json").exists():
             rows = read_metrics(out)
             assert [row["epoch"] for row in rows] == list(range(1, len(rows) + 1))
@@ -197,25 +202,25 @@ def test_readers_see_a_whole_run_at_any_moment(digit_folder: Path, tmp_path: Pat
     assert epochs
 
 
-def test_killed_before_the_summary(digit_folder: Path, alone: Path, tmp_path: Path) -> None:
+def test_killed_before_the_summary(photos: Path, alone: Path, tmp_path: Path) -> None:
     """All epochs are there, but the run was killed before it wrote its figures: these come, and no epoch more."""
     out = Path(shutil.copytree(alone, tmp_path / "run"))
     before = json.loads((out / "summary.json").read_text())
     for name in ("summary.json", "curves.png"):
         (out / name).unlink()
-    status, said = run_once(SETTINGS, digit_folder, out)
+    status, said = run_once(SETTINGS, photos, out)
     assert status == 0, said
     after = json.loads((out / "summary.json").read_text())
     assert after == before
     assert (out / "curves.png").is_file()
 
 
-def test_torchrun_starts_again(digit_folder: Path, tmp_path: Path) -> None:
+def test_torchrun_starts_again(photos: Path, tmp_path: Path) -> None:
     """One of two processes is killed: with --max-restarts the same command goes on by itself, to the same end."""
     whole, out = tmp_path / "whole", tmp_path / "killed"
-    assert live(SETTINGS, digit_folder, whole, 2, random.Random(0)).codes == [0, 0]
+    assert live(SETTINGS, photos, whole, 2, random.Random(0)).codes == [0, 0]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command += ["--max-restarts=2", "-m", "igcv", "train", *STEPWISE, f"data={digit_folder}"]
+    command += ["--max-restarts=2", "-m", "igcv", "train", *STEPWISE, f"data={photos}"]
     command += ["--out", str(out), "--device", "cpu"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     process = subprocess.Popen(command, env=ONE_THREAD, **pipes)
@@ -227,10 +232,19 @@ def test_torchrun_starts_again(digit_folder: Path, tmp_path: Path) -> None:
     assert same(settle(out), settle(whole))
 
 
-def test_a_signal_to_the_launcher_reaches_all_processes(digit_folder: Path, tmp_path: Path) -> None:
+def test_a_signal_to_the_launcher_reaches_all_processes(photos: Path, tmp_path: Path) -> None:
     """What --gpus 0,1 starts, on the CPU: SIGTERM goes on to torchrun and to its processes, which save and end."""
     out = tmp_path / "run"
-    arguments = ["train", *STEPWISE, "epochs=1000", f"data={digit_folder}", "--out", str(out), "--device", "cpu"]
+    arguments = [
+        "train",
+        *STEPWISE,
+        "epochs=1000",
+        f"data={photos}",
+        "--out",
+        str(out),
+        "--device",
+        "cpu",
+    ]
     line = "import sys; from igcv.training.launch import launch; sys.exit(launch(['0', '1'], sys.argv[1:]))"
     process = subprocess.Popen(
         [sys.executable, "-c", line, *arguments], env=ONE_THREAD, stderr=subprocess.PIPE, text=True
@@ -238,7 +252,21 @@ def test_a_signal_to_the_launcher_reaches_all_processes(digit_folder: Path, tmp_
     wait_for(out / STATE)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=LIMIT_S)
-    assert process.returncode != 0
+    assert process.returncode == 128 + signal.SIGTERM
     said = re.search(r"igcv: SIGTERM: saved after step (\d+) of epoch", errors)
     assert said, errors
     assert [part.steps for part in decode(out / STATE).progress] == [int(said[1])] * 2
+
+
+def test_torchrun_does_not_go_on_with_a_run_that_it_did_not_start(
+    alone: Path, photos: Path, tmp_path: Path
+) -> None:
+    """Its first start is refused, as the folder holds a run; so is the second, and the run stays as it was."""
+    out = Path(shutil.copytree(alone, tmp_path / "run"))
+    before = settle(out)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=1"]
+    command += ["--max-restarts=1", "-m", "igcv", "train", *STEPWISE, "epochs=9", f"data={photos}"]
+    done = subprocess.run([*command, "--out", str(out)], env=ONE_THREAD, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert done.stderr.count("already holds a run; add --resume") == 2
+    assert same(settle(out), before)

@@ -15,6 +15,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from igcv.data.recordio import RecordFile
 from igcv.errors import InputError
 
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM", "TIFF", "GIF")  # of the others EPS would run a program
 MAX_PIXELS = 89_478_485  # where Pillow begins to suspect a small file that is made to fill the memory
 MAX_BYTES = 2**28  # of an image file
 
@@ -75,7 +76,7 @@ def decode(encoded: bytes | memoryview, name: str) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # refused below
-            image = Image.open(BytesIO(encoded))
+            image = Image.open(BytesIO(encoded), formats=FORMATS)
         if image.width * image.height > MAX_PIXELS:
             raise ValueError(f"{image.width} x {image.height} pixels, more than {MAX_PIXELS:,} in all")
         if image.format == "JPEG" and image.mode == "RGB":

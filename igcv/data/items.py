@@ -4,7 +4,9 @@ Everything random about an item follows from (seed, epoch, image), never from th
 or from what else draws random numbers.
 """
 
+import os
 import signal
+import time
 from abc import abstractmethod
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -18,8 +20,13 @@ from igcv.data.chance import seeded
 from igcv.data.images import Images
 from igcv.errors import InputError
 
-_FOR_ALL = (signal.SIGINT, signal.SIGTERM)  # what terminals and schedulers send to loader processes, too
-_GRACE_S = 30  # what torchrun gives a process to end
+_FOR_ALL = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+)  # terminals and schedulers send it to loader processes, too
+_TOGETHER_S = 2.0  # a scheduler and torchrun both send SIGTERM, one shortly after the other
+_GRACE_S = 600  # for what the training process has to finish
 
 
 class Place(NamedTuple):
@@ -133,13 +140,19 @@ class Loading(DataLoader):
 
 
 def _outlive_signals(worker: int) -> None:
-    """Pass over Ctrl-C; of SIGTERM the first ends this process after `_GRACE_S`, a second at once."""
+    """Pass over Ctrl-C; SIGTERM ends this process after `_GRACE_S`, and one that comes later at once."""
+    first = 0.0
 
     def postpone(number: int, frame: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        nonlocal first
+        if first and time.monotonic() - first > _TOGETHER_S:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
+        first = first or time.monotonic()
         signal.alarm(_GRACE_S)
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, postpone)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _FOR_ALL)
 

@@ -150,6 +150,11 @@ class RecordFile:
                 f"({len(self._map)} bytes); expected multiples of 4 inside the file; copy the "
                 "file again, or delete the index to have the records found without it"
             )
+        if len(np.unique(offsets)) < len(offsets):
+            raise InputError(
+                f"{index}: names a place in {self.path} twice, expected each record once; delete the index to have the "
+                "records found without it"
+            )
         for _ in self._parts(int(offsets.max())):  # a file cut short shows at its last record
             pass
         return offsets

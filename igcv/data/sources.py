@@ -3,6 +3,7 @@
 import os
 import tarfile
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -113,12 +114,8 @@ def open_source(
 def _check_names(spec: str, names: Sequence[str]) -> None:
     """Two classes of one name could not be told apart in any answer."""
     alike = [unicodedata.normalize("NFC", name) for name in names]
-    twice = (
-        next((name for name in alike if alike.count(name) > 1), None)
-        if len(set(alike)) < len(alike)
-        else None
-    )
-    if twice is not None:
+    twice, count = max(Counter(alike).items(), key=lambda item: item[1], default=("", 0))
+    if count > 1:
         places = [str(i) for i, name in enumerate(alike) if name == twice]
         raise InputError(
             f"{spec}: the class name '{twice}' stands for the labels {', '.join(places)}; give each a name of its own"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import timm.data
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 from torch.utils.data import get_worker_info
 
 from igcv.data.images import BadImageError
@@ -80,6 +80,9 @@ class StreamImages:
             BadImageError: the stream breaks off.
             InputError: a label that is out of range.
         """
+        EpsImagePlugin.gs_binary = (
+            False  # timm opens all that Pillow knows, and this format would run a program
+        )
         reader = self.reader(train, seed, batch_size)
         worker = get_worker_info()
         reader.dist_rank, reader.dist_num_replicas = (rank, world_size) if train else (0, 1)

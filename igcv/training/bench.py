@@ -118,9 +118,10 @@ def _training(t: Trainer, batches: Iterator[_Batch], seconds: float) -> list[tup
 
 def _timed_steps(t: Trainer, batches: Iterator[_Batch], steps: int) -> tuple[float, float, float]:
     """Images per second, share of waiting and seconds of some optimizer steps of the training loop."""
-    part = _Steps(batches, steps, t)
-    epoch = train_epoch(t, part, 0, Silent())
-    return epoch.images / epoch.time_s, part.wait_s / epoch.time_s, epoch.time_s
+    part, start = _Steps(batches, steps, t), now(t.process.device)
+    images = train_epoch(t, part, 0, Silent()).images
+    time_s = now(t.process.device) - start  # with all that the device still had to do
+    return images / time_s, part.wait_s / time_s, time_s
 
 
 def _conditions(job: Job) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """From a trainer to the state of its run and back; and who saves it between two steps."""
 
+import shlex
 import signal
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -75,7 +76,7 @@ def _share(t: Trainer, state: State) -> Progress:
     parts, rank = state.progress, t.process.rank
     if not parts:
         return Progress()
-    own = combined(parts) if rank == 0 else Progress(parts[0].steps)
+    own = combined(parts) if rank == 0 else Progress(parts[0].steps, left_out=parts[0].left_out)
     if len(parts) == t.process.world_size:
         own = parts[rank]
     return replace(own, steps=own.steps * state.batch_size // t.recipe.batch_size)
@@ -106,7 +107,7 @@ class Keeper:
             number = signal.Signals(wish - SAVE)
             raise Interrupted(
                 f"{number.name}: saved after step {progress.steps} of epoch {state.epoch + 1}; go on with: "
-                f"igcv train --resume --out {self.where}",
+                f"igcv train --resume --out {shlex.quote(str(self.where))}",
                 number,
             )
 

@@ -55,16 +55,18 @@ def choose_device(name: str) -> torch.device:
 @contextmanager
 def process_group(device_name: str = "auto") -> Iterator[Process]:
     """Join the processes that torchrun started, or be the only one."""
-    if not dist.is_torchelastic_launched():
-        yield Process(choose_device(device_name))
-        return
-    device = choose_device(device_name)
+    device, alone = choose_device(device_name), not dist.is_torchelastic_launched()
     if device.type == "cuda":
-        device = choose_device(f"cuda:{os.environ['LOCAL_RANK']}")
-        torch.cuda.set_device(device)
+        device = device if alone else choose_device(f"cuda:{os.environ['LOCAL_RANK']}")
+        torch.cuda.set_device(device.index or 0)  # streams, events and seeds are those of the current device
+    if alone:
+        yield Process(device)
+        return
     store, rank, world_size = next(rendezvous("env://"))
-    # Once torchrun has started all again, its store still holds the addresses of the processes before.
-    store = dist.PrefixStore(f"start{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+    if os.environ["LOCAL_WORLD_SIZE"] == os.environ["WORLD_SIZE"]:
+        # Once torchrun has started all again, its store still holds the addresses of the processes before. (Several
+        # torchruns count their starts apart; there TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 gives each start a new store.)
+        store = dist.PrefixStore(f"start{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
     try:

@@ -12,7 +12,7 @@ from igcv.errors import InputError
 from igcv.training.distributed import Process
 from igcv.training.job import plan
 from igcv.training.recipe import Recipe
-from igcv.training.run import Run, has_state
+from igcv.training.run import Run
 
 
 def gpu_list(gpus: str) -> list[str]:
@@ -35,21 +35,27 @@ def check_before_launch(recipe: Recipe, folder: Path, resume: bool, gpus: list[s
 
 
 def launch(gpus: list[str], arguments: list[str]) -> int:
-    """Run `igcv` with `arguments` under torchrun, one process for each of `gpus`; returns its exit status."""
+    """Run `igcv` with `arguments` under torchrun, one process for each of `gpus`.
+
+    Returns:
+        Its exit status; for a run that a signal ended 128 and the signal's number, where torchrun has 1.
+    """
+    caught: list[int] = []
     runner = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={len(gpus)}"]
     command = [*runner, "-m", "igcv", *arguments]
     # One thread each is torchrun's own default, about which it warns unless it is set.
     environment = {"OMP_NUM_THREADS": "1", **os.environ, "CUDA_VISIBLE_DEVICES": ",".join(gpus)}
     with subprocess.Popen(command, env=environment) as runner_process:
-        # The run saves and ends. A terminal sends Ctrl-C to all by itself, so only a scheduler's signal is passed on.
-        signal.signal(signal.SIGINT, lambda *_: None)
-        signal.signal(signal.SIGTERM, lambda *_: runner_process.send_signal(signal.SIGTERM))
-        return runner_process.wait()
 
+        def pass_on(number: int, frame: object) -> None:
+            caught.append(number)
+            if number != signal.SIGINT:  # a terminal sends Ctrl-C to all by itself
+                runner_process.send_signal(number)
 
-def was_restarted(folder: Path) -> bool:
-    """Whether torchrun has started this command again, after a failure, and there is a run to go on with."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0 and has_state(folder)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, pass_on)
+        status = runner_process.wait()
+    return 128 + caught[0] if status and caught else status
 
 
 def without_option(arguments: list[str], option: str) -> list[str]:

@@ -115,6 +115,7 @@ def train_epoch(
     """
     t.model.train()
     steps, done = len(batches) // t.recipe.accumulation, begun
+    scale = t.scaler.get_scale()
     with closing(batch for batch in batches) as left:
         for step in range(begun.steps, steps):
             lr = learning_rate(t.recipe, epoch + step / steps)
@@ -125,8 +126,8 @@ def train_epoch(
             nonfinite, wish = highest(not all(part.finite for part in parts), keeper.wish())
             if nonfinite and not t.scaler.is_enabled():
                 raise _nonfinite(t, parts, epoch, step, lr)
-            taken = _update(t, epoch * steps + step)
-            done = _further(done, parts, taken, time.perf_counter() - started)
+            before, scale = scale, _update(t, epoch * steps + step)
+            done = _further(done, parts, scale >= before, time.perf_counter() - started)
             if done.left_out > t.recipe.max_left_out:
                 raise InputError(
                     f"{done.left_out} steps in a row overflowed half precision, up to epoch {epoch + 1}, step "
@@ -195,7 +196,7 @@ def _arriving(loss: Tensor) -> Callable[[], float]:
     if not cuda:
         return value.item
     copied = torch.cuda.Event()
-    copied.record()
+    copied.record(torch.cuda.current_stream(loss.device))
 
     def read() -> float:
         copied.synchronize()
@@ -209,18 +210,21 @@ def _synchronise(model: nn.Module, last: bool) -> AbstractContextManager:
     return model.no_sync() if isinstance(model, DistributedDataParallel) and not last else nullcontext()
 
 
-def _update(t: Trainer, step: int) -> bool:
-    """Optimizer step number `step` of the run with the gradients gathered so far; False if it had to be left out."""
+def _update(t: Trainer, step: int) -> float:
+    """Optimizer step number `step` of the run, with the gradients gathered so far.
+
+    Returns:
+        The scale of the loss (fp16), which is lowered when gradients are not finite and the step is left out.
+    """
     if t.recipe.clip_grad_norm:
         t.scaler.unscale_(t.optimizer)
         nn.utils.clip_grad_norm_(t.network.parameters(), t.recipe.clip_grad_norm)
-    scale = t.scaler.get_scale()
     t.scaler.step(t.optimizer)
     t.scaler.update()
     t.optimizer.zero_grad(set_to_none=True)
     if t.ema is not None:
         t.ema.update(t.network, step)
-    return t.scaler.get_scale() >= scale  # it is lowered for gradients that are not finite
+    return t.scaler.get_scale()
 
 
 def _further(done: Progress, parts: list[_Part], taken: bool, time_s: float) -> Progress:

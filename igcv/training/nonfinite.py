@@ -18,18 +18,20 @@ def first_nonfinite(network: nn.Module, images: Tensor) -> str:
     Returns:
         For a sentence: the weights or the layer by name, or the images, or the loss where all of these are good.
     """
-    if not _finite(images):
-        return "the images"
-    for name, parameter in network.named_parameters():
-        if not _finite(parameter):
-            return f"the weights {name}"
     found: list[str] = []
     with ExitStack() as hooks:
         for name, module in network.named_modules():
             hooks.callback(module.register_forward_hook(_noting(name, found)).remove)
-        with torch.no_grad():
+        with (
+            torch.no_grad()
+        ):  # before anything is decided: other processes may wait for this one in a batch norm
             network(images)
-    return f"the output of {found[0]}" if found else "the loss"
+    if not _finite(images):
+        return "the images"
+    weights = [
+        f"the weights {name}" for name, parameter in network.named_parameters() if not _finite(parameter)
+    ]
+    return [*weights, *(f"the output of {name}" for name in found), "the loss"][0]
 
 
 def _noting(name: str, found: list[str]) -> Callable[[nn.Module, Any, Any], None]:

@@ -19,11 +19,13 @@ import json
 import os
 import socket
 import weakref
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+from torch.distributed import is_torchelastic_launched
 
 from igcv.classifier import BEST, LAST
 from igcv.errors import InputError
@@ -93,14 +95,15 @@ class Run:
                 file, fcntl.LOCK_EX | fcntl.LOCK_NB
             )  # unlike flock, not held on by forked loader processes
         except BlockingIOError:
-            owner = os.read(file, 200).decode(errors="replace").strip()
+            owner = os.read(file, 200).decode(errors="replace").partition("\n")[0]
             raise InputError(
                 f"{owner or 'another process'} is writing into {self.path}; wait for it, or choose another --out"
             ) from None
         except OSError:
             return  # a file system without locks
-        os.truncate(file, 0)
-        os.write(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        with suppress(OSError):  # a full disk is told about where it matters
+            os.truncate(file, 0)
+            os.write(file, f"process {os.getpid()} on {socket.gethostname()}\n{_starter()}\n".encode())
 
     def check_recipe(self, recipe: Recipe) -> None:
         """Raise InputError where `recipe` cannot go on with this run: what its state depends on has changed."""
@@ -155,9 +158,9 @@ class Run:
             return replace(state, note=str(error))
 
     def is_finished(self, epochs: int) -> bool:
-        """Whether a run of so many epochs has come to its end, summary and all."""
+        """Whether the run has come to its end after so many epochs or more, summary and all."""
         try:
-            return json.loads((self.path / SUMMARY).read_text())["epochs"] == epochs
+            return json.loads((self.path / SUMMARY).read_text())["epochs"] >= epochs
         except (OSError, ValueError, KeyError, TypeError):
             return False
 
@@ -170,6 +173,23 @@ class Run:
 
     def _write_lines(self, name: str, rows: list[dict[str, Any]]) -> None:
         write_file(self.path / name, "".join(json.dumps(row) + "\n" for row in rows).encode())
+
+
+def was_restarted(path: Path) -> bool:
+    """Whether torchrun has started this command again, and the run in the folder `path` is what it is to go on with.
+
+    That is so if the same torchrun had started the process that wrote there last.
+    """
+    try:
+        starter = (path / LOCK).read_text().splitlines()[1]
+    except (OSError, ValueError, IndexError):
+        return False
+    return bool(starter) and starter == _starter() and has_state(path)
+
+
+def _starter() -> str:
+    """The torchrun that started this process; empty if none did."""
+    return f"torchrun {os.getppid()} on {socket.gethostname()}" if is_torchelastic_launched() else ""
 
 
 def has_state(path: Path) -> bool:

@@ -109,7 +109,7 @@ def decode(path: Path) -> State:
         values = json.loads(plain)
         progress = tuple(Progress(**part) for part in values.pop("progress"))
         return State(**values, progress=progress, tensors=tensors)
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is no whole state of a run ({error}); start the run anew") from error
 
 
@@ -137,12 +137,15 @@ def flatten_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tenso
 def restore_optimizer(
     optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], plain: dict[str, Any]
 ) -> None:
-    """The inverse of `flatten_optimizer`."""
+    """The inverse of `flatten_optimizer`; what has the shape of a parameter gets its memory layout, too."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Any]] = {}
     for name, value in (*tensors.items(), *plain.items()):
         if name.startswith("optimizer."):
             _, index, key = name.split(".", 2)
-            state.setdefault(int(index), {})[key] = value
+            alike = isinstance(value, Tensor) and value.shape == parameters[int(index)].shape
+            laid_out = torch.empty_like(parameters[int(index)]).copy_(value) if alike else value
+            state.setdefault(int(index), {})[key] = laid_out
     groups = optimizer.state_dict()["param_groups"]
     for group, lr in zip(groups, plain["lr"], strict=True):
         group["lr"] = lr

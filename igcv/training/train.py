@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from timm.utils import ModelEmaV3
-from torch import nn
+from torch import Tensor, nn
 
 from igcv.classifier import fill, load
 from igcv.data import BATCHED, Finish, Loader, make_loader, plain_transform, train_transform
@@ -18,7 +18,7 @@ from igcv.training.allocator import keep_freed_memory
 from igcv.training.checkpoint import restore
 from igcv.training.distributed import Process, from_main, parallel, together
 from igcv.training.epochs import run_epochs
-from igcv.training.evaluate import evaluation_loader
+from igcv.training.evaluate import autocast, evaluation_loader
 from igcv.training.job import WORTH_WORKERS, Job, plan, resident_bytes
 from igcv.training.loop import Trainer, make_mix
 from igcv.training.measure import measure_forms
@@ -57,6 +57,8 @@ def train(
         trainer.network.compile()
     model = parallel(trainer.network, process, recipe.sync_batch_norm, recipe.accumulation)
     trainer = replace(trainer, model=model)
+    if process.world_size > 2:
+        lay_out_gradients(job, trainer)
     with together():  # after `parallel`, which gives all processes the first one's running statistics
         begun = restore(trainer, state, out) if resume else Progress()
     steps, quiet = len(loaders[0]) // recipe.accumulation, quiet or not process.is_main
@@ -82,7 +84,8 @@ def prepare(
     if folder and resume:
         folder.check_recipe(job.recipe)
         state = folder.load_state()
-        if state.epoch >= recipe.epochs and folder.is_finished(recipe.epochs):
+        beyond = state.epoch > recipe.epochs or (state.epoch == recipe.epochs and state.progress)
+        if beyond or (state.epoch == recipe.epochs and folder.is_finished(recipe.epochs)):
             raise InputError(
                 f"the run in {out} has its {state.epoch} epochs; give epochs=N with a larger N to go on"
             )
@@ -195,8 +198,29 @@ def choose_forms(job: Job, trainer: Trainer, state: State) -> dict[str, str]:
 
 def measured_forms(job: Job, network: nn.Module) -> dict[str, str]:
     """The fastest forms for batches as this run trains on."""
+    return measure_forms(network, example_images(job), job.recipe.precision)
+
+
+def lay_out_gradients(job: Job, trainer: Trainer) -> None:
+    """Let DDP put the gradients in the order in which it will exchange them; nothing is learned.
+
+    It finds that order in its first backward passes, and with three processes and more the order decides how sums
+    are rounded: without this, a run that goes on would not repeat one that was never stopped.
+    """
+    buffers = {name: buffer.clone() for name, buffer in trainer.network.named_buffers()}
+    trainer.model.train()
+    for _ in range(2):
+        with autocast(job.process.device, job.recipe.precision):
+            logits = trainer.model(example_images(job))
+        logits.float().square().mean().backward()
+    trainer.optimizer.zero_grad(set_to_none=True)
+    for name, buffer in trainer.network.named_buffers():
+        buffer.copy_(buffers[name])
+
+
+def example_images(job: Job) -> Tensor:
+    """Noise in the shape of a batch as this run trains on."""
     recipe = job.recipe
     size = (job.batch_size, 3, recipe.input_size, recipe.input_size)
     images = torch.randn(size, generator=torch.Generator().manual_seed(0)).to(job.process.device)
-    layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
-    return measure_forms(network, images.to(memory_format=layout), recipe.precision)
+    return images.to(memory_format=torch.channels_last if recipe.channels_last else torch.contiguous_format)

@@ -112,7 +112,8 @@ def write_file(path: Path, content: bytes, previous: Path | None = None) -> None
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise InputError(
             f"cannot write {path}: {error.strerror}; free some space or choose another place"
         ) from error
@@ -160,7 +161,12 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         tensors = load(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         return tensors, header.get("__metadata__", {})
-    except (SafetensorError, OSError, ValueError) as error:
+    except (
+        SafetensorError,
+        OSError,
+        ValueError,
+        KeyError,
+    ) as error:  # KeyError: a type that torch does not have
         raise InputError(
             f"{path} is not a readable safetensors file ({error}); it may be cut short"
         ) from error

@@ -160,15 +160,29 @@ def test_what_a_resumed_run_cannot_change(finished: Path, igcv_command: Igcv) ->
     assert (finished / "recipe.toml").read_text() == before
 
 
-def test_a_run_that_failed_at_once_can_be_repeated(digit_folder: Path, tmp_path: Path) -> None:
+def test_a_run_that_cannot_be_evaluated_loses_nothing(
+    digit_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A validation image is broken; once it is mended the run goes on with the evaluation, to the same end."""
     data = copy_of(digit_folder, tmp_path)
+    run(data, tmp_path / "whole", "epochs=1")
     broken = next((data / "val" / "one").iterdir())
     content = broken.read_bytes()
     broken.write_bytes(b"")
-    with pytest.raises(igcv.InputError, match="no readable image"):
+    with pytest.raises(
+        igcv.InputError, match=r"no readable image .* replace or remove it; then go on with --resume"
+    ):
         run(data, tmp_path / "out", "epochs=1")
     broken.write_bytes(content)
-    run(data, tmp_path / "out", "epochs=1")
+    monkeypatch.setattr("igcv.training.loop._forward_backward", None)  # there is nothing left to train
+    run(data, tmp_path / "out", "epochs=1", resume=True)
+    for name in ("last.safetensors", "state.safetensors"):
+        whole, _ = read_tensors(tmp_path / "whole" / name)
+        parts, _ = read_tensors(tmp_path / "out" / name)
+        assert all(torch.equal(whole[key], parts[key]) for key in whole)
+    assert [row["train_loss"] for row in read_metrics(tmp_path / "out")] == [
+        row["train_loss"] for row in read_metrics(tmp_path / "whole")
+    ]
 
 
 @pytest.mark.parametrize("name", ["last.safetensors", "metrics.jsonl", "curves.png"])

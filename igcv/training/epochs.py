@@ -23,7 +23,7 @@ from igcv.training.progress import Reporter
 from igcv.training.recipe import Recipe
 from igcv.training.run import CURVES, Run, write_events
 from igcv.training.state import Progress, State, combined
-from igcv.training.watch import Watch
+from igcv.training.watch import SAVE, Watch
 from igcv.version import __version__
 from igcv.weights import Card, write_file
 
@@ -67,8 +67,13 @@ def run_epochs(
             train_loader.set_epoch(epoch, begun.steps * job.recipe.accumulation)
             keeper = Keeper(trainer, train_loader, run, state, watch, folder)
             with reporting_bad(train_loader, run, report):
-                measured = combined(gather(_train(trainer, train_loader, epoch, report, begun, keeper)))
-            result, begun = _evaluate(job, trainer, val_loader), Progress()
+                own = _train(trainer, train_loader, epoch, report, begun, keeper)
+            measured, begun = combined(gather(own)), Progress()
+            try:
+                result = _evaluate(job, trainer, val_loader)
+            except InputError as error:  # a broken image, say: once it is mended, no training is repeated
+                keeper.keep(own, SAVE)
+                raise type(error)(f"{error}; then go on with --resume") from error
             best = max(state.best_top1, result.top1 if result else -1.0)
             state = capture(trainer, epoch + 1, best, dict(train_loader.bad))
             time_s = time.perf_counter() - started

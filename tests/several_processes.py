@@ -1,12 +1,14 @@
 """What each of the processes does that tests/test_parallel.py starts."""
 
 import json
+import math
 import os
 import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import chdir, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import torch
@@ -16,7 +18,7 @@ import igcv
 from igcv.data import open_source
 from igcv.errors import InputError, Interrupted
 from igcv.models import create_model
-from igcv.training import Process, evaluate_classifier, load_recipe, process_group, train
+from igcv.training import Process, evaluate_classifier, load_recipe, loop, process_group, train
 from igcv.training.distributed import first_on_machine, gather, together
 from igcv.training.job import check_same
 from igcv.training.state import Progress, combined
@@ -70,6 +72,7 @@ def everything() -> None:
             "errors": gather(error_of(lambda: fail_last(process))),
             "other data": gather(error_of(lambda: open_other_data(process))),
             "opened": gather(first_on_machine(process, opening)),
+            "bad numbers": gather(error_of(lambda: lose_numbers(process))),
         }
     if process.is_main:
         Path("results.json").write_text(json.dumps(found))
@@ -153,6 +156,18 @@ def fail_last(process: Process) -> None:
     with together():
         if process.rank == process.world_size - 1:
             raise InputError("the last process cannot go on")
+
+
+def lose_numbers(process: Process) -> None:
+    """The loss of the last process, and of no other, is no number."""
+    compute = loop._forward_backward
+
+    def broken(*arguments: Any) -> float:
+        loss = compute(*arguments)
+        return math.nan if process.rank == process.world_size - 1 else loss
+
+    with mock.patch.object(loop, "_forward_backward", broken):
+        run(MIDWAY, "bad_numbers", process)
 
 
 def open_other_data(process: Process) -> None:

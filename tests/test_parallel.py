@@ -235,6 +235,15 @@ def test_an_error_of_one_process_is_shared(several: Launch) -> None:
     assert several.found["errors"] == [expected] * several.processes
 
 
+def test_numbers_of_one_process_stop_all(several: Launch) -> None:
+    *others, last = several.found["bad numbers"]
+    assert set(others) == {"SharedError: the loss of another process is not finite"}
+    assert last.startswith(
+        "InputError: the loss is nan at epoch 1, step 1, learning rate 0; the first numbers that are"
+    )
+    assert re.search(r"the images of that batch: \S+\.png", last)
+
+
 def test_other_data_is_refused(several: Launch) -> None:
     last = several.processes - 1
     for error in several.found["other data"]:

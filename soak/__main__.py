@@ -27,10 +27,10 @@ ROOT = Path(__file__).parents[1]
 def kills(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Kill runs of one, two and three processes at random moments."""
     data, found = write_digits(folder / "photos", train=24), {}
-    for processes in (1, 2, 3):
+    for processes, count in ((1, given.kills), (2, given.kills), (3, given.kills // 2)):
         (folder / str(processes)).mkdir()
-        came_to = campaign(data, folder / str(processes), processes, given.kills, given.seed)
-        found[str(processes)] = asdict(came_to)
+        found[str(processes)] = asdict(campaign(data, folder / str(processes), processes, count, given.seed))
+        print(found[str(processes)], flush=True)
     return found
 
 
@@ -89,7 +89,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m soak", description=__doc__)
     parser.add_argument("campaigns", nargs="*", metavar="CAMPAIGN", help=f"default: {' '.join(CAMPAIGNS)}")
     parser.add_argument(
-        "--kills", type=int, default=60, help="of one process, and as many of two and of three"
+        "--kills", type=int, default=60, help="of one process, as many of two, half as many of three"
     )
     parser.add_argument("--disks", type=int, default=8, help="that get full")
     parser.add_argument("--checkpoints", type=int, default=30, help="that are damaged")

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from igcv.training.run import SUMMARY
 from soak.lives import SAVE_MINUTES, SETTINGS, live, same, settle
 
 
@@ -36,9 +37,10 @@ def campaign(data: Path, folder: Path, processes: int, kills: int, seed: int) ->
             settings = (*SETTINGS, f"save_minutes={rng.choice(SAVE_MINUTES)}")
             lived = live(settings, data, run, processes, rng, again.seconds)
             found.in_epoch += lived.in_epoch
-            if lived.struck is None:
+            if lived.struck is not None:
+                found.kills[lived.struck.name] += 1
+            if lived.struck is None or (run / SUMMARY).exists():  # struck after all was done
                 break
-            found.kills[lived.struck.name] += 1
         found.different += not same(settle(run), expected)
     found.seconds = time.monotonic() - begun
     return found

@@ -9,7 +9,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ def kills(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     data, found = write_digits(folder / "photos", train=24), {}
     for processes, count in ((1, given.kills), (2, given.kills), (3, given.kills // 2)):
         (folder / str(processes)).mkdir()
-        found[str(processes)] = asdict(campaign(data, folder / str(processes), processes, count, given.seed))
+        found[str(processes)] = vars(campaign(data, folder / str(processes), processes, count, given.seed))
         print(found[str(processes)], flush=True)
     return found
 

@@ -83,7 +83,7 @@ def _share(t: Trainer, state: State) -> Progress:
 
 
 @dataclass
-class Keeper:
+class CheckpointKeeper:
     """Saves in the middle of an epoch, when it is time or when a signal asks the run to end."""
 
     trainer: Trainer

@@ -13,7 +13,7 @@ import torch
 from igcv.data import Loader
 from igcv.errors import InputError
 from igcv.report import draw_curves
-from igcv.training.checkpoint import Keeper, capture
+from igcv.training.checkpoint import CheckpointKeeper, capture
 from igcv.training.distributed import Process, gather, share_buffers, together
 from igcv.training.evaluate import Evaluation, evaluate
 from igcv.training.job import Job
@@ -65,7 +65,7 @@ def run_epochs(
         for epoch in range(state.epoch, job.recipe.epochs):
             started = time.perf_counter() - begun.time_s
             train_loader.set_epoch(epoch, begun.steps * job.recipe.accumulation)
-            keeper = Keeper(trainer, train_loader, run, state, watch, folder)
+            keeper = CheckpointKeeper(trainer, train_loader, run, state, watch, folder)
             with reporting_bad(train_loader, run, report):
                 own = _train(trainer, train_loader, epoch, report, begun, keeper)
             measured, begun = combined(gather(own)), Progress()
@@ -90,7 +90,7 @@ def run_epochs(
 
 
 def _train(
-    trainer: Trainer, loader: Loader, epoch: int, report: Reporter, begun: Progress, keeper: Keeper
+    trainer: Trainer, loader: Loader, epoch: int, report: Reporter, begun: Progress, keeper: CheckpointKeeper
 ) -> Progress:
     """An epoch of training; where its numbers go bad, the images are named."""
     try:

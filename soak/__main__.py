@@ -53,7 +53,8 @@ def fuzz(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Feed each reader with mutated files."""
     found = {}
     for name in READERS:
-        command = [sys.executable, "-m", "soak.fuzz", name, str(given.seconds), f"-artifact_prefix={folder}/"]
+        (folder / name).mkdir()
+        command = [sys.executable, "-m", "soak.fuzz", name, str(given.seconds), str(folder / name)]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         inputs = re.search(r"stat::number_of_executed_units:\s*(\d+)", done.stderr)
         assert inputs, done.stderr[-2000:]

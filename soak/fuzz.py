@@ -1,6 +1,7 @@
-"""Feed a reader with mutated files: `python -m soak.fuzz READER SECONDS` (needs atheris, on Linux).
+"""Feed a reader with mutated files: `python -m soak.fuzz READER SECONDS FOLDER` (needs atheris, on Linux).
 
-New files that reach new code are added to `corpus/READER`; one that breaks the reader is left as crash-*.
+It begins with the files in `corpus/READER`. New ones that reach new code are left in the folder, and as crash-* what
+breaks the reader; those worth keeping can be moved to the corpus, which `make test` tries as well.
 """
 
 import sys
@@ -14,11 +15,16 @@ LIMITS = ("-timeout=10", "-rss_limit_mb=3000", "-max_len=16384", "-print_final_s
 
 
 def main() -> None:
-    name, seconds, *more = sys.argv[1:]
+    name, seconds, folder = sys.argv[1:]
     reader = READERS[name]
-    (CORPUS / name).mkdir(parents=True, exist_ok=True)
-    options = [sys.argv[0], str(CORPUS / name), f"-max_total_time={seconds}", *LIMITS, *more]
-    atheris.Setup(options, lambda data: reader(bytes(data)) and None)
+    options = [
+        sys.argv[0],
+        folder,
+        str(CORPUS / name),
+        f"-max_total_time={seconds}",
+        f"-artifact_prefix={folder}/",
+    ]
+    atheris.Setup([*options, *LIMITS], lambda data: reader(bytes(data)) and None)
     atheris.Fuzz()
 
 

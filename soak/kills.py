@@ -26,9 +26,8 @@ def campaign(data: Path, folder: Path, processes: int, kills: int, seed: int) ->
     """Kill runs in `folder` at random moments until there were `kills`, and let each come to its end."""
     rng, begun, found = random.Random(seed), time.monotonic(), Kills(processes)
     live(SETTINGS, data, folder / "alone", processes, rng)
-    again = live(
-        SETTINGS, data, folder / "again", processes, rng
-    )  # the first one waits for all that is imported
+    # The first one also waits for all that is imported; the second tells how long a life takes.
+    again = live(SETTINGS, data, folder / "again", processes, rng)
     expected = settle(folder / "alone")
     assert same(settle(folder / "again"), expected), "a run that is left alone does not repeat itself"
     while found.kills.total() < kills or not found.in_epoch:

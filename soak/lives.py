@@ -37,15 +37,8 @@ SETTINGS = (
 SAVE_MINUTES = (0, 0, 0.002, 10)  # a run saves after each step, now and then, or between two epochs only
 ENDS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 LIMIT_S = 120.0
-REPEATABLE = (
-    "epoch",
-    "train_loss",
-    "val_loss",
-    "val_top1",
-    "val_top5",
-    "lr",
-    "bad_images",
-)  # of a log's columns
+# Of a log's columns; the others are times.
+REPEATABLE = ("epoch", "train_loss", "val_loss", "val_top1", "val_top5", "lr", "bad_images")
 
 
 class Life(NamedTuple):
@@ -93,9 +86,8 @@ def start(arguments: Sequence[str], processes: int, log: Path) -> list[BaseProce
 
 def _live(rank: int, processes: int, port: int, arguments: list[str], log: str) -> None:
     os.setpgid(0, 0)  # its loader processes belong to it
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # what runs in the background inherits to ignore both
+    # What runs in the background inherits to ignore both.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     with open(log, "ab", buffering=0) as file:
         os.dup2(file.fileno(), 1)

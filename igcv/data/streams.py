@@ -80,9 +80,8 @@ class StreamImages:
             BadImageError: the stream breaks off.
             InputError: a label that is out of range.
         """
-        EpsImagePlugin.gs_binary = (
-            False  # timm opens all that Pillow knows, and this format would run a program
-        )
+        # timm opens all that Pillow knows, and this format would run a program.
+        EpsImagePlugin.gs_binary = False
         reader = self.reader(train, seed, batch_size)
         worker = get_worker_info()
         reader.dist_rank, reader.dist_num_replicas = (rank, world_size) if train else (0, 1)

@@ -46,8 +46,6 @@ def bench_data(recipe: Recipe, process: Process, seconds: float = 10.0) -> dict[
     job = plan(recipe, process)
     trainer = make_trainer(job, build_network(job, fresh=True))
     choose_forms(job, trainer, State())
-    if recipe.compile:
-        trainer.network.compile()
     loader, _ = make_loaders(job)
     batches = _endless(loader)
     for _ in range(_warm_up(job, loader)):

@@ -91,7 +91,6 @@ class CheckpointKeeper:
     run: Run | None  # the folder, in the process that writes
     state: State  # at the beginning of the epoch
     watch: Watch
-    where: Path
 
     def wish(self) -> int:
         return self.watch.wish()
@@ -105,11 +104,10 @@ class CheckpointKeeper:
         self.watch.saved()
         if wish > SAVE:
             number = signal.Signals(wish - SAVE)
-            raise Interrupted(
-                f"{number.name}: saved after step {progress.steps} of epoch {state.epoch + 1}; go on with: "
-                f"igcv train --resume --out {shlex.quote(str(self.where))}",
-                number,
-            )
+            message = f"{number.name}: saved after step {progress.steps} of epoch {state.epoch + 1}"
+            if self.run:  # this process says it for all
+                message += f"; go on with: igcv train --resume --out {shlex.quote(str(self.run.path))}"
+            raise Interrupted(message, number)
 
 
 def _modules(t: Trainer) -> dict[str, nn.Module]:

@@ -4,7 +4,6 @@ import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import timm
@@ -37,7 +36,6 @@ def run_epochs(
     loaders: tuple[Loader, Loader | None],
     state: State,
     begun: Progress,
-    folder: Path,
     run: Run | None,
     report: Reporter,
 ) -> Row:
@@ -49,8 +47,7 @@ def run_epochs(
         loaders: of training and validation images.
         state: where the run stands.
         begun: how far this process has come in the next epoch.
-        folder: the run folder.
-        run: it, in the process that writes.
+        run: the run folder, in the process that writes.
         report: where to say how it is going.
 
     Raises:
@@ -65,7 +62,7 @@ def run_epochs(
         for epoch in range(state.epoch, job.recipe.epochs):
             started = time.perf_counter() - begun.time_s
             train_loader.set_epoch(epoch, begun.steps * job.recipe.accumulation)
-            keeper = CheckpointKeeper(trainer, train_loader, run, state, watch, folder)
+            keeper = CheckpointKeeper(trainer, train_loader, run, state, watch)
             with reporting_bad(train_loader, run, report):
                 own = _train(trainer, train_loader, epoch, report, begun, keeper)
             measured, begun = combined(gather(own)), Progress()

@@ -91,9 +91,8 @@ class Run:
             ) from error
         weakref.finalize(self, os.close, file)
         try:
-            fcntl.lockf(
-                file, fcntl.LOCK_EX | fcntl.LOCK_NB
-            )  # unlike flock, not held on by forked loader processes
+            # Unlike flock, this is not held on to by forked loader processes.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             owner = os.read(file, 200).decode(errors="replace").partition("\n")[0]
             raise InputError(

@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from igcv.errors import InputError
-from igcv.weights import read_tensors
+from igcv.weights import on_cpu, read_tensors
 
 _PLAIN, _DIGEST = "state", "sha256"  # keys in the file's metadata
 
@@ -82,7 +82,7 @@ def encode(state: State) -> bytes:
     Raises:
         InputError: a number in it is not finite, so that nothing could go on from it.
     """
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.tensors.items()}
+    tensors = on_cpu(state.tensors)
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise InputError(

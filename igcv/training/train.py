@@ -53,8 +53,6 @@ def train(
     with together():
         job, trainer, loaders, state, run = prepare(recipe, out, process, resume)
     forms = choose_forms(job, trainer, state)
-    if recipe.compile:
-        trainer.network.compile()
     model = parallel(trainer.network, process, recipe.sync_batch_norm, recipe.accumulation)
     trainer = replace(trainer, model=model)
     if process.world_size > 2:
@@ -70,7 +68,7 @@ def train(
         if job.recipe.form == "measure":
             counts = Counter(forms.values()).most_common()
             report.say(f"fastest forms: {', '.join(f'{form} {count} blocks' for form, count in counts)}")
-        return run_epochs(job, trainer, loaders, state, begun, out, run, report)
+        return run_epochs(job, trainer, loaders, state, begun, run, report)
 
 
 def prepare(
@@ -179,6 +177,8 @@ def make_trainer(job: Job, network: Network) -> Trainer:
     optimizer = make_optimizer(network, recipe)
     ema = ModelEmaV3(network, decay=recipe.ema_decay, use_warmup=True) if recipe.ema_decay else None
     scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
+    if recipe.compile:
+        network.compile()
     mix = make_mix(recipe, len(job.source.class_names))
     return Trainer(recipe, network, network, optimizer, scaler, ema, mix, job.process)
 

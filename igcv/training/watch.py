@@ -8,11 +8,8 @@ from contextlib import AbstractContextManager
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-SIGNALS = (
-    signal.SIGINT,
-    signal.SIGTERM,
-    signal.SIGHUP,
-)  # Ctrl-C; a scheduler's; of a terminal that is closed
+# Ctrl-C; a scheduler's; that of a terminal that is closed
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 TOGETHER_S = 1.0  # a terminal and torchrun both pass on the same Ctrl-C, one shortly after the other
 SAVE = 1  # what `Watch.wish` says when it is time; the number of a signal is told as one more
 

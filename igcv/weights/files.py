@@ -140,10 +140,9 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file in one step (see `write_file`)."""
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_file(path, save(contiguous, metadata))
+def on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors as a safetensors file holds them: without gradients, on the CPU, in C order."""
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -161,12 +160,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         tensors = load(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         return tensors, header.get("__metadata__", {})
-    except (
-        SafetensorError,
-        OSError,
-        ValueError,
-        KeyError,
-    ) as error:  # KeyError: a type that torch does not have
+    # A KeyError is what a type of numbers gives that torch does not have.
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise InputError(
             f"{path} is not a readable safetensors file ({error}); it may be cut short"
         ) from error
@@ -174,7 +169,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def save_weights(path: Path, tensors: Mapping[str, Tensor], card: Card) -> None:
     """Write the weights of a network with their card."""
-    write_tensors(path, tensors, {CARD_KEY: card.to_json()})
+    write_file(path, save(on_cpu(tensors), {CARD_KEY: card.to_json()}))
 
 
 def load_weights(path: Path) -> tuple[dict[str, Tensor], Card]:

@@ -214,9 +214,8 @@ def _array_parts(where: str, given: np.ndarray) -> tuple[bytes, np.ndarray]:
 
 def _load_json(path: Path) -> Any:
     with _opened(path, "an MXNet -symbol.json file") as file:
-        data = file.read(
-            min(os.fstat(file.fileno()).st_size, MAX_SYMBOL_BYTES) + 1
-        )  # it reserves what it is told
+        # Reading reserves what it is told to, so that is no more than the file has.
+        data = file.read(min(os.fstat(file.fileno()).st_size, MAX_SYMBOL_BYTES) + 1)
     _expect(len(data) <= MAX_SYMBOL_BYTES, f"{path}: at byte {len(data) - 1}", "more bytes", "16 MiB at most")
     try:
         return json.loads(data.decode())

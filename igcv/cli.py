@@ -155,6 +155,28 @@ def evaluate(
 
 
 @app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="run folders, finished or not")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="the page; default: report.html in the run folder, of several runs runs.html"),
+    ] = None,
+) -> None:
+    """Show runs as one page: curves, mistakes, accuracy of every class, costs, settings.
+
+    The page needs no network and no other file. A run writes its own at its end.
+
+    Example: igcv report runs/first runs/second --out comparison.html
+    """
+    from igcv.training.report import write_report
+    from igcv.training.run import REPORT
+
+    page = out or (runs[0] / REPORT if len(runs) == 1 else Path("runs.html"))
+    write_report(runs, page)
+    print_line(f"{page}: open it in a browser")
+
+
+@app.command()
 def predict(
     weights: Weights,
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="image files")],

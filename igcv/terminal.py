@@ -64,7 +64,7 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
         if summary["best_top1"] is None
         else f"{summary['best_top1']:.2f} %",
         "epochs": f"{summary['epochs']} in {summary['time_s']:,.0f} s",
-        "curves": str(folder / "curves.png"),
+        "report": str(folder / "report.html"),
         "weights": str(folder / "best.safetensors"),
     }
     for name, value in rows.items():

@@ -41,7 +41,6 @@ BATCH_NORM = [
     *("data=photos", "batch_size=12", "epochs=2", "input_size=16", "lr=0.001"),
     *("weight_decay=0", "nesterov=false"),
 ]
-DRAWING = "igcv.training.epochs.draw_curves"
 SHARES = (8, 20)  # batch sizes for 24 images: three full batches; one, and four images left over
 
 
@@ -98,8 +97,7 @@ def exact(batch_norm: bool) -> Iterator[None]:
     def build(*arguments: object, **keywords: object) -> nn.Module:
         return in_float64(create_model(*arguments, **keywords), batch_norm)
 
-    # A picture of the curves takes as long as the training here.
-    with mock.patch("igcv.training.train.create_model", build), mock.patch(DRAWING, return_value=b""):
+    with mock.patch("igcv.training.train.create_model", build):
         yield
 
 
@@ -133,7 +131,10 @@ def evaluation(data: str, process: Process) -> dict[str, object]:
     classifier = igcv.load("start.safetensors")
     in_float64(classifier.model, batch_norm=True)
     source = open_source(data)
-    return vars(evaluate_classifier(classifier, source, batch_size=2, workers=0, process=process))
+    found = evaluate_classifier(classifier, source, batch_size=2, workers=0, process=process)
+    confusion = [[*pair, images] for pair, images in found.confusion.items()]
+    mistakes = [mistake.as_dict(classifier.preprocessing) for mistake in found.mistakes]
+    return vars(found) | {"confusion": confusion, "mistakes": mistakes}
 
 
 def mean_loss(rank: int) -> dict[str, float]:

@@ -213,7 +213,8 @@ def test_every_validation_image_once(data: str, images: int, several: Launch) ->
     """Ten images are shared unevenly, of three a fourth process gets none: the figures are those of one process."""
     expected = work.evaluation(data, ONE)
     found = several.found["evaluations"][data]
-    assert sum(found["images_per_class"]) == found["images"] == images
+    assert sum(count for *_, count in found["confusion"]) == found["images"] == images
+    assert found["mistakes"]
     assert found.pop("loss") == pytest.approx(expected.pop("loss"), rel=1e-12)
     assert found == expected
 

@@ -206,13 +206,13 @@ def test_killed_before_the_summary(photos: Path, alone: Path, tmp_path: Path) ->
     """All epochs are there, but the run was killed before it wrote its figures: these come, and no epoch more."""
     out = Path(shutil.copytree(alone, tmp_path / "run"))
     before = json.loads((out / "summary.json").read_text())
-    for name in ("summary.json", "curves.png"):
+    for name in ("summary.json", "report.html"):
         (out / name).unlink()
     status, said = run_once(SETTINGS, photos, out)
     assert status == 0, said
     after = json.loads((out / "summary.json").read_text())
     assert after == before
-    assert (out / "curves.png").is_file()
+    assert (out / "report.html").is_file()
 
 
 def test_torchrun_starts_again(photos: Path, tmp_path: Path) -> None:

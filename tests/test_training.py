@@ -62,11 +62,9 @@ def test_it_learns(finished: Path) -> None:
 def test_a_run_leaves_everything(finished: Path) -> None:
     names = {path.name for path in finished.iterdir()}
     assert names == {
-        *("recipe.toml", "metrics.jsonl", "summary.json", "curves.png", "tensorboard"),
+        *("recipe.toml", "metrics.jsonl", "evaluation.json", "summary.json", "report.html", "tensorboard"),
         *("last.safetensors", "best.safetensors", "state.safetensors", "state.previous.safetensors", ".lock"),
     }
-    with Image.open(finished / "curves.png") as curves:
-        assert curves.size[0] > 800
     assert list((finished / "tensorboard").glob("events.*"))
     _, card = load_weights(finished / "best.safetensors")
     assert card.class_names == ("one", "zero")
@@ -98,11 +96,13 @@ def test_evaluate_by_hand(finished: Path, digit_folder: Path) -> None:
         hits.append(int(logits.argmax()) == label)
     images = torch.stack([classifier.transform(val[i][0]) for i in range(len(val))]).double()
     labels = torch.tensor([val[i][1] for i in range(len(val))])
-    result = evaluate(classifier.model, [(images[:7], labels[:7]), (images[7:], labels[7:])], 2, CPU.device)
+    result = evaluate(classifier.model, [(images[:7], labels[:7]), (images[7:], labels[7:])], CPU.device)
     assert isinstance(result, Evaluation)
     assert result.loss == pytest.approx(np.mean(losses), rel=1e-5)
     assert result.top1 == pytest.approx(100 * np.mean(hits))
-    assert (result.top5, sum(result.images_per_class)) == (100, 10)
+    assert (result.top5, result.images, sum(result.confusion.values())) == (100, 10, 10)
+    right = sum(images for (label, guess), images in result.confusion.items() if label == guess)
+    assert (right, len(result.mistakes)) == (sum(hits), 10 - sum(hits))
 
 
 def test_predict(finished: Path, digit_folder: Path, igcv_command: Igcv) -> None:
@@ -185,7 +185,7 @@ def test_a_run_that_cannot_be_evaluated_loses_nothing(
     ]
 
 
-@pytest.mark.parametrize("name", ["last.safetensors", "metrics.jsonl", "curves.png"])
+@pytest.mark.parametrize("name", ["last.safetensors", "metrics.jsonl", "report.html"])
 def test_no_space_left(name: str, digit_folder: Path, tmp_path: Path) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("needs /dev/full to play a full disk")

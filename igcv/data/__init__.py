@@ -13,7 +13,7 @@ from igcv.data.augment import (
     plain_transform,
     train_transform,
 )
-from igcv.data.finish import Finish
+from igcv.data.finish import Finish, as_pixels
 from igcv.data.images import BadImageError, Images, decode, read_image, split_indices
 from igcv.data.loaders import Loader, make_loader
 from igcv.data.recordio import RecordFile, write_records
@@ -36,6 +36,7 @@ __all__ = [
     "RecordFile",
     "StreamImages",
     "Transform",
+    "as_pixels",
     "decode",
     "eval_transform",
     "make_loader",

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -65,3 +66,9 @@ class Finish:
             return images
 
         return finish
+
+
+def as_pixels(images: np.ndarray, pre: Preprocessing) -> np.ndarray:
+    """The inverse of `Finish`, rounded: float (N, 3, S, S) -> uint8 (N, S, S, 3)."""
+    scaled = images.transpose(0, 2, 3, 1) * np.array(pre.std) + np.array(pre.mean)
+    return (255 * scaled).round().clip(0, 255).astype(np.uint8)

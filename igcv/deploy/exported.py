@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from igcv.classifier import Classifier, load
-from igcv.data import Preprocessing
+from igcv.data import Preprocessing, as_pixels
 from igcv.deploy.engines import ENGINES, Session
 from igcv.deploy.engines import engine as find_engine
 from igcv.errors import InputError
@@ -36,12 +36,6 @@ class EngineModule(nn.Module):
         if self.preprocessing is not None:
             images = as_pixels(images, self.preprocessing)
         return torch.from_numpy(np.array(self.session.bind(np.ascontiguousarray(images))()))
-
-
-def as_pixels(images: np.ndarray, pre: Preprocessing) -> np.ndarray:
-    """The inverse of normalization: float32 (N, 3, S, S) -> uint8 (N, S, S, 3)."""
-    scaled = images.transpose(0, 2, 3, 1) * np.array(pre.std) + np.array(pre.mean)
-    return (255 * scaled).round().clip(0, 255).astype(np.uint8)
 
 
 def is_exported(path: str | Path) -> bool:

@@ -1,6 +1,6 @@
-"""Pictures and tables from the files of a run; knows nothing of torch."""
+"""Pictures and pages from the files of a run; knows nothing of torch."""
 
-from igcv.report.curves import draw_curves
 from igcv.report.drawing import draw_block
+from igcv.report.page import RunReport, Stage, report_page
 
-__all__ = ["draw_block", "draw_curves"]
+__all__ = ["RunReport", "Stage", "draw_block", "report_page"]

@@ -11,7 +11,6 @@ import torch
 
 from igcv.data import Loader
 from igcv.errors import InputError
-from igcv.report import draw_curves
 from igcv.training.checkpoint import CheckpointKeeper, capture
 from igcv.training.distributed import Process, gather, share_buffers, together
 from igcv.training.evaluate import Evaluation, evaluate
@@ -20,11 +19,12 @@ from igcv.training.loop import NonFiniteError, Trainer, train_epoch
 from igcv.training.optimize import learning_rate
 from igcv.training.progress import Reporter
 from igcv.training.recipe import Recipe
-from igcv.training.run import CURVES, Run, write_events
+from igcv.training.report import write_report
+from igcv.training.run import REPORT, Run, write_events
 from igcv.training.state import Progress, State, combined
 from igcv.training.watch import SAVE, Watch
 from igcv.version import __version__
-from igcv.weights import Card, write_file
+from igcv.weights import Card
 
 Row = dict[str, Any]
 SHOWN_BAD = 5  # unreadable images named in an epoch; the log counts all
@@ -127,8 +127,7 @@ def _evaluate(job: Job, trainer: Trainer, loader: Loader | None) -> Evaluation |
     share_buffers(trainer.network, trainer.ema)
     if loader is None:
         return None
-    classes = len(job.source.class_names)
-    return evaluate(trainer.evaluated, loader, classes, job.process.device, job.recipe.precision)
+    return evaluate(trainer.evaluated, loader, job.process.device, job.recipe.precision, loader.names)
 
 
 def _mean_time(history: list[Row], row: Row) -> float:
@@ -149,7 +148,20 @@ def _save(
         is_best = result is None or result.top1 == state.best_top1
         history.append(row)
         weights = trainer.evaluated.state_dict()
+        if is_best and result is not None:
+            run.save_evaluation(_evaluation(job, row, result))
         run.save_epoch(job.recipe, state, weights, _card(job, row, result), is_best, history)
+
+
+def _evaluation(job: Job, row: Row, result: Evaluation) -> Row:
+    """An evaluation as a file of the run."""
+    return {
+        "epoch": row["epoch"],
+        "data": job.recipe.data,
+        "classes": list(job.source.class_names),
+        "confusion": [[*pair, images] for pair, images in result.confusion.items()],
+        "mistakes": [mistake.as_dict(job.preprocessing) for mistake in result.mistakes],
+    }
 
 
 def _row(
@@ -191,7 +203,7 @@ def _card(job: Job, row: Row, result: Evaluation | None) -> Card:
 def _finish(
     job: Job, trainer: Trainer, run: Run | None, history: list[Row], result: Evaluation | None
 ) -> Row:
-    """Write summary, curves and TensorBoard events; returns the summary."""
+    """Write TensorBoard events, summary and report; returns the summary."""
     summary: Row = {
         "model": job.recipe.model,
         "parameters": sum(p.numel() for p in trainer.network.parameters()),
@@ -205,9 +217,9 @@ def _finish(
         "machine": machine(job.process),
     }
     if run:
-        write_file(run.path / CURVES, draw_curves(history, f"{job.recipe.data}: {job.recipe.model}"))
         write_events(run.path / "tensorboard", history)
-        run.save_summary(summary)  # last: it says that the run is finished
+        run.save_summary(summary)
+        write_report([run.path], run.path / REPORT)
     return summary
 
 

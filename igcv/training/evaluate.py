@@ -1,5 +1,6 @@
 """Accuracy and loss of a network on a set of images."""
 
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from igcv.classifier import Classifier
 from igcv.data import DataSource, Finish, Images, Loader, Moves, StreamImages, make_loader, plain_transform
 from igcv.errors import InputError
 from igcv.models import set_form
-from igcv.training.distributed import Process, sum_over_processes, together
+from igcv.training.distributed import Process, gather, sum_over_processes, together
+from igcv.training.mistakes import Mistake, Names, Worst
 
 AUTOCAST = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -26,16 +28,19 @@ class Evaluation:
     top1: float  # percent
     top5: float  # percent
     images: int
-    correct_per_class: list[int]
-    images_per_class: list[int]
+    confusion: dict[tuple[int, int], int]  # (class, most probable class): images, where there are any
+    mistakes: list[Mistake]  # the worst first, a few
 
     def as_dict(self, class_names: Iterable[str]) -> dict[str, Any]:
         """The figures under plain names, per-class accuracy in percent under the class names."""
         names = list(class_names)
         unique = [name if names.count(name) == 1 else f"{name} ({i})" for i, name in enumerate(names)]
+        total: Counter[int] = Counter()
+        for (label, _), count in self.confusion.items():
+            total[label] += count
         per_class = {
-            name: round(100 * right / total, 2) if total else None
-            for name, right, total in zip(unique, self.correct_per_class, self.images_per_class, strict=True)
+            name: round(100 * self.confusion.get((i, i), 0) / total[i], 2) if total[i] else None
+            for i, name in enumerate(unique)
         }
         rounded = {"loss": round(self.loss, 5), "top1": round(self.top1, 3), "top5": round(self.top5, 3)}
         return {**rounded, "images": self.images, "per_class": per_class}
@@ -51,61 +56,65 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
 def evaluate(
     model: nn.Module,
     loader: Iterable[tuple[Tensor, Tensor]],
-    num_classes: int,
     device: torch.device,
     precision: str = "float32",
+    names: Names = lambda batch: (),
 ) -> Evaluation:
     """Evaluate `model`, over all processes together.
 
     Args:
-        model: images (N, 3, S, S) -> logits (N, num_classes).
+        model: images (N, 3, S, S) -> logits (N, classes).
         loader: batches of images and labels (N,) on the device; of each process its share.
-        num_classes: outputs of the network.
         device: where `model` is.
         precision: "float32", "bf16" or "fp16".
+        names: what the images of a batch are called, by its number.
     """
     model.eval()
+    worst = Worst()
     with together():
-        totals = _totals(model, loader, num_classes, device, precision)
-    loss, top5, count, *per_class = sum_over_processes(totals).tolist()
+        sums, pairs = _tally(model, loader, device, precision, worst)
+    loss, top5, count = sum_over_processes(sums).tolist()
     if count == 0:
         raise InputError("there are no images to evaluate on")
-    right = [int(n) for n in per_class[:num_classes]]
-    seen = [int(n) for n in per_class[num_classes:]]
-    return Evaluation(loss / count, 100 * sum(right) / count, 100 * top5 / count, int(count), right, seen)
+    confusion: Counter[tuple[int, int]] = Counter()
+    for part in gather(pairs):
+        confusion.update(part)
+    right = sum(images for (label, guess), images in confusion.items() if label == guess)
+    shares = (100 * right / count, 100 * top5 / count)
+    return Evaluation(
+        loss / count, *shares, int(count), dict(sorted(confusion.items())), worst.mistakes(names)
+    )
 
 
-def _totals(
+def _tally(
     model: nn.Module,
     loader: Iterable[tuple[Tensor, Tensor]],
-    num_classes: int,
     device: torch.device,
     precision: str,
-) -> Tensor:
-    """The sums over the images of this process: (3 + 2 * num_classes,)."""
-    # [loss, top-5 hits, images, hits of each class, images of each class], summed
-    totals = torch.zeros(3 + 2 * num_classes, dtype=_sum_dtype(device), device=device)
-    for images, labels in loader:
+    worst: Worst,
+) -> tuple[Tensor, dict[tuple[int, int], int]]:
+    """Of this process: the sums of loss, top-5 hits and images, and how often which class is taken for which."""
+    sums = torch.zeros(3, dtype=_sum_dtype(device), device=device)
+    pairs = [torch.empty(0, 2, dtype=torch.int64, device=device)]
+    for batch, (images, labels) in enumerate(loader):
         with autocast(device, precision):
             logits = model(images)
-        totals += _counts(logits.to(totals.dtype), labels)
-    return totals
+        logits = logits.to(sums.dtype)
+        losses = F.cross_entropy(logits, labels, reduction="none")
+        best = logits.topk(min(5, logits.shape[1])).indices
+        hits = (best == labels[:, None]).sum()
+        sums += torch.stack([losses.sum(), hits.to(sums.dtype), torch.full_like(sums[0], len(labels))])
+        pairs.append(torch.stack([labels, best[:, 0]], 1))
+        worst.add(batch, images, labels, logits, losses)
+    found, counts = torch.cat(pairs).unique(dim=0, return_counts=True)
+    return sums, {
+        (label, guess): n for (label, guess), n in zip(found.tolist(), counts.tolist(), strict=True)
+    }
 
 
 def _sum_dtype(device: torch.device) -> torch.dtype:
     """float64, or float32 on Apple's GPUs, which have no float64."""
     return torch.float32 if device.type == "mps" else torch.float64
-
-
-def _counts(logits: Tensor, labels: Tensor) -> Tensor:
-    """The sums of one batch: (3 + 2 * classes,)."""
-    classes = logits.shape[1]
-    hits = logits.topk(min(5, classes)).indices == labels[:, None]
-    loss = F.cross_entropy(logits, labels, reduction="sum")
-    scalars = torch.stack([loss, hits.sum().to(loss.dtype), torch.full_like(loss, len(labels))])
-    right = torch.bincount(labels[hits[:, 0]], minlength=classes)
-    seen = torch.bincount(labels, minlength=classes)
-    return torch.cat([scalars, right.to(loss.dtype), seen.to(loss.dtype)])
 
 
 def evaluation_loader(
@@ -147,4 +156,4 @@ def evaluate_classifier(
     loader = evaluation_loader(source.val, finish, batch_size, workers, process)
     network = classifier.model.to(process.device)
     set_form(network)
-    return evaluate(network, loader, classifier.card.num_classes, process.device)
+    return evaluate(network, loader, process.device, names=loader.names)

@@ -6,9 +6,10 @@ last.safetensors             weights after the newest epoch, with their card
 best.safetensors             weights of the best epoch so far
 state.safetensors            all that is needed to go on, also in the middle of an epoch (see igcv.training.state)
 state.previous.safetensors   the state before it, in case it is damaged
+evaluation.json              what the best epoch's weights take for what, and the images they get most wrong
 bad_images.jsonl             the images that could not be read, if there were any
-curves.png                   loss, accuracy and learning rate
-tensorboard/                 the same curves as TensorBoard events
+report.html                  all of this as a page
+tensorboard/                 the curves as TensorBoard events
 summary.json                 the figures of the finished run
 
 Each file is replaced in one step, so that whoever reads it sees the old or the new one, whole.
@@ -33,11 +34,12 @@ from igcv.training.recipe import Recipe, load_recipe
 from igcv.training.state import State, decode, encode
 from igcv.weights import Card, save_weights, write_file
 
-RECIPE, METRICS, BAD, CURVES, SUMMARY = (
+RECIPE, METRICS, EVALUATION, BAD, REPORT, SUMMARY = (
     "recipe.toml",
     "metrics.jsonl",
+    "evaluation.json",
     "bad_images.jsonl",
-    "curves.png",
+    "report.html",
     "summary.json",
 )
 STATE, PREVIOUS = "state.safetensors", "state.previous.safetensors"
@@ -166,6 +168,9 @@ class Run:
     def history(self, epochs: int) -> list[dict[str, Any]]:
         """The logged rows of the first `epochs` epochs."""
         return [row for row in read_metrics(self.path) if row["epoch"] <= epochs]
+
+    def save_evaluation(self, evaluation: dict[str, Any]) -> None:
+        write_file(self.path / EVALUATION, (json.dumps(evaluation) + "\n").encode())
 
     def save_summary(self, summary: dict[str, Any]) -> None:
         write_file(self.path / SUMMARY, (json.dumps(summary, indent=2) + "\n").encode())

@@ -6,7 +6,7 @@ VENV := .venv
 ENGINE_TESTS := $(addprefix tests/test_,export.py fold.py latency.py quantize.py readme.py)
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test tests check format soak clean
+.PHONY: demo test tests check format table soak clean
 
 demo: $(INSTALLED)
 	rm -rf runs/digits
@@ -33,6 +33,13 @@ $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
+
+# The papers' comparison table, trained anew: runs or goes on for nine minutes; e.g. make table DATA=cifar100 MINUTES=600.
+DATA ?= cifar10
+MINUTES ?= 9
+table: $(INSTALLED)
+	$(VENV)/bin/python -m campaign table --data $(DATA) --minutes $(MINUTES)
+	$(VENV)/bin/python -m campaign report
 
 # The long form of the tests of reliability: an hour, as root (it mounts small disks). Writes docs/reliability.md.
 soak: $(INSTALLED)

@@ -8,8 +8,9 @@
 from igcv.classifier import Classifier, Prediction, load
 from igcv.deploy import fold
 from igcv.errors import InputError
-from igcv.models import create_model, list_models, set_form
+from igcv.models import list_models, set_form
 from igcv.mxnet import from_mxnet
+from igcv.pretrained import create_model
 from igcv.version import __version__
 
 __all__ = [

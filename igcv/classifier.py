@@ -12,7 +12,7 @@ from torch import Tensor
 from igcv.data import Preprocessing, Transform, eval_transform, read_image
 from igcv.errors import InputError, differences
 from igcv.models import Network, create_model
-from igcv.weights import Card, load_weights
+from igcv.weights import Card, load_weights, released_weights
 
 LAST, BEST = "last.safetensors", "best.safetensors"  # the weights in a run folder
 
@@ -84,8 +84,13 @@ def open_image(image: Image.Image | str | Path) -> Image.Image:
 
 
 def weights_file(path: str | Path) -> Path:
-    """The weights that a path stands for: a file itself, of a run folder its best weights, else its last."""
+    """The weights that a path stands for: a file itself, of a run folder its best weights, else its last.
+
+    Where there is no such file or folder it may be the name of released weights.
+    """
     path = Path(path)
+    if not path.exists() and str(path) in (known := released_weights()):
+        return known[str(path)]
     if not path.is_dir():
         return path
     for name in (BEST, LAST):
@@ -100,7 +105,8 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Classifier:
     """Open a trained network.
 
     Args:
-        path: a run folder or a .safetensors file written by igcv.
+        path: a run folder, a .safetensors file written by igcv, or the name of released weights
+            (`igcv.weights.released_weights`).
         device: where to put it.
 
     Raises:

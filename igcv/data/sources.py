@@ -78,11 +78,13 @@ def open_source(
     Args:
         spec: `digits`; `cifar10`, `cifar100`, or with `:FOLDER` that holds them; `folder:FOLDER` (or just the
             folder) of class folders, or of train/ and val/ with class folders; `rec:TRAIN.rec,VAL.rec` (one
-            may be left out); `timm/READER/NAME`, a data set that `timm.data.create_dataset` opens. In the folder
-            that `timm/wds/FOLDER` names are shards and an `_info.json`: {"splits": {"train": {"name": "train",
-            "num_samples": 9, "filenames": ["a.tar"], "shard_lengths": [9]}, "validation": ...}}, and in it
-            "num_classes", or beside it the class names in classes.txt; else all shards are read for the labels.
-            Nothing can be set aside of streams (`wds`, `hfids`, `tfds`).
+            may be left out); `train:SOURCE`, the training images of another source alone, of which some are set
+            aside, for choices that its validation images must not influence; `timm/READER/NAME`, a data set that
+            `timm.data.create_dataset` opens. In the folder that `timm/wds/FOLDER` names are shards and an
+            `_info.json`: {"splits": {"train": {"name": "train", "num_samples": 9, "filenames": ["a.tar"],
+            "shard_lengths": [9]}, "validation": ...}}, and in it "num_classes", or beside it the class names in
+            classes.txt; else all shards are read for the labels. Nothing can be set aside of streams (`wds`,
+            `hfids`, `tfds`).
         seed: of the validation split, where one has to be made; None makes none, and all images of such a source
             are validation images. `digits` are always split the same way.
         root: where downloads go.
@@ -315,6 +317,17 @@ def _numbered(count: int) -> list[str]:
     return [str(label) for label in range(count)]
 
 
+def _open_train(request: _Request) -> _Parts:
+    """The training part of another source, a part of it set aside; what that source validates on stays unseen."""
+    whole = open_source(request.argument, seed=0, root=request.root, download=request.download)
+    if whole.train is None or isinstance(whole.train, StreamImages):
+        raise InputError(
+            f"nothing can be set aside of the training images of {request.argument}; give a source "
+            "whose training images can be read by number, e.g. cifar10 or folder:PATH"
+        )
+    return *_with_val(whole.train, None, request.seed), whole.class_names
+
+
 def _open_timm(request: _Request) -> _Parts:
     if request.argument.partition("/")[0] in READERS:
         return _open_stream(request)
@@ -401,5 +414,6 @@ _KINDS = {
     "cifar100": _Kind("cifar100[:FOLDER]", "optional", _open_cifar),
     "folder": _Kind("folder:FOLDER", "required", _open_folder),
     "rec": _Kind("rec:TRAIN.rec,VAL.rec", "required", _open_rec),
+    "train": _Kind("train:SOURCE", "required", _open_train),
     "timm": _Kind("timm/READER/NAME", "required", _open_timm),
 }

@@ -1,0 +1,1 @@
+"""The papers' comparison tables, trained anew: many runs side by side, in pieces, and what they come to."""

@@ -1,0 +1,154 @@
+"""Train the comparison table, or compare variants of its recipe, in pieces: `python -m campaign`."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmarks.conditions import machine
+from campaign import figures
+from campaign.plan import NETWORKS, RECIPE, SEEDS, Training, ablation, table
+from campaign.release import measure as measure_again
+from campaign.release import release
+from campaign.run import run_all
+from igcv.deploy.latency import contestant, measure
+from igcv.errors import InputError
+from igcv.weights import load_weights, released_weights
+
+ROOT = Path(__file__).parents[1]
+RESULTS, README, MODELS_FOLDER = ROOT / "results", ROOT / "README.md", ROOT / "models"
+LATENCY, PLOT = "latency.json", "accuracy.png"
+TOLERANCE = 0.02  # points of accuracy: another processor rounds otherwise
+MODELS = tuple(row.model for row in NETWORKS)
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+Data = Annotated[str, typer.Option(help="what igcv train takes as --data")]
+Name = Annotated[
+    str,
+    typer.Option(help="what to call the data in folders and tables; default: --data, if it is a plain name"),
+]
+Minutes = Annotated[float, typer.Option(help="after which all are saved; the same command goes on", min=0)]
+AtOnce = Annotated[int, typer.Option(help="trainings at the same time, on one GPU or the CPU", min=1)]
+Seeds = Annotated[int, typer.Option(help="seeds of each", min=1, max=len(SEEDS))]
+Changes = Annotated[list[str] | None, typer.Argument(metavar="[key=value ...]", help="changes to the recipe")]
+
+
+@app.command("table")
+def train_table(
+    changes: Changes = None,
+    data: Data = "cifar10",
+    name: Name = "",
+    minutes: Minutes = 9.0,
+    at_once: AtOnce = 6,
+    seeds: Seeds = len(SEEDS),
+    model: Annotated[list[str] | None, typer.Option(help="networks; default: all of the table")] = None,
+) -> None:
+    """Train all networks of the table, or go on with them; each leaves its figures in results/NAME."""
+    trainings = table(seeds, model or list(MODELS))
+    campaign(trainings, data, named(data, name), changes or [], minutes, at_once)
+
+
+@app.command("ablation")
+def train_ablation(
+    changes: Changes = None,
+    data: Data = "cifar10",
+    name: Name = "",
+    minutes: Minutes = 9.0,
+    at_once: AtOnce = 6,
+    seeds: Seeds = 1,
+    model: Annotated[str, typer.Option(help="network")] = "igcv3_d_100",
+) -> None:
+    """Train with variants of the recipe, on a part of the training images, measured on the rest of them.
+
+    The validation images of the data set are not looked at: they decide nothing.
+    """
+    trainings = ablation(seeds, [model])
+    campaign(trainings, f"train:{data}", f"{named(data, name)}_ablation", changes or [], minutes, at_once)
+
+
+@app.command()
+def latency(rounds: Annotated[int, typer.Option(help="turns of each network", min=1)] = 15) -> None:
+    """Measure the time of an image in all networks of the table, folded, in ONNX Runtime, on one thread."""
+    entered = [contestant(model, "onnx", 1, 1, "auto", 32) for model in MODELS]
+    found = {
+        model: {
+            "median_ms": result.median_ms,
+            "low_ms": min(result.times_ms),
+            "high_ms": max(result.times_ms),
+        }
+        for model, result in zip(MODELS, measure(entered, 1, 1, rounds), strict=True)
+    }
+    RESULTS.mkdir(exist_ok=True)
+    measured = {"machine": machine(), "engine": "onnx", "threads": 1, "batch": 1, "px": 32, "networks": found}
+    (RESULTS / LATENCY).write_text(json.dumps(measured, indent=2) + "\n")
+    print(json.dumps(found, indent=2))
+
+
+@app.command()
+def report() -> None:
+    """Write the tables and plots from results/: results/README.md, results/accuracy.png, and the README's part."""
+    folders = sorted(path for path in RESULTS.iterdir() if path.is_dir())
+    tables = {path.name: path for path in folders if not path.name.endswith("_ablation")}
+    found = {name: figures.by_network(path) for name, path in tables.items()}
+    file = RESULTS / LATENCY
+    networks = json.loads(file.read_text())["networks"] if file.is_file() else {}
+    figures.plot(found, {model: times["median_ms"] for model, times in networks.items()}, RESULTS / PLOT)
+    text = figures.tables(tables)
+    README.write_text(figures.with_results(README.read_text(), text))
+    ablations = {path.name: path for path in folders if path.name.endswith("_ablation")}
+    (RESULTS / "README.md").write_text(figures.results_page(text, ablations, networks))
+
+
+@app.command("release")
+def release_runs(
+    runs: Annotated[list[Path], typer.Argument(help="run folders")],
+    name: Annotated[str, typer.Option(help="of the data, part of the files' names")],
+    data: Annotated[str | None, typer.Option(help="images to measure on; default: those of the run")] = None,
+) -> None:
+    """Put the weights after the last epoch of runs into models/, as small as costs no accuracy."""
+    for run in runs:
+        file, card = release(run, named(name, ""), MODELS_FOLDER, data)
+        typer.echo(f"{file}: {card.results['top1']:.2f} %, {card.results['stored']}")
+
+
+@app.command()
+def check(
+    data: Annotated[str | None, typer.Option(help="images to measure on; default: as each card says")] = None,
+) -> None:
+    """Measure the accuracy of all released weights again; exit status 1 if one is not as its card says."""
+    wrong = 0
+    for released_name, file in released_weights().items():
+        claimed, found = load_weights(file)[1].results["top1"], measure_again(file, data).top1
+        wrong += abs(found - claimed) > TOLERANCE
+        typer.echo(f"{released_name}: {found:.2f} %, its card says {claimed:.2f} %")
+    raise typer.Exit(int(wrong > 0))
+
+
+def campaign(
+    trainings: list[Training], data: str, name: str, changes: list[str], minutes: float, at_once: int
+) -> None:
+    """Run trainings until all are done or the time is up; exit status 1 if some failed."""
+    settings = [RECIPE, *changes, "--data", data]
+    tally = run_all(
+        trainings, settings, ROOT / "runs" / name, RESULTS / name, at_once, 60 * minutes, typer.echo
+    )
+    if tally.left:
+        typer.echo(f"{tally.left} of {len(trainings)} are left; the same command goes on with them")
+    if tally.failed:
+        raise typer.Exit(1)
+
+
+def named(data: str, name: str) -> str:
+    """What the data are called: `name`, or the data set's own if that can be a folder's."""
+    called = name or data
+    if not called.replace("_", "").isalnum():
+        raise InputError(f"'{called}' cannot be the name of a folder; add --name with letters, digits and _")
+    return called
+
+
+if __name__ == "__main__":
+    try:
+        app(prog_name="python -m campaign")
+    except InputError as error:
+        raise SystemExit(f"campaign: {error}") from None

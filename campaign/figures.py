@@ -1,0 +1,199 @@
+"""Tables and plots from the results of trainings: nothing is typed, everything is read."""
+
+import json
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from matplotlib.figure import Figure
+
+from campaign.plan import NETWORKS, SEEDS, VARIANTS, ablation, table
+from igcv.analysis import model_cost
+from igcv.training.run import SUMMARY
+
+BEGIN, END = "<!-- results: written by python -m campaign report -->\n", "<!-- end of results -->\n"
+PUBLISHED = "CIFAR-10, published"
+COLOURS = ("#2f6db5", "#cc6600", "#3d8f2e", "#a03070")
+IMAGENET = (  # published, arXiv:1806.00178, tables 4 and 5: parameters in millions, top-1 / top-5, and retrained
+    ("MobileNetV2 1.0x", 3.4, "70.0 / 89.0", "71.4 / 90.1"),
+    ("IGCV3-D 1.0x", 3.5, "70.6 / 89.7", "72.2 / 90.5"),
+)
+
+
+class Measured(NamedTuple):
+    """The accuracies of one network or variant after its last epoch, in percent, a seed each, and how they were got."""
+
+    top1: Sequence[float]
+    summaries: Sequence[Mapping[str, Any]]
+
+    def __str__(self) -> str:
+        """Mean and standard deviation, of one seed the figure alone."""
+        if not self.top1:
+            return ""
+        mean = statistics.mean(self.top1)
+        return f"{mean:.2f} ± {statistics.stdev(self.top1):.2f}" if len(self.top1) > 1 else f"{mean:.2f}"
+
+
+def measured(results: Path, names: Iterable[str]) -> Measured:
+    """What the finished trainings of these names came to."""
+    files = [results / name / SUMMARY for name in names]
+    summaries = [json.loads(file.read_text()) for file in files if file.is_file()]
+    return Measured([summary["last"]["top1"] for summary in summaries], summaries)
+
+
+def by_network(results: Path) -> dict[str, Measured]:
+    """The measured accuracy of each network of the table, by its name in the catalog."""
+    return {
+        row.model: measured(results, [t.name for t in table(len(SEEDS), [row.model])]) for row in NETWORKS
+    }
+
+
+def accuracy_table(results: Mapping[str, Path]) -> str:
+    """Published and measured accuracies side by side, in Markdown.
+
+    Args:
+        results: a folder of results for each data set, by its name.
+    """
+    found = {name: by_network(folder) for name, folder in results.items()}
+    head = ["network", "parameters", "published", "CIFAR-10, published", "CIFAR-100, published"]
+    lines = [_cells([*head, *(f"{name}, measured" for name in found)]), "|---|" + "---:|" * (4 + len(found))]
+    for row in NETWORKS:
+        published = [f"{row.published[d]:.2f}" if d in row.published else "" for d in ("cifar10", "cifar100")]
+        parameters = f"{model_cost(row.model, 10, 32).parameters / 1e6:.1f} M"
+        listed = f"{row.published_parameters} M" if row.published_parameters else ""
+        figures = [str(networks[row.model]) for networks in found.values()]
+        lines.append(_cells([row.label, parameters, listed, *published, *figures]))
+    return "\n".join(lines)
+
+
+def imagenet_table() -> str:
+    """The published ImageNet accuracies, in Markdown."""
+    lines = [
+        "| network | parameters | top-1 / top-5, published | retrained, published |",
+        "|---|---:|---:|---:|",
+    ]
+    return "\n".join([*lines, *(_cells([name, f"{size} M", *rest]) for name, size, *rest in IMAGENET)])
+
+
+def tables(results: Mapping[str, Path]) -> str:
+    """Both tables with what they rest on, in Markdown: a folder of results for each data set, by its name."""
+    summaries = [s for folder in results.values() for m in by_network(folder).values() for s in m.summaries]
+    note = (
+        "Top-1 accuracy in percent. Published: arXiv:1806.00178. Measured: after the last epoch, mean and standard "
+        f"deviation over the seeds. {how(summaries)}"
+    )
+    return "\n\n".join([accuracy_table(results), imagenet_table(), note])
+
+
+def results_page(
+    text: str, ablations: Mapping[str, Path], latencies: Mapping[str, Mapping[str, float]]
+) -> str:
+    """The page of all results, in Markdown."""
+    parts = [
+        "# Results",
+        "Written by `python -m campaign report` from the folders beside this file: of each training its resolved "
+        "recipe, its metrics log and its summary.",
+        text,
+        "![Accuracy against parameters, multiply-adds and latency](accuracy.png)",
+    ]
+    for name, folder in ablations.items():
+        models = sorted({path.name.partition("-")[0] for path in folder.iterdir()})
+        parts += [f"## {name}, {model}\n\n{ablation_table(folder, model)}" for model in models]
+    if latencies:
+        rows = [
+            _cells([model, f"{t['median_ms']:.2f} ({t['low_ms']:.2f} to {t['high_ms']:.2f})"])
+            for model, t in latencies.items()
+        ]
+        head = (
+            "## Latency\n\n32 pixels, folded, ONNX Runtime, one image at a time, one thread (latency.json)."
+        )
+        parts += ["\n".join([f"{head}\n\n| network | ms, smallest and largest |\n|---|---:|", *rows])]
+    return "\n\n".join(parts) + "\n"
+
+
+def ablation_table(results: Path, model: str) -> str:
+    """What each variant of the recipe came to, on training images that were set aside, in Markdown."""
+    lines = ["| changed | settings | top-1 % |", "|---|---|---:|"]
+    for variant, changes in VARIANTS.items():
+        names = [t.name for t in ablation(len(SEEDS), [model]) if t.changes[:-1] == changes]
+        lines.append(
+            _cells([variant, f"`{' '.join(changes)}`" if changes else "", str(measured(results, names))])
+        )
+    return "\n".join(lines)
+
+
+def how(summaries: Sequence[Mapping[str, Any]]) -> str:
+    """What the figures were measured with."""
+    if not summaries:
+        return "Nothing is measured yet."
+    seen = {
+        (s["data"], s["epochs"], s["machine"]["device"], s["machine"]["torch"], s["machine"]["python"])
+        for s in summaries
+    }
+    return "; ".join(
+        f"measured on {data}, {epochs} epochs, {device}, torch {torch}, Python {python}"
+        for data, epochs, device, torch, python in sorted(seen)
+    )
+
+
+def plot(found: Mapping[str, Mapping[str, Measured]], latencies: Mapping[str, float], path: Path) -> None:
+    """Accuracy against parameters, multiply-adds and latency, published and measured.
+
+    Args:
+        found: what was measured, by the name of the data set.
+        latencies: milliseconds of an image by network, where they are measured.
+        path: the picture.
+    """
+    costs = {row.model: model_cost(row.model, 10, 32) for row in NETWORKS}
+    places = {
+        "parameters (M)": {model: cost.parameters / 1e6 for model, cost in costs.items()},
+        "multiply-adds (M), 32 px": {model: cost.multiply_adds / 1e6 for model, cost in costs.items()},
+        "ms per image, 32 px, measured": latencies,
+    }
+    figure = Figure(figsize=(13, 4.4), layout="constrained")
+    for axes, (unit, at) in zip(figure.subplots(1, 3, sharey=True), places.items(), strict=True):
+        for (label, points), colour in zip(_series(found).items(), COLOURS, strict=False):
+            shown = [row for row in NETWORKS if row.model in at and row.model in points]
+            for row in shown:
+                place = (at[row.model], points[row.model][0])
+                axes.annotate(row.label, place, xytext=(6, 5), textcoords="offset points", fontsize=9)
+            fill = "none" if label == PUBLISHED else colour
+            axes.errorbar(
+                [at[row.model] for row in shown],
+                [points[row.model][0] for row in shown],
+                yerr=None if label == PUBLISHED else [points[row.model][1] for row in shown],
+                **{"fmt": "o", "capsize": 3, "color": colour, "markerfacecolor": fill, "label": label},
+            )
+        axes.set(xlabel=unit, xscale="linear" if unit.startswith("parameters") else "log")
+        axes.grid(alpha=0.25)
+        axes.margins(0.2)
+    figure.axes[0].set(ylabel="top-1 (%)")
+    figure.axes[0].legend(frameon=False, loc="lower right")
+    figure.savefig(path, dpi=110)
+
+
+def _series(found: Mapping[str, Mapping[str, Measured]]) -> dict[str, dict[str, tuple[float, float]]]:
+    """Mean and spread by network, of what is published and of each data set that was measured."""
+    published = {row.model: (row.published["cifar10"], 0.0) for row in NETWORKS if row.published}
+    known = {name: {m: f for m, f in networks.items() if f.top1} for name, networks in found.items()}
+    return {PUBLISHED: published} | {
+        f"{name}, measured": {m: (statistics.mean(f.top1), _spread(f.top1)) for m, f in figures.items()}
+        for name, figures in known.items()
+        if figures
+    }
+
+
+def with_results(page: str, text: str) -> str:
+    """A page with `text` between the marks of the results."""
+    before, mark, rest = page.partition(BEGIN)
+    assert mark, "the page has no place for results"
+    return f"{before}{BEGIN}{text}\n{END}{rest.partition(END)[2]}"
+
+
+def _spread(values: Sequence[float]) -> float:
+    return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def _cells(texts: Iterable[str]) -> str:
+    return f"| {' | '.join(texts)} |"

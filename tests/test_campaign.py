@@ -1,0 +1,136 @@
+"""The campaign behind the comparison table: what it trains, that it goes on, and that its tables say what was found."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import igcv
+from campaign import figures
+from campaign.__main__ import named
+from campaign.plan import NETWORKS, RECIPE, SEEDS, VARIANTS, Training, ablation, table
+from campaign.release import measure, release
+from campaign.run import Tally, run_all
+from igcv.analysis import model_cost
+from igcv.training import find_recipe, load_recipe, read_metrics
+from igcv.weights import load_weights
+from soak.photos import write_digits
+
+ROOT = Path(__file__).parents[1]
+TINY = ["input_size=16", "batch_size=8", "precision=float32", "warmup_epochs=0", "ema_decay=0.5", "seed=0"]
+
+
+def test_every_network_has_about_its_published_parameters() -> None:
+    for row in NETWORKS:
+        parameters = model_cost(row.model, 10, 32).parameters / 1e6
+        assert parameters == pytest.approx(row.published_parameters or 2.4, rel=0.08), row.label
+
+
+def test_every_variant_is_a_recipe() -> None:
+    plain = load_recipe(find_recipe(RECIPE))
+    for training in ablation(1, ["igcv3_d_100"]):
+        changed = load_recipe(find_recipe(RECIPE), training.changes)
+        assert (changed == plain) == (training.changes == ("seed=0",))
+    names = [t.name for t in (*ablation(3, ["a", "b"]), *table(3, ["a", "b"]))]
+    assert len(set(names)) == len(names) == 3 * 2 * (len(VARIANTS) + 1)
+
+
+def test_it_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
+    """A first piece with no time, one that is cut short, one that ends: the same as a training by itself."""
+    photos = write_digits(tmp_path / "photos", train=24)
+    tiny = [RECIPE, "--data", str(photos), *TINY]
+    long = Training("long", "igcv3_w_025", ("epochs=400",))
+    short = Training("short", "igcv3_w_025", ("epochs=2",))
+    broken = Training("broken", "igcv3_w_025", ("lr=-1",))
+    said: list[str] = []
+
+    def piece(trainings: list[Training], seconds: float) -> Tally:
+        return run_all(trainings, tiny, tmp_path / "runs", tmp_path / "results", 2, seconds, said.append)
+
+    assert piece([short], 0) == (0, 0, 1)
+    assert piece([short, broken], 300) == (1, 1, 0)
+    assert re.search(r"broken failed: igcv: lr = -1.* too small", "\n".join(said))
+    summary = json.loads((tmp_path / "results" / "short" / "summary.json").read_text())
+    assert f"short: {summary['last']['top1']:.2f} % after 2 epochs (1 of 2 done)" in said
+    assert piece([short], 0) == (1, 0, 0)  # what is done is not done again
+    assert piece([long], 30) == (0, 0, 1)
+    assert 0 < (epochs := len(read_metrics(tmp_path / "runs" / "long"))) < 400
+    assert piece([long._replace(changes=(f"epochs={epochs + 1}",))], 300) == (1, 0, 0)
+    assert len(read_metrics(tmp_path / "results" / "long")) == epochs + 1
+    (tmp_path / "results" / "long" / "summary.json").unlink()  # as if killed before the figures were kept
+    assert piece([long], 0) == (1, 0, 0)
+    names = {path.name for path in (tmp_path / "results" / "short").iterdir()}
+    assert names == {"recipe.toml", "metrics.jsonl", "summary.json"}
+
+
+def summary(top1: float) -> str:
+    machine = {"device": "cpu", "torch": "2.15.0", "python": "3.11.7"}
+    return json.dumps({"data": "cifar10", "epochs": 200, "last": {"top1": top1}, "machine": machine})
+
+
+@pytest.fixture
+def found(tmp_path: Path) -> Path:
+    """Results of three seeds of one network, one of another, and none of the rest."""
+    for name, top1 in (
+        *((f"igcv3_d_100-seed{seed}", top1) for seed, top1 in zip(SEEDS, (94.0, 95.0, 96.0), strict=True)),
+        ("mobilenetv2_100-seed0", 94.5),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "summary.json").write_text(summary(top1))
+    return tmp_path
+
+
+def test_tables_say_what_was_found(found: Path) -> None:
+    text = figures.tables({"cifar10": found})
+    row = next(line for line in text.splitlines() if line.startswith("| IGCV3-D 1.0x | 2.2 M"))
+    assert [cell.strip() for cell in row.split("|")[1:-1]] == [
+        *("IGCV3-D 1.0x", "2.2 M", "2.4 M", "94.96", "77.95", "95.00 ± 1.00")
+    ]
+    assert "| 94.50 |" in next(line for line in text.splitlines() if line.startswith("| MobileNetV2"))
+    assert "measured on cifar10, 200 epochs, cpu, torch 2.15.0, Python 3.11.7" in text
+
+
+def test_plot(found: Path, tmp_path: Path) -> None:
+    figures.plot({"cifar10": figures.by_network(found)}, {"igcv3_d_100": 4.0}, tmp_path / "plot.png")
+    with Image.open(tmp_path / "plot.png") as picture:
+        assert picture.size[0] > 1000
+
+
+def test_ablation_table(tmp_path: Path) -> None:
+    for training, top1 in zip(ablation(1, ["igcv3_d_100"]), range(80, 99), strict=False):
+        (tmp_path / training.name).mkdir()
+        (tmp_path / training.name / "summary.json").write_text(summary(top1))
+    page = figures.results_page("", {"cifar10_ablation": tmp_path}, {})
+    assert "## cifar10_ablation, igcv3_d_100" in page
+    assert "| rate halved | `lr=0.1` | 81.00 |" in page
+
+
+def test_the_readme_is_up_to_date() -> None:
+    """Its tables are what the results say."""
+    folders = [path for path in (ROOT / "results").iterdir() if path.is_dir()]
+    tables = {path.name: path for path in folders if not path.name.endswith("_ablation")}
+    readme = (ROOT / "README.md").read_text()
+    assert figures.with_results(readme, figures.tables(dict(sorted(tables.items())))) == readme
+
+
+@pytest.mark.parametrize("data, name", [("rec:a,b", ""), ("cifar10", "a/b")])
+def test_names(data: str, name: str) -> None:
+    with pytest.raises(igcv.InputError, match="cannot be the name of a folder; add --name"):
+        named(data, name)
+
+
+def test_release(digits_run: Path, tmp_path: Path) -> None:
+    file, card = release(digits_run, "digits", tmp_path / "models")
+    assert file.name == "igcv3_d_025.digits.safetensors"
+    last = measure(digits_run / "last.safetensors")
+    assert card.results["top1"] >= last.top1 or card.results["stored"] == "float32"
+    assert measure(file).top1 == card.results["top1"]
+    if card.results["stored"] == "float16":
+        assert file.stat().st_size < 0.65 * (digits_run / "last.safetensors").stat().st_size
+    assert load_weights(file)[1] == card
+    with pytest.raises(igcv.InputError, match="has not ended; resume it first"):
+        release(tmp_path, "digits", tmp_path / "models")
+    with pytest.raises(igcv.InputError, match="exists already; remove it to release anew"):
+        release(digits_run, "digits", tmp_path / "models")

@@ -1,0 +1,87 @@
+"""The weights that come with the package: found by name, and as accurate as their cards say."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import igcv
+from campaign.__main__ import TOLERANCE
+from campaign.release import measure
+from igcv.data import open_source
+from igcv.weights import find_released, load_weights, released_weights
+from tests.conftest import Igcv
+
+NAMES = list(released_weights())
+
+
+def test_there_are_some() -> None:
+    assert NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_cards_tell_the_truth(name: str) -> None:
+    """Measured again on all images, where they come with a package; cards name data that anyone can get."""
+    file = released_weights()[name]
+    _, card = load_weights(file)
+    assert (card.model, card.results["data"]) == tuple(name.split("."))
+    if card.recipe["data"] != "digits":
+        pytest.skip("its images have to be downloaded: python -m campaign check")
+    found = measure(file)
+    assert found.images == card.results["images"]
+    assert found.top1 == pytest.approx(card.results["top1"], abs=TOLERANCE)
+
+
+def test_a_fixed_subset() -> None:
+    """Ten digits, the first of each class: the nine is one of the seven images that the released network gets wrong."""
+    val = open_source("digits", 0).val
+    assert val is not None
+    firsts = {label: val[i][0] for i in reversed(range(len(val))) for label in [int(val.labels[i])]}
+    guesses = igcv.load("igcv3_w_025.digits").predict([firsts[label] for label in range(10)])
+    assert [first.label for first, *_ in guesses] == [*range(9), 5]
+    assert min(first.probability for first, *_ in guesses) == pytest.approx(0.4836, abs=0.01)
+
+
+def test_pretrained() -> None:
+    model = igcv.create_model("igcv3_w_025", pretrained=True).eval()
+    images = torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        assert torch.equal(model(images), igcv.load("igcv3_w_025.digits").model(images))
+
+
+def test_pretrained_with_other_classes() -> None:
+    tuned = igcv.create_model("igcv3_w_025.digits", num_classes=3, pretrained=True, drop_rate=0.1)
+    whole = igcv.create_model("igcv3_w_025", pretrained=True)
+    assert tuned(torch.zeros(2, 3, 16, 16)).shape == (2, 3)
+    key = "stages.0.0.expand.conv.weight"
+    assert torch.equal(tuned.state_dict()[key], whole.state_dict()[key])
+
+
+def test_by_name_on_the_command_line(igcv_command: Igcv) -> None:
+    outcome = igcv_command("evaluate", "igcv3_w_025.digits")
+    assert outcome.status == 0 and "359 images" in outcome.out
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        (
+            "igcv3_w_025.digit",
+            "unknown released weights 'igcv3_w_025.digit'; did you mean 'igcv3_w_025.digits'",
+        ),
+        ("igcv2_c416_d20", "unknown released weights 'igcv2_c416_d20'"),
+    ],
+)
+def test_unknown(name: str, message: str) -> None:
+    with pytest.raises(igcv.InputError, match=message):
+        igcv.create_model(name, pretrained=True)
+
+
+def test_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a.x", "a.y", "b.x"):
+        (tmp_path / f"{name}.safetensors").touch()
+    monkeypatch.setattr("igcv.weights.released.PLACES", (tmp_path,))
+    assert find_released("b").name == "b.x.safetensors"
+    assert find_released("a.y").name == "a.y.safetensors"
+    with pytest.raises(igcv.InputError, match=r"several released weights of a; name one: a\.x, a\.y"):
+        find_released("a")

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
+from statistics import median
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -67,14 +68,19 @@ class RunReport:
 
     @property
     def best(self) -> Mapping[str, Any] | None:
-        """The epoch of the highest top-1 accuracy, the first of several."""
+        """The epoch of the highest top-1 accuracy, of several the last: its weights are kept."""
         measured = [row for row in self.history if "val_top1" in row]
-        return max(measured, key=lambda row: row["val_top1"], default=None)
+        return max(measured, key=lambda row: (row["val_top1"], row["epoch"]), default=None)
 
     @property
     def costs(self) -> tuple[int, int]:
         """Parameters and multiply-adds of the network."""
         return sum(s.parameters for s in self.stages), sum(s.multiply_adds for s in self.stages)
+
+    @property
+    def images_per_s(self) -> float:
+        """While training, the median over the epochs."""
+        return median(row["images_per_s"] for row in self.history)
 
     @property
     def time_s(self) -> float:

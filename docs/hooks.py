@@ -15,7 +15,9 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
+from igcv.analysis import model_cost
 from igcv.cli import app
+from igcv.models import default_input_size, list_models
 from igcv.training import Recipe
 
 ROOT = Path(__file__).parents[1]
@@ -96,8 +98,18 @@ def recipes() -> Iterator[str]:
         yield from (f"## {path.name} {{#{path.stem}}}", "", "```toml", path.read_text().strip(), "```", "")
 
 
+def networks() -> Iterator[str]:
+    """The listed networks with their costs."""
+    yield from ("| network | pixels | parameters | multiply-adds |", "|---|---:|---:|---:|")
+    for name in list_models():
+        size = default_input_size(name)
+        cost = model_cost(name, 1000, size)
+        yield f"| `{name}` | {size} | {cost.parameters:,} | {cost.multiply_adds / 1e6:,.1f} M |"
+
+
 TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "commands": commands,
     "settings": settings,
     "recipes": recipes,
+    "networks": networks,
 }

@@ -27,7 +27,7 @@ from igcv.deploy.export import Settings, export
 from igcv.mxnet import to_mxnet
 from igcv.training import Process, Recipe, find_recipe, load_recipe, train
 from tests.conftest import Igcv
-from tests.page_commands import COMMANDS, ROOT, SMALL, run_shell
+from tests.page_commands import COMMANDS, NETWORK, ROOT, SMALL, run_shell
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^( *)```(\w*)(?: title=\"(\S+)\")?\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
@@ -72,7 +72,9 @@ def everything(digit_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 def make_networks() -> None:
     """Run folders, a checkpoint of MXNet, a converted one and an exported file, of one small network."""
     first, *others = (Path("runs") / name for name in RUNS)
-    recipe = load_recipe(find_recipe("cifar_fast.toml"), [*SMALL, "warmup_epochs=0", "data=folder:photos"])
+    recipe = load_recipe(
+        find_recipe("cifar_fast.toml"), [*SMALL, NETWORK, "warmup_epochs=0", "data=folder:photos"]
+    )
     train(recipe, first, Process(torch.device("cpu")), quiet=True)
     for folder in others:
         shutil.copytree(first, folder)

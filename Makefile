@@ -3,10 +3,10 @@
 PYTHON ?= python3
 VENV := .venv
 # These load inference engines, whose threads stay in the process: apart from the tests that start processes of their own.
-ENGINE_TESTS := $(addprefix tests/test_,export.py fold.py latency.py quantize.py readme.py)
+ENGINE_TESTS := $(addprefix tests/test_,export.py fold.py latency.py quantize.py pages.py)
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test tests check format table soak clean
+.PHONY: demo test tests check format table web-demo docs docs-serve soak clean
 
 demo: $(INSTALLED)
 	rm -rf runs/digits
@@ -28,6 +28,13 @@ format: $(INSTALLED)
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
+# The documentation site, into site/; docs-serve shows it on this machine, and again after each change.
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
+
+docs-serve: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs serve
+
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "igcv needs Python 3.11 or newer; try: make PYTHON=python3.12 $(MAKECMDGOALS)")'
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
@@ -47,4 +54,4 @@ soak: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m soak
 
 clean:
-	rm -rf $(VENV) runs build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) runs build dist site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

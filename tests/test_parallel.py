@@ -2,13 +2,9 @@
 
 import json
 import multiprocessing
-import os
 import re
-import shlex
 import shutil
 import socket
-import subprocess
-import sys
 import time
 from contextlib import chdir
 from itertools import chain
@@ -18,14 +14,12 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 import torch.nn.functional as F
-import typer
 from PIL import Image
 from torch.multiprocessing import start_processes
 
 import igcv
-from igcv.cli import app
 from igcv.data import IMAGENET
-from igcv.training import Process, find_recipe, load_recipe, read_metrics, train
+from igcv.training import Process, load_recipe, read_metrics
 from igcv.training.checkpoint import restore
 from igcv.training.loop import Trainer
 from igcv.training.optimize import make_optimizer
@@ -35,8 +29,6 @@ from igcv.weights import Card, read_tensors, save_weights
 from tests import several_processes as work
 from tests.conftest import Igcv
 
-ROOT = Path(__file__).parents[1]
-PAGE = (ROOT / "docs" / "many_gpus.md").read_text()
 CPU = torch.device("cpu")
 ONE = Process(CPU)
 TIME_LIMIT_S = 240
@@ -269,59 +261,3 @@ def test_an_error_of_one_process_names_it(igcv_command: Igcv, monkeypatch: pytes
     outcome = igcv_command("train", "epoch=3", "--data", "digits")
     assert outcome.status == 2
     assert outcome.err.startswith("igcv: process 3: unknown recipe key 'epoch'")
-
-
-def test_the_slurm_script_goes_on_on_two_machines(alone: Path, tmp_path: Path) -> None:
-    """The page's batch script as it stands, on two machines that are this one, after an epoch of one process."""
-    small = "model=igcv3_w_025 input_size=16 batch_size=8 lr=0.01 workers=0 epochs=2"
-    recipe = load_recipe(find_recipe("imagenet_mxnet.toml"), [*small.split(), "epochs=1", "data=photos"])
-    train(recipe, tmp_path / "runs" / "imagenet", ONE, quiet=True)
-    (tmp_path / "photos").symlink_to(alone / "photos")
-    write_commands(tmp_path)
-    script = re.search(r"```bash\n(#!/bin/bash.*?)```", PAGE, re.DOTALL)
-    assert script
-    text = script[1].replace("--data rec:train.rec,val.rec", f"--data photos --device cpu {small}")
-    slurm = {"NNODES": "2", "GPUS_ON_NODE": "1", "CPUS_PER_TASK": "1", "JOB_NODELIST": "localhost"}
-    variables = {f"SLURM_{name}": value for name, value in slurm.items()}
-    variables |= {"SLURM_JOB_ID": str(os.getpid()), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    variables |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        ["bash", "-c", text],
-        cwd=tmp_path,
-        env=os.environ | variables,
-        capture_output=True,
-        text=True,
-        timeout=TIME_LIMIT_S,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "UserWarning" not in done.stderr
-    assert "2 processes" in done.stdout
-    assert "going on after epoch 1 of 2" in done.stdout
-    assert [row["epoch"] for row in read_metrics(tmp_path / "runs" / "imagenet")] == [1, 2]
-
-
-def write_commands(folder: Path) -> None:
-    """What the script finds on a cluster: srun starts its command once for each machine."""
-    (folder / ".venv" / "bin").mkdir(parents=True)
-    (folder / ".venv" / "bin" / "activate").touch()
-    commands = {
-        "scontrol": "echo 127.0.0.1",
-        "srun": 'shift; "$@" & first=$!; "$@" & second=$!; wait $first && wait $second',
-        "torchrun": f'exec {sys.executable} -m torch.distributed.run "$@"',
-    }
-    for name, line in commands.items():
-        (folder / name).write_text(f"#!/bin/bash\n{line}\n")
-        (folder / name).chmod(0o755)
-
-
-def test_the_commands_of_the_page_are_understood() -> None:
-    """They need GPUs to run: here their options, recipes and settings are read."""
-    lines = PAGE.replace("\\\n", " ").splitlines()
-    commands = [shlex.split(line) for line in lines if re.match(r" *(igcv|torchrun) ", line)]
-    assert len(commands) >= 6
-    for words in commands:
-        job, *arguments = words[words.index("igcv") + 1 :]
-        context = typer.main.get_command(app).commands[job].make_context(job, arguments)
-        settings = context.params.get("settings") or []
-        if settings and "=" not in settings[0]:
-            load_recipe(find_recipe(settings[0]), settings[1:])

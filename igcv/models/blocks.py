@@ -179,7 +179,9 @@ class InvertedResidual(nn.Module):
     activation between the first one and the channel-wise convolution.
 
     Args:
-        in_channels, expanded_channels, out_channels: widths before, inside and after the block.
+        in_channels: width before the block.
+        expanded_channels: width inside it.
+        out_channels: width after it.
         stride: of the channel-wise 3x3 convolution, 1 or 2.
         groups: (G1, G2) of the expanding and the projecting convolution; each divides its channels.
         shortcut: add the input to the output; needs stride 1 and equal widths.

@@ -35,7 +35,8 @@ def igcv1_cifar(
     """The CIFAR networks: three stages of L*M, 2*L*M and 4*L*M channels; M doubles, L stays.
 
     Args:
-        primary, secondary: L and M of the first stage.
+        primary: L of the first stage.
+        secondary: M of the first stage.
         depth: layers in the paper's count, an IGC block being one: 3n + 2 plain, 6n + 2 with shortcuts.
         identity: False for the plain network (IGC-L..M..), True for identity shortcuts (IGC-L..M..+Ident.).
         options: see `Options`.
@@ -79,7 +80,8 @@ def igcv1_imagenet(primary: int = 100, secondary: int = 2, options: Options = Op
     doubles (IGC-L100M2+Ident.), and the stem has half the channels of the first stage.
 
     Args:
-        primary, secondary: L and M of the first stage.
+        primary: L of the first stage.
+        secondary: M of the first stage.
         options: see `Options`.
     """
     check_partitions(primary, secondary)

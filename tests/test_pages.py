@@ -1,0 +1,162 @@
+"""README.md, CONTRIBUTING.md and docs/: every command, line of Python and link works, and they build into a site."""
+
+import doctest
+import os
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+import tomllib
+from collections.abc import Callable
+from contextlib import chdir
+from dataclasses import fields
+from importlib.util import find_spec
+from io import BytesIO
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from PIL import Image
+
+import igcv
+from igcv.data import write_records
+from igcv.deploy.compare import sample_pixels
+from igcv.deploy.export import Settings, export
+from igcv.mxnet import to_mxnet
+from igcv.training import Process, Recipe, find_recipe, load_recipe, train
+from tests.conftest import Igcv
+from tests.page_commands import COMMANDS, NETWORK, ROOT, SMALL, run_shell
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"^( *)```(\w*)(?: title=\"(\S+)\")?\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+RUNS = ("photos", "digits", "imagenet", "c10")  # that commands on the pages go on with
+FOREIGN = re.compile(
+    r"<(?:script|link|img|iframe)\b[^>]*(?:src|href)=\"?(?:https?:)?//[^>]*>|url\(\"?(?:https?:)?//"
+)
+
+
+class Block(NamedTuple):
+    """A fenced block of a page; with a title it is a file of that name."""
+
+    language: str
+    title: str
+    text: str
+
+
+def blocks(page: Path) -> list[Block]:
+    found = BLOCK.findall(page.read_text())
+    return [Block(language, title, textwrap.dedent(text)) for _, language, title, text in found]
+
+
+@pytest.fixture(scope="module")
+def everything(digit_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with all that the commands on the pages name."""
+    root = tmp_path_factory.mktemp("pages")
+    for name in ("photos", "other_photos"):
+        shutil.copytree(digit_folder / "train", root / name)
+    for name in ("photo.jpg", "digit.png"):
+        with Image.open(digit_folder / "val" / "one" / "12.png") as picture:
+            picture.save(root / name)
+    encoded = BytesIO()
+    Image.new("RGB", (32, 32), (90, 20, 150)).save(encoded, "JPEG")
+    (root / "DIR").mkdir()
+    for name in ("train.rec", "val.rec", "DIR/train.rec", "DIR/val.rec"):
+        write_records(root / name, [(label, encoded.getvalue()) for label in (0, 1) * 8])
+    with chdir(root):
+        make_networks()
+    return root
+
+
+def make_networks() -> None:
+    """Run folders, a checkpoint of MXNet, a converted one and an exported file, of one small network."""
+    first, *others = (Path("runs") / name for name in RUNS)
+    recipe = load_recipe(
+        find_recipe("cifar_fast.toml"), [*SMALL, NETWORK, "warmup_epochs=0", "data=folder:photos"]
+    )
+    train(recipe, first, Process(torch.device("cpu")), quiet=True)
+    for folder in others:
+        shutil.copytree(first, folder)
+    to_mxnet(first, "igcv3-0000.params")
+    shutil.copy(first / "best.safetensors", "igcv3.safetensors")
+    classifier = igcv.load(first)
+    settings = Settings(format="onnx", form="dense", with_preprocessing=True)
+    export(classifier, Path("photos.onnx"), settings, sample_pixels(None, classifier.preprocessing, 2))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_blocks(
+    page: Path, everything: Path, igcv_command: Igcv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From top to bottom, in a folder of the page's own."""
+    monkeypatch.chdir(shutil.copytree(everything, tmp_path / "place"))
+    names: dict[str, object] = {}
+    languages: dict[str, Callable[[str], object]] = {
+        "bash": lambda text: run_shell(text, igcv_command),
+        "python": lambda text: exec(text, names),
+        "pycon": lambda text: run_examples(text, names),
+        "toml": tomllib.loads,
+        "js": lambda text: None,  # see test_javascript
+        "text": lambda text: None,
+    }
+    for block in blocks(page):
+        assert block.language in languages, f"say here how a block of '{block.language}' is tried"
+        if block.title:
+            Path(block.title).write_text(block.text)
+        languages[block.language](block.text)
+
+
+def run_examples(text: str, names: dict[str, object]) -> None:
+    """Lines of Python with what they print."""
+    example = doctest.DocTestParser().get_doctest(text, names, "example", None, None)
+    said: list[str] = []
+    failed = doctest.DocTestRunner(verbose=False).run(example, out=said.append, clear_globs=False).failed
+    assert not failed, "".join(said)
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+def test_javascript(tmp_path: Path) -> None:
+    scripts = [block.text for page in PAGES for block in blocks(page) if block.language == "js"]
+    assert scripts
+    for number, script in enumerate(scripts):
+        file = tmp_path / f"{number}.mjs"
+        file.write_text(script)
+        subprocess.run(["node", "--check", file], check=True)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links(page: Path) -> None:
+    """In the repository; those of the site are checked as it is built."""
+    for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", BLOCK.sub("", page.read_text())):
+        assert (page.parent / target).exists(), f"{page.name} links to {target}, which does not exist"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site as `make docs` builds it: every warning is an error."""
+    if find_spec("mkdocs") is None:
+        pytest.skip("mkdocs is not installed; pip install 'igcv[docs]'")
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_the_site_asks_nothing_of_other_hosts(site: Path) -> None:
+    files = [path for path in site.rglob("*") if path.suffix in (".html", ".css")]
+    assert len(files) > len(PAGES) - 2
+    for file in files:
+        assert not FOREIGN.findall(file.read_text()), file
+
+
+def test_the_site_has_every_command_and_setting(site: Path) -> None:
+    commands, settings = (
+        (site / "reference" / f"{name}.html").read_text() for name in ("commands", "settings")
+    )
+    for name in COMMANDS.keys() - {"bench"} | {"bench data", "bench latency"}:
+        assert f">igcv {name}<" in commands
+    for field in fields(Recipe):
+        assert f"<code>{field.name}</code>" in settings

@@ -23,6 +23,7 @@ from igcv.terminal import (
     print_summary,
     print_unmet,
 )
+from igcv.web_command import web
 
 app = typer.Typer(
     name="igcv",
@@ -337,6 +338,7 @@ def bench_data(
 
 
 app.command()(export)
+app.command()(web)
 bench.command("latency")(bench_latency)
 
 

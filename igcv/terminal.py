@@ -197,3 +197,13 @@ def print_latency(results: Sequence[Any], ratios: Sequence[float], batch: int, t
             "" if result.share is None else f"{100 * result.share:.0f} %",
         )
     console.print(table)
+
+
+def print_page(page: Any) -> None:
+    """What is in a page, and what is not and why."""
+    networks = ", ".join(f"{n['name']} {n['bytes'] / 1e6:,.2f} MB" for n in page.networks)
+    print_line(f"{page.folder}: a page for any web server; {networks}")
+    if page.no_int8:
+        print_line(f"no int8: {page.no_int8}")
+    if page.examples:
+        print_line(f"{page.examples} validation images of {page.examples_of} are in {page.folder / 'examples'}")

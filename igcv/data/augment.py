@@ -147,13 +147,13 @@ class Moves(NamedTuple):
 
 
 def _plain(pre: Preprocessing) -> list[Callable]:
-    resize = v2.Resize(_short_side(pre), _INTERPOLATIONS[pre.interpolation], antialias=True)
+    resize = v2.Resize(short_side(pre), _INTERPOLATIONS[pre.interpolation], antialias=True)
     return [resize, v2.CenterCrop(pre.input_size)]
 
 
 def _shift(pre: Preprocessing) -> list[Callable]:
     return [
-        ShortSide(_short_side(pre), _resample(pre)),
+        ShortSide(short_side(pre), _resample(pre)),
         v2.CenterCrop(pre.input_size),
         v2.RandomCrop(pre.input_size, padding=BATCHED["shift"].reach(pre.input_size)),
     ]
@@ -193,7 +193,8 @@ AUGMENTS: dict[str, Callable[[Preprocessing], list[Callable]]] = {
 }
 
 
-def _short_side(pre: Preprocessing) -> int:
+def short_side(pre: Preprocessing) -> int:
+    """What the shorter side of an image is resized to, pixels; at least `input_size`."""
     return round(pre.input_size / pre.crop)
 
 

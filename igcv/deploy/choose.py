@@ -7,7 +7,6 @@ inside a network. Plans are kept in a file and measured once.
 
 import hashlib
 import json
-import os
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from igcv.deploy.cache import cache_folder
 from igcv.deploy.engines import Run, version_of
 from igcv.deploy.engines import engine as find_engine
 from igcv.deploy.fold import Foldable, Plan, build_network, fixed_plan, foldable_blocks, stream_groups
@@ -161,9 +161,8 @@ def input_shapes(model: Network, input_size: int) -> dict[str, tuple[int, int]]:
 
 
 def plans_file() -> Path:
-    """Where measured plans are kept: $IGCV_CACHE, else the user's cache folder."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("IGCV_CACHE") or Path(cache) / "igcv") / "plans.json"
+    """Where measured plans are kept."""
+    return cache_folder() / "plans.json"
 
 
 def read_plans() -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -158,18 +159,23 @@ def files_of(out: Path) -> list[Path]:
 
 def write_checked(out: Path, write: Callable[[Path], None], check: Callable[[Path], Any]) -> Any:
     """Write in a folder beside `out`, check, and only then move to `out`; gives what `check` gives."""
+    with built_beside(out) as temporary:
+        write(temporary)
+        return check(temporary)
+
+
+@contextmanager
+def built_beside(out: Path) -> Iterator[Path]:
+    """A path of the same name in a folder beside `out`; when all went well, what lies there moves, `out` last."""
     try:
         with tempfile.TemporaryDirectory(prefix=".igcv-", dir=out.parent) as folder:
-            temporary = Path(folder) / out.name
-            write(temporary)
-            found = check(temporary)
-            for source, target in zip(reversed(files_of(temporary)), reversed(files_of(out)), strict=True):
-                os.replace(source, target)
+            yield Path(folder) / out.name
+            for source in sorted(Path(folder).iterdir(), key=lambda path: path.name == out.name):
+                os.replace(source, out.with_name(source.name))
     except OSError as error:
         raise InputError(
             f"cannot write {out}: {error.strerror}; free some space or choose another place"
         ) from error
-    return found
 
 
 def exported_card(card: Card, folded: FoldedNetwork, settings: Settings) -> Card:

@@ -18,6 +18,8 @@ from igcv.deploy.latency import Contestant, measure, ratios
 from igcv.errors import InputError
 from igcv.training import Process, evaluate_classifier
 
+AGREEMENT_IMAGES = 1000
+
 
 def matching_source(classifier: Classifier, spec: str | None, required: bool) -> DataSource | None:
     """The images that `spec` names, or else those of the training run, with the classes of the network.
@@ -82,7 +84,7 @@ def int8_report(
         float32, int8 = measure(contestants, settings.batch_size, threads)
         opened = [open_any(file) for file in (plain, out)]
         top1 = [_top1(network, source) for network in opened]
-        agreement = _agreement(opened[0], opened[1], source)
+        agreement = agreement_of(opened[0], opened[1], source)
     time_ratio, low, high = ratios(int8, float32)
     return {
         "bytes": dict(zip(("float32", "int8"), sizes, strict=True)),
@@ -101,9 +103,9 @@ def _top1(network: Classifier, source: DataSource | None) -> float | None:
     return evaluate_classifier(network, source, batch_size=64, workers=0, process=process).top1
 
 
-def _agreement(first: Classifier, second: Classifier, source: DataSource | None) -> float:
-    """Over up to 1,000 images."""
-    pixels = torch.from_numpy(sample_pixels(source, first.preprocessing, 1000))
+def agreement_of(first: Classifier, second: Classifier, source: DataSource | None) -> float:
+    """The share of images, up to `AGREEMENT_IMAGES`, for which both have the same most probable class."""
+    pixels = torch.from_numpy(sample_pixels(source, first.preprocessing, AGREEMENT_IMAGES))
     finish = Finish(first.preprocessing)
     batches = pixels.permute(0, 3, 1, 2).split(64)
     alike = [first.model(x).argmax(1) == second.model(x).argmax(1) for x in map(finish, batches)]

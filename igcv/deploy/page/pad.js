@@ -1,0 +1,67 @@
+// A pad for drawing in white on black, as small as the pictures that the network was trained on once it is read.
+
+const STROKE = 0.11; // of the pad's side, how wide a stroke is
+const MARGIN = 0.06; // of the side, left free around the drawing when it is read
+
+/**
+ * Have strokes drawn into `canvas`, and hand the drawing to `changed` while it grows.
+ *
+ * @param side of the pictures that the network was trained on, pixels.
+ * @param changed gets an ImageBitmap of `side` x `side` pixels.
+ * @returns a function that clears the pad.
+ */
+export function listenForStrokes(canvas, side, changed) {
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  Object.assign(context, { lineWidth: STROKE * canvas.width, lineCap: "round", lineJoin: "round", strokeStyle: "#fff" });
+  let last = null; // where the stroke is, while one is drawn
+  const stroke = (event) => {
+    const box = canvas.getBoundingClientRect();
+    const scale = canvas.width / box.width;
+    const point = [(event.clientX - box.left) * scale, (event.clientY - box.top) * scale];
+    context.beginPath();
+    context.moveTo(...(last ?? point));
+    context.lineTo(...point);
+    context.stroke();
+    last = point;
+    changed(reduced(canvas, drawnBox(context, canvas.width), side));
+  };
+  canvas.addEventListener("pointerdown", (event) => {
+    canvas.setPointerCapture(event.pointerId);
+    stroke(event);
+  });
+  canvas.addEventListener("pointermove", (event) => last && stroke(event));
+  for (const end of ["pointerup", "pointercancel"]) canvas.addEventListener(end, () => (last = null));
+  return () => context.clearRect(0, 0, canvas.width, canvas.height);
+}
+
+/** The smallest square around all that is drawn, with a margin: { left, top, size }. */
+function drawnBox(context, side) {
+  const { data } = context.getImageData(0, 0, side, side);
+  let [left, top, right, bottom] = [side, side, 0, 0];
+  for (let i = 0; i < side * side; i++) {
+    if (data[4 * i + 3] === 0) continue; // nothing is drawn there
+    const [x, y] = [i % side, Math.floor(i / side)];
+    [left, top] = [Math.min(left, x), Math.min(top, y)];
+    [right, bottom] = [Math.max(right, x + 1), Math.max(bottom, y + 1)];
+  }
+  const size = Math.max(right - left, bottom - top) + 2 * MARGIN * side;
+  return { left: (left + right - size) / 2, top: (top + bottom - size) / 2, size };
+}
+
+/** The box at `side` x `side` pixels; each is the mean of what lies in it, as halving a canvas again and again gives. */
+function reduced(canvas, { left, top, size }, side) {
+  let now = new OffscreenCanvas(side * 16, side * 16);
+  paint(now, (context) => context.drawImage(canvas, left, top, size, size, 0, 0, now.width, now.height));
+  while (now.width > side) {
+    const before = now;
+    now = new OffscreenCanvas(before.width / 2, before.height / 2);
+    paint(now, (context) => context.drawImage(before, 0, 0, now.width, now.height));
+  }
+  return now.transferToImageBitmap();
+}
+
+function paint(canvas, draw) {
+  const context = canvas.getContext("2d");
+  context.fillRect(0, 0, canvas.width, canvas.height); // black
+  draw(context);
+}

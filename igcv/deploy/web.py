@@ -1,0 +1,217 @@
+"""A folder with a web page that runs a trained network in the visitor's browser: `igcv web`."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from igcv.classifier import Classifier
+from igcv.data import BadImageError, DataSource
+from igcv.data.augment import short_side
+from igcv.deploy.compare import sample_pixels
+from igcv.deploy.export import Settings, built_beside, export
+from igcv.deploy.exported import open_any
+from igcv.deploy.int8 import AGREEMENT_IMAGES, agreement_of, matching_source
+from igcv.deploy.onnx_web import PACKAGE, VERSION, engine_files
+from igcv.errors import InputError
+from igcv.version import __version__
+
+PAGE = Path(__file__).parent / "page"  # the files that are the same for all networks
+COMPARED, CALIBRATED, EXAMPLES = 16, 256, 8  # images
+# The fastest form in ONNX Runtime Web 1.30.0 with one thread, or not told apart from it (IGCV3-D 1.0x at 224 px, 0.5x
+# at 32 px, measured in turns in Chromium 156): it takes 0.7 of the time of `dense`, and its file stores no zeros.
+FORM = "group_branches"
+LARGEST_PNG = 512 * 512  # pixels of an example; larger ones are photographs and become JPEGs
+PAD_SIDE = 32  # pixels, the largest images that can be drawn by hand
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page that was written.
+
+    Attributes:
+        folder: where.
+        networks: "name" (float32 or int8), "file" and "bytes" of each network in it.
+        no_int8: why there is no int8 network; empty if there is one.
+        examples: how many example images it has.
+        examples_of: the data that they come from.
+    """
+
+    folder: Path
+    networks: list[dict[str, Any]]
+    no_int8: str
+    examples: int
+    examples_of: str
+
+
+def write_page(
+    classifier: Classifier,
+    out: Path,
+    calibrate: str | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Page:
+    """Write a folder that any web server can show: page, engine, network in float32 and int8, example images.
+
+    Args:
+        classifier: the trained network.
+        out: the folder; it appears when all is in it.
+        calibrate: a data source to quantize with; None: that of the training run, if it can be opened.
+        say: is told what takes long.
+
+    Raises:
+        InputError: for anything the user can mend.
+    """
+    check_folder(out)
+    source, no_source = run_source(classifier)
+    calibration, no_int8 = calibration_pixels(classifier, calibrate, source, no_source)
+    engine = engine_files(say)
+    with built_beside(out) as folder:
+        shutil.copytree(PAGE, folder)
+        (folder / "ort").mkdir()
+        for file in engine:
+            shutil.copy(file, folder / "ort")
+        say("exporting the network" + (" in float32 and in int8" if calibration is not None else ""))
+        networks = write_networks(classifier, folder, source, calibration)
+        examples = write_examples(classifier, source, folder / "examples")
+        described = describe(classifier, networks, examples, drawable(source))
+        (folder / "page.json").write_text(json.dumps(described, indent=1), "utf-8")
+    return Page(out, networks, no_int8, len(examples), source.spec if source else "")
+
+
+def check_folder(out: Path) -> None:
+    """Raise InputError unless a folder can be made at `out`."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; give the folder to write, for example {out.with_suffix('')}")
+    if out.is_dir() and any(out.iterdir()):
+        raise InputError(f"the folder {out} is not empty; choose another one or remove it")
+    if not out.absolute().parent.is_dir():
+        raise InputError(f"there is no folder {out.parent}; make it first")
+
+
+def run_source(classifier: Classifier) -> tuple[DataSource | None, str]:
+    """The data of the training run, or why it cannot be had."""
+    try:
+        return matching_source(classifier, None, required=True), ""
+    except InputError as error:
+        return None, str(error)
+
+
+def calibration_pixels(
+    classifier: Classifier, calibrate: str | None, source: DataSource | None, no_source: str
+) -> tuple[np.ndarray | None, str]:
+    """Images to quantize with, uint8 (N, S, S, 3), or why there are none; what `calibrate` names must be there."""
+    pre = classifier.preprocessing
+    if calibrate is not None:
+        given = matching_source(classifier, calibrate, required=True)
+        return sample_pixels(given, pre, CALIBRATED, train=True), ""
+    if source is None:
+        return None, no_source
+    try:
+        return sample_pixels(source, pre, CALIBRATED, train=True), ""
+    except InputError as error:  # streams cannot be read by number
+        return None, str(error)
+
+
+def write_networks(
+    classifier: Classifier, folder: Path, source: DataSource | None, calibration: np.ndarray | None
+) -> list[dict[str, Any]]:
+    """float32.onnx, and int8.onnx where there are images to quantize with; each is compared before it counts."""
+    numbered: Any = source if hasattr(source and source.val, "__getitem__") else None
+    pixels = sample_pixels(numbered, classifier.preprocessing, COMPARED)
+    settings = Settings(format="onnx", form=FORM, with_preprocessing=True, threads=1)
+    plain, small = folder / "float32.onnx", folder / "int8.onnx"
+    export(classifier, plain, settings, pixels)
+    networks = [_network(plain)]
+    if calibration is not None:
+        export(classifier, small, replace(settings, int8=True), pixels, calibration)
+        networks.append(_network(small))
+        if numbered is not None:
+            alike = agreement_of(open_any(plain), open_any(small), numbered)
+            networks[-1] |= {"agreement": alike, "agreement_images": min(len(numbered.val), AGREEMENT_IMAGES)}
+    return networks
+
+
+def _network(file: Path) -> dict[str, Any]:
+    return {"name": file.stem, "file": file.name, "bytes": file.stat().st_size}
+
+
+def write_examples(classifier: Classifier, source: DataSource | None, folder: Path) -> list[dict[str, str]]:
+    """Some validation images as files of their original size, without what else their own files say.
+
+    Returns:
+        "file" in the page's folder and "label", the name of the class, of each.
+    """
+    examples = []
+    for i, (image, label) in enumerate(islice(validation_images(source), EXAMPLES)):
+        folder.mkdir(exist_ok=True)
+        kind = "png" if image.width * image.height <= LARGEST_PNG else "jpg"
+        file = folder / f"{i + 1}.{kind}"
+        bare = Image.fromarray(np.asarray(image))  # no position, no date
+        bare.save(file, **({"quality": 95, "subsampling": 0} if kind == "jpg" else {}))
+        examples.append({"file": f"{folder.name}/{file.name}", "label": classifier.class_names[label]})
+    return examples
+
+
+def validation_images(source: DataSource | None) -> Iterator[tuple[Image.Image, int]]:
+    """Validation images evenly spread over the set, at most `EXAMPLES`; unreadable ones are passed over."""
+    images: Any = source and source.val
+    if images is None or not hasattr(images, "__getitem__"):
+        return
+    for i in np.unique(np.linspace(0, len(images) - 1, min(EXAMPLES, len(images))).round().astype(int)):
+        try:
+            image, label = images[int(i)]
+            image.load()
+        except BadImageError:
+            continue
+        yield image, label
+
+
+def drawable(source: DataSource | None) -> int | None:
+    """The side in pixels of images that a visitor can draw: white strokes on black, as digits are; else None."""
+    if source is None or source.image_size is None or source.image_size > PAD_SIDE:
+        return None
+    pixels = [np.asarray(image) for image, _ in validation_images(source)]
+    grey = all((p == p[..., :1]).all() and p[0, 0, 0] < 64 and p.mean() < 128 for p in pixels)
+    return source.image_size if pixels and grey else None
+
+
+def describe(
+    classifier: Classifier,
+    networks: list[dict[str, Any]],
+    examples: list[dict[str, str]],
+    drawing_side: int | None,
+) -> dict[str, Any]:
+    """What the page reads first. Nothing in it names a place on this machine."""
+    card, pre = classifier.card, classifier.preprocessing
+    accuracy = {key: card.results[key] for key in ("top1", "top5", "images") if key in card.results}
+    data = card.results.get("data") or card.recipe.get("data")
+    return {
+        "model": card.model,
+        "parameters": sum(p.numel() for p in classifier.model.parameters()),
+        "data": data_name(str(data)) if data else None,
+        "class_names": list(classifier.class_names),
+        "preprocessing": {**pre.to_dict(), "short_side": short_side(pre)},
+        "networks": networks,
+        "accuracy": accuracy if "top1" in accuracy else None,
+        "examples": examples,
+        "drawing_side": drawing_side,
+        "made_with": f"igcv {__version__}, {PACKAGE} {VERSION}",
+    }
+
+
+def data_name(spec: str) -> str:
+    """What a page calls a data source: the last part of a path is enough for a stranger.
+
+    >>> [data_name(spec) for spec in ("digits", "cifar10:/mnt/data", "folder:/home/me/photos/", "rec:a/train.rec,b/val.rec")]
+    ['digits', 'cifar10', 'photos', 'train.rec, val.rec']
+    """
+    kind, _, argument = spec.partition(":")
+    if kind in ("cifar10", "cifar100"):
+        return kind
+    return ", ".join(Path(part).name for part in (argument or kind).split(",") if part)

@@ -206,4 +206,6 @@ def print_page(page: Any) -> None:
     if page.no_int8:
         print_line(f"no int8: {page.no_int8}")
     if page.examples:
-        print_line(f"{page.examples} validation images of {page.examples_of} are in {page.folder / 'examples'}")
+        print_line(
+            f"{page.examples} validation images of {page.examples_of} are in {page.folder / 'examples'}"
+        )

@@ -17,7 +17,21 @@ from igcv.deploy.web import PAGE
 
 NODE = shutil.which("node")
 pytestmark = pytest.mark.skipif(NODE is None, reason="needs node, which is not on the path")
-SIZES = [(640, 427), (427, 640), (300, 300), (33, 57), (57, 33), (16, 16), (8, 8), (1, 1), (3, 200), (30, 61), (90, 270), (30, 60), (1000, 37)]
+SIZES = [
+    (640, 427),
+    (427, 640),
+    (300, 300),
+    (33, 57),
+    (57, 33),
+    (16, 16),
+    (8, 8),
+    (1, 1),
+    (3, 200),
+    (30, 61),
+    (90, 270),
+    (30, 60),
+    (1000, 37),
+]
 NETWORKS = {
     "imagenet": IMAGENET,
     "mxnet": MXNET,

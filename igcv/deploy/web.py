@@ -153,7 +153,7 @@ def write_examples(classifier: Classifier, source: DataSource | None, folder: Pa
         kind = "png" if image.width * image.height <= LARGEST_PNG else "jpg"
         file = folder / f"{i + 1}.{kind}"
         bare = Image.fromarray(np.asarray(image))  # no position, no date
-        bare.save(file, **({"quality": 95, "subsampling": 0} if kind == "jpg" else {}))
+        bare.save(file, quality=95, subsampling=0)
         examples.append({"file": f"{folder.name}/{file.name}", "label": classifier.class_names[label]})
     return examples
 
@@ -208,7 +208,15 @@ def describe(
 def data_name(spec: str) -> str:
     """What a page calls a data source: the last part of a path is enough for a stranger.
 
-    >>> [data_name(spec) for spec in ("digits", "cifar10:/mnt/data", "folder:/home/me/photos/", "rec:a/train.rec,b/val.rec")]
+    >>> [
+    ...     data_name(spec)
+    ...     for spec in (
+    ...         "digits",
+    ...         "cifar10:/mnt/data",
+    ...         "folder:/home/me/photos/",
+    ...         "rec:a/train.rec,b/val.rec",
+    ...     )
+    ... ]
     ['digits', 'cifar10', 'photos', 'train.rec, val.rec']
     """
     kind, _, argument = spec.partition(":")

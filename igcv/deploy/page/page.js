@@ -25,7 +25,7 @@ function describe() {
   document.title = data ? `${model}, trained on ${data}` : model;
   element("title").textContent = document.title;
   element("about").textContent =
-    `Tells ${names.length} classes apart, with ${(parameters / 1e6).toPrecision(3)} million parameters.`;
+    `Tells ${names.length} classes apart, with ${parameters.toLocaleString("en")} parameters.`;
   element("accuracy").textContent = accuracy();
   element("made").textContent = `Made with ${page.made_with}.`;
 }

@@ -1,0 +1,26 @@
+"""A real browser for tests: Chromium, wherever it is, driven by Playwright."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+# A picture that moves stands in for a camera, and is allowed at once.
+ARGUMENTS = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+
+
+@contextmanager
+def browser() -> Iterator[Any]:
+    """A browser without a window; the test is skipped where there is none."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install playwright")
+    found = os.environ.get("IGCV_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+    if found is None:
+        pytest.skip(f"needs a browser: one of {', '.join(NAMES)} on the path, or $IGCV_CHROMIUM")
+    with playwright.sync_playwright() as running:
+        opened = running.chromium.launch(executable_path=found, args=ARGUMENTS)
+        yield opened
+        opened.close()

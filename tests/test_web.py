@@ -1,0 +1,313 @@
+"""The page that runs a network in the visitor's browser, in a real browser."""
+
+import io
+import shutil
+import tarfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from PIL import Image
+from sklearn.datasets import load_sample_images
+
+import igcv
+from igcv.data import open_source
+from igcv.deploy import onnx_web
+from igcv.deploy.exported import open_any
+from igcv.deploy.serve import make_server
+from igcv.deploy.web import write_page
+from igcv.weights import load_weights, save_weights
+from tests.browser import browser
+from tests.conftest import Igcv
+
+SECONDS = 30
+ROUNDED = 0.06  # points of a percentage that is shown with one digit
+
+
+class Visit(NamedTuple):
+    """A page in the browser, what it fetched and what it complained of."""
+
+    tab: Any
+    fetched: list[str]
+    complaints: list[str]
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    with browser() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def folder(chromium: Any, digits_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page of a small network, in float32 and int8; its engine stays in the user's own cache."""
+    out = tmp_path_factory.mktemp("web") / "page"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("IGCV_CACHE")
+        try:
+            onnx_web.engine_files()
+        except igcv.InputError as error:
+            pytest.skip(f"needs {onnx_web.PACKAGE}: {error}")
+        page = write_page(igcv.load(digits_run), out)
+    assert [network["name"] for network in page.networks] == ["float32", "int8"]
+    return out
+
+
+@pytest.fixture(scope="module")
+def address(folder: Path) -> Iterator[str]:
+    with make_server(folder, 0) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+@pytest.fixture
+def visit(chromium: Any, address: str, request: pytest.FixtureRequest) -> Iterator[Visit]:
+    """The page, ready, in a window as the test asks for."""
+    tab = chromium.new_page(**getattr(request, "param", {}))
+    visit = Visit(tab, [], [])
+    tab.on("request", lambda asked: visit.fetched.append(asked.url))
+    tab.on("pageerror", lambda error: visit.complaints.append(str(error)))
+    tab.on("console", lambda said: said.type == "error" and visit.complaints.append(said.text))
+    tab.set_default_timeout(1000 * SECONDS)
+    tab.goto(address)
+    tab.get_by_text("Ready. Give it a picture.").wait_for()
+    yield visit
+    tab.close()
+
+
+def give(visit: Visit, file: Path) -> list[tuple[str, float]]:
+    """Choose a file; the five classes with their percentages."""
+    tab = visit.tab
+    tab.evaluate("document.getElementById('bars').replaceChildren()")
+    tab.set_input_files("#file", file)
+    tab.locator("#bars li").first.wait_for()
+    return answer(tab)
+
+
+def answer(tab: Any) -> list[tuple[str, float]]:
+    names, percents = (tab.locator(f"#bars .{part}").all_inner_texts() for part in ("name", "percent"))
+    return [(name, float(text.removesuffix(" %"))) for name, text in zip(names, percents, strict=True)]
+
+
+def pictures(folder: Path) -> dict[str, Path]:
+    """A small one, a photograph, one with more height than width, and a grey one."""
+    val = open_source("digits", 0).val
+    assert val is not None
+    photo = Image.fromarray(load_sample_images().images[0])
+    made = {
+        "digit.png": val[5][0],
+        "photo.png": photo,
+        "high.png": photo.crop((0, 0, 120, 400)),
+        "grey.png": photo.convert("L"),
+    }
+    for name, picture in made.items():
+        picture.save(folder / name)
+    return {name: folder / name for name in made}
+
+
+def test_the_same_answers_as_predict(visit: Visit, address: str, digits_run: Path, tmp_path: Path) -> None:
+    classifier = igcv.load(digits_run)
+    for name, file in pictures(tmp_path).items():
+        expected = classifier.predict([file])[0]
+        found = give(visit, file)
+        assert [label for label, _ in found] == [guess.name for guess in expected], name
+        for (_, percent), guess in zip(found, expected, strict=True):
+            assert percent == pytest.approx(100 * guess.probability, abs=ROUNDED), name
+        assert visit.tab.inner_text("#answer") == expected[0].name
+    assert visit.tab.inner_text("#time").endswith(" ms")
+    assert all(url.startswith((address, "blob:")) for url in visit.fetched)
+    assert not visit.complaints
+
+
+def test_a_jpeg(visit: Visit, digits_run: Path, tmp_path: Path) -> None:
+    """Decoders of JPEG differ by a level here and there."""
+    Image.fromarray(load_sample_images().images[1]).save(tmp_path / "photo.jpg", quality=90)
+    expected = igcv.load(digits_run).predict([tmp_path / "photo.jpg"])[0]
+    found = give(visit, tmp_path / "photo.jpg")
+    assert found[0] == (expected[0].name, pytest.approx(100 * expected[0].probability, abs=2))
+
+
+def test_int8(visit: Visit, folder: Path, tmp_path: Path) -> None:
+    """The other file, with answers of its own: those of the engine on this machine."""
+    file = pictures(tmp_path)["digit.png"]
+    give(visit, file)
+    visit.tab.get_by_role("radio", name="int8").check()
+    visit.tab.get_by_text("Weights and activations in 8 bits.").wait_for()
+    expected = open_any(folder / "int8.onnx").predict([file])[0]
+    found = give(visit, file)
+    assert found[0] == (expected[0].name, pytest.approx(100 * expected[0].probability, abs=1))
+    megabytes = (folder / "int8.onnx").stat().st_size / 1e6
+    assert float(visit.tab.inner_text("#size").removesuffix(" MB")) == pytest.approx(megabytes, rel=0.01)
+    assert not visit.complaints
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"no picture", "no picture that the browser can read. Try a JPEG, PNG or WebP file."),
+        (b"", "no picture that the browser can read"),
+    ],
+)
+def test_unreadable_files(content: bytes, message: str, visit: Visit, tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_bytes(content)
+    visit.tab.set_input_files("#file", tmp_path / "broken.jpg")
+    visit.tab.get_by_role("alert").get_by_text(message).wait_for()
+    give(visit, pictures(tmp_path)["digit.png"])  # it goes on
+    assert not visit.tab.get_by_role("alert").is_visible()
+
+
+def test_examples_and_keyboard(visit: Visit) -> None:
+    """The first example, reached and started from the keyboard alone."""
+    visit.tab.locator("#thumbnails button").first.focus()
+    visit.tab.keyboard.press("Enter")
+    visit.tab.locator("#bars li").first.wait_for()
+    label = visit.tab.locator("#thumbnails img").first.get_attribute("title")
+    assert label in [name for name, _ in answer(visit.tab)]
+    visit.tab.locator("#file").focus()
+    assert visit.tab.evaluate("document.activeElement.id") == "file"
+
+
+def test_drawing(visit: Visit) -> None:
+    """A stroke from top to bottom is classified while it is drawn."""
+    visit.tab.locator("#pad").scroll_into_view_if_needed()
+    box = visit.tab.locator("#pad").bounding_box()
+    visit.tab.mouse.move(box["x"] + box["width"] / 2, box["y"] + 20)
+    visit.tab.mouse.down()
+    visit.tab.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] - 20, steps=8)
+    visit.tab.mouse.up()
+    visit.tab.locator("#bars li").first.wait_for()
+    assert len(answer(visit.tab)) == 5
+    assert not visit.complaints
+
+
+def test_camera(visit: Visit) -> None:
+    button = visit.tab.locator("#camera")
+    button.click()
+    visit.tab.get_by_text("Stop the camera").wait_for()
+    visit.tab.locator("#bars li").first.wait_for()
+    assert visit.tab.locator("#video").is_visible()
+    button.click()
+    visit.tab.get_by_text("Use the camera").wait_for()
+    assert visit.tab.evaluate("document.getElementById('video').srcObject") is None
+
+
+@pytest.mark.parametrize(
+    "visit, dark",
+    [
+        ({"viewport": {"width": 360, "height": 740}, "color_scheme": "light"}, False),
+        ({"viewport": {"width": 360, "height": 740}, "color_scheme": "dark"}, True),
+        ({"viewport": {"width": 1200, "height": 800}, "color_scheme": "dark"}, True),
+    ],
+    indirect=["visit"],
+)
+def test_every_screen(visit: Visit, dark: bool, tmp_path: Path) -> None:
+    give(visit, pictures(tmp_path)["photo.png"])
+    tab = visit.tab
+    assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    ground = tab.evaluate("getComputedStyle(document.documentElement).backgroundColor")
+    red, green, blue = (int(part) for part in ground.removeprefix("rgb(").removesuffix(")").split(","))
+    assert (max(red, green, blue) < 64) == dark
+
+
+def test_opened_as_a_file(chromium: Any, folder: Path) -> None:
+    tab = chromium.new_page()
+    tab.goto((folder / "index.html").as_uri())
+    tab.get_by_role("alert").get_by_text("Opened as a file, this page cannot load its network.").wait_for()
+    tab.close()
+
+
+def test_one_thread_on_any_server(chromium: Any, folder: Path, address: str) -> None:
+    """Without the headers that isolate a page there is no shared memory, and it works all the same."""
+    tab = chromium.new_page()
+    isolating = {"cross-origin-opener-policy", "cross-origin-embedder-policy"}
+
+    def plain(route: Any) -> None:
+        response = route.fetch()
+        kept = {name: value for name, value in response.headers.items() if name not in isolating}
+        route.fulfill(response=response, headers=kept)
+
+    tab.route("**/*", plain)
+    tab.goto(address)
+    tab.get_by_text("Ready. Give it a picture.").wait_for()
+    assert "1 thread." in tab.inner_text("#made")
+    tab.close()
+
+
+def test_the_folder_tells_nothing_of_this_machine(folder: Path, digits_run: Path) -> None:
+    assert str(digits_run.parent) not in (folder / "page.json").read_text()
+    assert len(list((folder / "examples").iterdir())) == 8
+
+
+@pytest.fixture
+def without_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An empty file in the place of each of the engine's, so that nothing is fetched."""
+    monkeypatch.setenv("IGCV_CACHE", str(tmp_path / "cache"))
+    place = tmp_path / "cache" / f"{onnx_web.PACKAGE}-{onnx_web.VERSION}"
+    place.mkdir(parents=True)
+    for name in onnx_web.FILES:
+        (place / name).touch()
+
+
+@pytest.mark.usefixtures("without_engine")
+def test_without_images(digits_run: Path, tmp_path: Path, igcv_command: Igcv) -> None:
+    """Weights that do not say what they were trained on: float32 alone, and why."""
+    tensors, card = load_weights(digits_run / "best.safetensors")
+    bare = card.__class__(**{**vars(card), "recipe": {}, "results": {}})
+    save_weights(tmp_path / "bare.safetensors", tensors, bare)
+    outcome = igcv_command("web", tmp_path / "bare.safetensors", "--out", tmp_path / "page")
+    assert outcome.status == 0
+    assert "no int8: the network does not say what it was trained on" in outcome.out
+    names = {path.name for path in (tmp_path / "page").iterdir()}
+    assert "float32.onnx" in names and not {"int8.onnx", "examples"} & names
+
+
+@pytest.mark.usefixtures("without_engine")
+def test_wrong_input(digits_run: Path, tmp_path: Path, igcv_command: Igcv) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    (tmp_path / "page").mkdir()
+    (tmp_path / "page" / "page.json").write_text("{}")
+    for words, message in (
+        ([digits_run], "name it with --out DIR"),
+        ([digits_run, "--out", tmp_path / "full"], "is not empty; choose another one or remove it"),
+        ([digits_run, "--out", tmp_path / "full" / "file"], "is a file; give the folder to write"),
+        (
+            [digits_run, "--out", tmp_path / "no" / "page"],
+            f"there is no folder {tmp_path / 'no'}; make it first",
+        ),
+        ([digits_run, "--out", tmp_path / "new", "--calibrate", "cifar100:none"], "cifar100"),
+        ([tmp_path / "network.onnx", "--out", tmp_path / "new"], "is exported already"),
+        ([tmp_path / "page"], "is a page already; serve it with --serve PORT"),
+        ([tmp_path / "none", "--out", tmp_path / "new"], "there is no file"),
+    ):
+        outcome = igcv_command("web", *words)
+        assert outcome.status == 2, words
+        assert message in outcome.err, outcome.err
+        assert not (tmp_path / "new").exists()
+
+
+def test_no_npm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("IGCV_CACHE", str(tmp_path))
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(igcv.InputError, match=r"there is no npm on the path to fetch it; install Node\.js"):
+        onnx_web.engine_files()
+
+
+def test_another_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What npm delivers is not unpacked unless it is the package that was tested."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w:gz") as tar:
+        tar.addfile(tarfile.TarInfo("package/dist/ort.wasm.min.mjs"))
+    monkeypatch.setenv("IGCV_CACHE", str(tmp_path))
+    monkeypatch.setattr(onnx_web, "packed", archive.getvalue)
+    with pytest.raises(igcv.InputError, match="another onnxruntime-web .* than expected"):
+        onnx_web.engine_files()
+    assert not list(tmp_path.iterdir())
+
+
+def test_port_in_use(folder: Path) -> None:
+    with make_server(folder, 0) as server, pytest.raises(igcv.InputError, match="give another one, or 0"):
+        make_server(folder, server.server_port)

@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 # These load inference engines, whose threads stay in the process: apart from the tests that start processes of their own.
-ENGINE_TESTS := $(addprefix tests/test_,export.py fold.py latency.py quantize.py pages.py)
+ENGINE_TESTS := $(addprefix tests/test_,export.py fold.py latency.py quantize.py pages.py web.py)
 INSTALLED := $(VENV)/.installed
 
 .PHONY: demo test tests check format table web-demo docs docs-serve soak clean
@@ -40,6 +40,15 @@ $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
+
+# The network in the browser, on this machine: released weights, IGCV3-D 1.0x first, or else the quick start's run.
+RELEASED := $(firstword $(wildcard models/igcv3_d_100.*.safetensors) $(wildcard models/*.safetensors))
+WEB_WEIGHTS ?= $(or $(RELEASED),runs/digits)
+web-demo: $(INSTALLED)
+	test -e $(WEB_WEIGHTS) || $(MAKE) demo
+	rm -rf runs/web
+	mkdir -p runs
+	$(VENV)/bin/igcv web $(WEB_WEIGHTS) --out runs/web --serve 8000
 
 # The papers' comparison table, trained anew: runs or goes on for nine minutes; e.g. make table DATA=cifar100 MINUTES=600.
 DATA ?= cifar10

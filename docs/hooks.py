@@ -21,7 +21,12 @@ from igcv.models import default_input_size, list_models
 from igcv.training import Recipe
 
 ROOT = Path(__file__).parents[1]
-ELSEWHERE = ("CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/results/*.md", "benchmarks/results/*.png")
+ELSEWHERE = (
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "benchmarks/results/*.[mp]*",
+    "results/*.[mp]*",
+)  # pages, pictures
 TARGET = re.compile(r"(?<=\]\()[^)#:\s]+")  # of a link, without its anchor
 
 

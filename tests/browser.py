@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+from igcv.deploy import onnx_web
+from igcv.deploy.cache import cache_folder
+
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 # A picture that moves stands in for a camera, and is allowed at once.
 ARGUMENTS = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
@@ -24,3 +27,11 @@ def browser() -> Iterator[Any]:
         opened = running.chromium.launch(executable_path=found, args=ARGUMENTS)
         yield opened
         opened.close()
+
+
+def stand_in_engine() -> None:
+    """An empty file in the place of each of ONNX Runtime Web's, so that a page is written and nothing fetched."""
+    place = cache_folder() / f"{onnx_web.PACKAGE}-{onnx_web.VERSION}"
+    place.mkdir(parents=True, exist_ok=True)
+    for name in onnx_web.FILES:
+        (place / name).touch()

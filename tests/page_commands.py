@@ -24,9 +24,6 @@ from train_imagenet import translate
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = typer.main.get_command(app).commands
-AWAITED = {"report"}  # commands that pages may name before they are there
-# In the README, which is being written anew: it lacks --model, and starts another network from these weights.
-BROKEN = "train --init-from runs/photos --data folder:other_photos --out runs/tuned lr=0.02"
 NETWORK = "model=igcv3_w_025"
 SMALL = ["input_size=16", "workers=0", "epochs=1", "batch_size=8", "ema_decay=0.5", "lr=0.01"]
 TIME_LIMIT_S = 240
@@ -56,8 +53,8 @@ def lines(text: str) -> Iterator[list[str]]:
 
 
 def run_igcv(words: list[str], igcv: Igcv) -> None:
-    if words[0] in AWAITED - COMMANDS.keys() or " ".join(words) == BROKEN:
-        return
+    if "--serve" in words:
+        return  # until Ctrl-C; test_web.py has a server
     make_room(words)
     outcome = igcv(*tiny(words))
     assert outcome.status == 0, f"igcv {shlex.join(words)}\n{outcome.err}"

@@ -26,6 +26,7 @@ from igcv.deploy.compare import sample_pixels
 from igcv.deploy.export import Settings, export
 from igcv.mxnet import to_mxnet
 from igcv.training import Process, Recipe, find_recipe, load_recipe, train
+from tests.browser import stand_in_engine
 from tests.conftest import Igcv
 from tests.page_commands import COMMANDS, NETWORK, ROOT, SMALL, run_shell
 
@@ -64,6 +65,7 @@ def everything(digit_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     (root / "DIR").mkdir()
     for name in ("train.rec", "val.rec", "DIR/train.rec", "DIR/val.rec"):
         write_records(root / name, [(label, encoded.getvalue()) for label in (0, 1) * 8])
+    stand_in_engine()
     with chdir(root):
         make_networks()
     return root

@@ -19,7 +19,7 @@ from igcv.deploy.exported import open_any
 from igcv.deploy.serve import make_server
 from igcv.deploy.web import write_page
 from igcv.weights import load_weights, save_weights
-from tests.browser import browser
+from tests.browser import browser, stand_in_engine
 from tests.conftest import Igcv
 
 SECONDS = 30
@@ -243,12 +243,8 @@ def test_the_folder_tells_nothing_of_this_machine(folder: Path, digits_run: Path
 
 @pytest.fixture
 def without_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """An empty file in the place of each of the engine's, so that nothing is fetched."""
     monkeypatch.setenv("IGCV_CACHE", str(tmp_path / "cache"))
-    place = tmp_path / "cache" / f"{onnx_web.PACKAGE}-{onnx_web.VERSION}"
-    place.mkdir(parents=True)
-    for name in onnx_web.FILES:
-        (place / name).touch()
+    stand_in_engine()
 
 
 @pytest.mark.usefixtures("without_engine")
@@ -303,7 +299,7 @@ def test_another_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
         tar.addfile(tarfile.TarInfo("package/dist/ort.wasm.min.mjs"))
     monkeypatch.setenv("IGCV_CACHE", str(tmp_path))
     monkeypatch.setattr(onnx_web, "packed", archive.getvalue)
-    with pytest.raises(igcv.InputError, match="another onnxruntime-web .* than expected"):
+    with pytest.raises(igcv.InputError, match=r"another onnxruntime-web .* than expected"):
         onnx_web.engine_files()
     assert not list(tmp_path.iterdir())
 

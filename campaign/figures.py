@@ -167,7 +167,7 @@ def plot(found: Mapping[str, Mapping[str, Measured]], latencies: Mapping[str, fl
             )
         axes.set(xlabel=unit, xscale="linear" if unit.startswith("parameters") else "log")
         axes.grid(alpha=0.25)
-        axes.margins(0.2)
+        axes.margins(0.3, 0.2)
     figure.axes[0].set(ylabel="top-1 (%)")
     figure.axes[0].legend(frameon=False, loc="lower right")
     figure.savefig(path, dpi=110)

@@ -11,6 +11,7 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout, suppress
+from itertools import takewhile
 from pathlib import Path
 from unittest import mock
 
@@ -164,8 +165,9 @@ def run_python(words: list[str], igcv: Igcv) -> None:
         return
     script, *given = [f"{words[1]}/__main__.py", *words[2:]] if words[0] == "-m" else words
     path, shown = ROOT / script, io.StringIO()
+    inner = list(takewhile(lambda word: not word.startswith("-"), given))  # a command of the script
     with (
-        mock.patch.object(sys, "argv", [script, "--help"]),
+        mock.patch.object(sys, "argv", [script, *inner, "--help"]),
         mock.patch.object(sys, "path", [str(path.parent), *sys.path]),
         redirect_stdout(shown),
         suppress(SystemExit),

@@ -2,9 +2,9 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -13,6 +13,7 @@ from igcv.cli import main
 from igcv.models import Network, create_model
 from igcv.training import Process, find_recipe, load_recipe, train
 from soak.photos import write_digits
+from tests.browser import browser
 
 ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
 Igcv = Callable[..., "Outcome"]
@@ -56,6 +57,13 @@ def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe = load_recipe(find_recipe("recipes/digits.toml"), settings)
     train(recipe, folder, Process(torch.device("cpu")), quiet=True)
     return folder
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """A browser without a window."""
+    with browser() as opened:
+        yield opened
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -5,6 +5,7 @@ import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -96,6 +97,46 @@ def test_it_fetches_nothing(digits_run: Path) -> None:
     page = (digits_run / "report.html").read_text()
     assert all(target.startswith(("#", "data:")) for target in Text(page).fetched)
     assert "Plotly.newPlot" in page and len(page) > 4e6  # the library is inside
+
+
+SCREENS = [(1280, "light"), (1280, "dark"), (360, "light"), (360, "dark")]
+
+
+@pytest.mark.parametrize("width, scheme", SCREENS)
+def test_in_a_browser(width: int, scheme: str, digits_run: Path, chromium: Any) -> None:
+    """From the disk: every figure is drawn, in the colours of the page, and nothing is wider than the screen."""
+    tab = chromium.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    complaints: list[str] = []
+    tab.on("pageerror", lambda error: complaints.append(str(error)))
+    tab.on("console", lambda said: complaints.append(said.text))
+    tab.on("request", lambda asked: complaints.append(asked.url) if asked.url.startswith("http") else None)
+    tab.goto((digits_run / "report.html").as_uri())
+    tab.wait_for_function("document.querySelectorAll('.js-plotly-plot .main-svg').length >= 2 * 8")
+    assert not complaints
+    assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert tab.evaluate(
+        "[...document.querySelectorAll('.js-plotly-plot')].every(p => p.clientWidth <= innerWidth)"
+    )
+    ink = tab.evaluate("document.querySelector('.js-plotly-plot').layout.font.color")
+    assert (int(ink[1:3], 16) > 128) == (scheme == "dark")
+    tab.close()
+
+
+def test_from_the_keyboard(digits_run: Path, chromium: Any) -> None:
+    """Every link, list and table is reached with the Tab key, and lists open with Enter."""
+    tab = chromium.new_page()
+    tab.goto((digits_run / "report.html").as_uri())
+    reached = set()
+    for _ in range(20):
+        tab.keyboard.press("Tab")
+        reached.add(tab.evaluate("document.activeElement.tagName"))
+        if tab.evaluate(
+            "document.activeElement.tagName === 'SUMMARY' && !document.activeElement.parentElement.open"
+        ):
+            tab.keyboard.press("Enter")
+    assert reached >= {"A", "SUMMARY", "DIV"}
+    assert tab.evaluate("document.querySelectorAll('details[open]').length") >= 3
+    tab.close()
 
 
 def test_mistakes_against_predict(digits_run: Path, tmp_path: Path) -> None:

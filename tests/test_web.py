@@ -19,7 +19,7 @@ from igcv.deploy.exported import open_any
 from igcv.deploy.serve import make_server
 from igcv.deploy.web import write_page
 from igcv.weights import load_weights, save_weights
-from tests.browser import browser, stand_in_engine
+from tests.browser import stand_in_engine
 from tests.conftest import Igcv
 
 SECONDS = 30
@@ -32,12 +32,6 @@ class Visit(NamedTuple):
     tab: Any
     fetched: list[str]
     complaints: list[str]
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with browser() as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")

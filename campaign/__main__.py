@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 
 from benchmarks.conditions import machine
@@ -12,6 +13,7 @@ from campaign.plan import NETWORKS, RECIPE, SEEDS, Training, ablation, table
 from campaign.release import measure as measure_again
 from campaign.release import release
 from campaign.run import run_all
+from campaign.speed import seconds_to, timed_run
 from igcv.deploy.latency import contestant, measure
 from igcv.errors import InputError
 from igcv.weights import load_weights, released_weights
@@ -19,6 +21,7 @@ from igcv.weights import load_weights, released_weights
 ROOT = Path(__file__).parents[1]
 RESULTS, README, MODELS_FOLDER = ROOT / "results", ROOT / "README.md", ROOT / "models"
 LATENCY, PLOT = "latency.json", "accuracy.png"
+SPEED_RECIPE, TARGETS = "recipes/cifar_speed.toml", (94.56, 94.96)
 TOLERANCE = 0.02  # points of accuracy: another processor rounds otherwise
 MODELS = tuple(row.model for row in NETWORKS)
 
@@ -65,6 +68,33 @@ def train_ablation(
     """
     trainings = ablation(seeds, [model])
     campaign(trainings, f"train:{data}", f"{named(data, name)}_ablation", changes or [], minutes, at_once)
+
+
+@app.command()
+def speed(
+    changes: Changes = None,
+    data: Data = "cifar10",
+    name: Name = "",
+    target: Annotated[
+        list[float] | None, typer.Option(help="accuracies in percent; default: 94.56 94.96")
+    ] = None,
+    seeds: Seeds = len(SEEDS),
+) -> None:
+    """Measure how many seconds `igcv train` takes to an accuracy, from the start of its process; one seed at a time."""
+    called, found = named(data, name), {}
+    for seed in SEEDS[:seeds]:
+        settings = [SPEED_RECIPE, *(changes or []), f"seed={seed}", "--data", data]
+        epochs = timed_run(settings, ROOT / "runs" / f"{called}_speed" / f"seed{seed}")
+        times = {str(goal): seconds_to(goal, epochs) for goal in target or TARGETS}
+        found[str(seed)] = {"seconds_to": times, "epochs": epochs}
+        typer.echo(f"seed {seed}: {epochs[-1]['top1']:.2f} % after {epochs[-1]['seconds']:.1f} s; {times}")
+    measured = {
+        "machine": machine("cuda" if torch.cuda.is_available() else "cpu"),
+        "changes": changes or [],
+        "seeds": found,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"speed_{called}.json").write_text(json.dumps(measured, indent=2) + "\n")
 
 
 @app.command()

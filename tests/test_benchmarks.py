@@ -40,3 +40,22 @@ def test_bytes_and_operations_by_hand(training: ModuleType, monkeypatch: pytest.
     found = training.load("one layer", 16)
     assert found["gflop"] == pytest.approx(6 * 3 * 8 * 9 * 16 * 16 / 1e9)
     assert found["mb"] == pytest.approx(5 * 4 * 8 * 16 * 16 / 1e6)
+
+
+def test_hours_of_imagenet(training: ModuleType) -> None:
+    """480 epochs at 1000 images a second: 7.1 days; eight GPUs take an eighth."""
+    import imagenet
+
+    assert imagenet.hours(480, 1000, 1) == pytest.approx(480 * 1281.167 / 3600)
+    result = {
+        "machine": {"gpu": "some"},
+        "precision": "bf16",
+        "decoded_per_core": 200.0,
+        "rows": [
+            {"batch": 96, "rates": [900.0], "memory_mib": 1000},
+            {"batch": 256, "rates": [1000.0, 990.0, 1010.0], "memory_mib": 2000},
+        ],
+    }
+    page = imagenet.page(result)
+    assert "| [imagenet_mxnet](../../recipes/imagenet_mxnet.toml) | 480 | 170.8 | 21.4 | 2.7 |" in page
+    assert "| 8 | 8,000 | 40 |" in page

@@ -13,6 +13,7 @@ from campaign.__main__ import named
 from campaign.plan import NETWORKS, RECIPE, SEEDS, VARIANTS, Training, ablation, table
 from campaign.release import measure, release
 from campaign.run import Tally, run_all
+from campaign.speed import seconds_to, timed_run
 from igcv.analysis import model_cost
 from igcv.training import find_recipe, load_recipe, read_metrics
 from igcv.weights import load_weights
@@ -63,6 +64,22 @@ def test_it_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     assert piece([long], 0) == (1, 0, 0)
     names = {path.name for path in (tmp_path / "results" / "short").iterdir()}
     assert names == {"recipe.toml", "metrics.jsonl", "summary.json"}
+
+
+def test_seconds_to_an_accuracy(tmp_path: Path) -> None:
+    """Each epoch of a real run has its time, from the start of the process; the first that is good enough counts."""
+    photos = write_digits(tmp_path / "photos", train=24)
+    settings = [RECIPE, "--data", str(photos), *TINY, "--model", "igcv3_w_025", "epochs=3"]
+    epochs = timed_run(settings, tmp_path / "runs" / "timed")
+    logged = read_metrics(tmp_path / "runs" / "timed")
+    assert [epoch["top1"] for epoch in epochs] == [row["val_top1"] for row in logged]
+    times = [epoch["seconds"] for epoch in epochs]
+    assert times == sorted(times) and times[-1] > sum(row["epoch_time_s"] for row in logged)
+    best = max(epoch["top1"] for epoch in epochs)
+    assert seconds_to(best, epochs) == next(epoch["seconds"] for epoch in epochs if epoch["top1"] == best)
+    assert seconds_to(100.5, epochs) is None
+    with pytest.raises(igcv.InputError, match=r"failed: igcv: .* already holds a run"):
+        timed_run(settings, tmp_path / "runs" / "timed")
 
 
 def summary(top1: float) -> str:

@@ -1,0 +1,100 @@
+"""What ImageNet would take: hours, memory and decoding cores, from training steps measured at 224 pixels.
+
+Steps are those of training.py: random images on the device, forward, backward and SGD, in turns for several batch
+sizes. Everything else on the page is arithmetic: epochs times 1,281,167 images over the images per second, for so many
+GPUs as if each added its full share (gradients are 3.5 M numbers, sent while the next layer is computed; what a real
+cluster loses has to be measured there).
+
+    python benchmarks/imagenet.py --device cuda
+"""
+
+import argparse
+import json
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from conditions import machine
+from training import Contestant, measure, spread
+
+from igcv.training import load_recipe
+
+RESULTS = Path(__file__).parent / "results"
+RECIPES = Path(__file__).parents[1] / "recipes"
+IMAGES = 1_281_167
+STAGES = ("imagenet_mxnet", "imagenet_retrain", "imagenet_300")
+GPUS = (1, 8, 64)
+BATCHES = {"cpu": (4, 16), "cuda": (96, 256, 512, 1024)}
+
+
+def hours(epochs: int, images_per_s: float, gpus: int) -> float:
+    """Of training, if each GPU adds its full share."""
+    return epochs * IMAGES / (images_per_s * gpus) / 3600
+
+
+def page(result: dict[str, Any]) -> str:
+    """The figures as Markdown."""
+    rows, per_core = result["rows"], result["decoded_per_core"]
+    fastest = max(rows, key=lambda row: median(row["rates"]))
+    rate = median(fastest["rates"])
+    conditions = ", ".join(f"{key} {value}" for key, value in result["machine"].items())
+    lines = [
+        "# What ImageNet would take",
+        "",
+        f"IGCV3-D 1.0x at 224 pixels, {result['precision']}. Written by `python benchmarks/imagenet.py`. {conditions}.",
+        "",
+        "## Measured steps",
+        "",
+        "| images of a step | images/s | MiB |",
+        "|---:|---:|---:|",
+        *(f"| {row['batch']} | {spread(row['rates'])} | {row['memory_mib']:,} |" for row in rows),
+        "",
+        f"## Hours of training, from the fastest of them: {rate:,.1f} images/s on one device",
+        "",
+        f"| recipe | epochs | {' | '.join(f'{n} GPU' + 's' * (n > 1) for n in GPUS)} |",
+        f"|---|---:|{'---:|' * len(GPUS)}",
+    ]
+    for stage in STAGES:
+        epochs = load_recipe(RECIPES / f"{stage}.toml").epochs
+        times = " | ".join(f"{hours(epochs, rate, gpus):,.1f}" for gpus in GPUS)
+        lines.append(f"| [{stage}](../../recipes/{stage}.toml) | {epochs} | {times} |")
+    lines += [
+        "",
+        "## Images that have to be decoded meanwhile",
+        "",
+        f"One core decodes and augments {per_core:,.0f} images a second (measured elsewhere: [data](data.md)).",
+        "",
+        "| GPUs | images/s | cores |",
+        "|---:|---:|---:|",
+        *(f"| {n} | {rate * n:,.0f} | {rate * n / per_core:,.0f} |" for n in GPUS),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", choices=sorted(BATCHES), default="cpu")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each batch size")
+    parser.add_argument("--threads", type=int, default=2, help="of the CPU")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the results")
+    given = parser.parse_args()
+    competing = [
+        Contestant("igcv3_d_100", 224, batch, "auto", device=given.device) for batch in BATCHES[given.device]
+    ]
+    data = json.loads((RESULTS / "data.json").read_text())
+    result = {
+        "machine": machine(given.device),
+        "precision": "bf16" if given.device == "cuda" else "float32",
+        "decoded_per_core": data["figures"]["igcv"]["images_per_cpu_s"]["median"],
+        "rows": measure(competing, given.rounds, given.threads),
+    }
+    name = f"imagenet_{given.device}"
+    (given.out / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    (given.out / f"{name}.md").write_text(page(result))
+    print(page(result))
+
+
+if __name__ == "__main__":
+    main()

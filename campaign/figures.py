@@ -59,6 +59,8 @@ def accuracy_table(results: Mapping[str, Path]) -> str:
     head = ["network", "parameters", "published", "CIFAR-10, published", "CIFAR-100, published"]
     lines = [_cells([*head, *(f"{name}, measured" for name in found)]), "|---|" + "---:|" * (4 + len(found))]
     for row in NETWORKS:
+        if not row.published and not any(networks[row.model].top1 for networks in found.values()):
+            continue  # nothing is known of it yet
         published = [f"{row.published[d]:.2f}" if d in row.published else "" for d in ("cifar10", "cifar100")]
         parameters = f"{model_cost(row.model, 10, 32).parameters / 1e6:.1f} M"
         listed = f"{row.published_parameters} M" if row.published_parameters else ""
@@ -167,7 +169,7 @@ def plot(found: Mapping[str, Mapping[str, Measured]], latencies: Mapping[str, fl
             )
         axes.set(xlabel=unit, xscale="linear" if unit.startswith("parameters") else "log")
         axes.grid(alpha=0.25)
-        axes.margins(0.3, 0.2)
+        axes.margins(0.4, 0.2)
     figure.axes[0].set(ylabel="top-1 (%)")
     figure.axes[0].legend(frameon=False, loc="lower right")
     figure.savefig(path, dpi=110)

@@ -130,7 +130,8 @@ def test_javascript(tmp_path: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links(page: Path) -> None:
     """In the repository; those of the site are checked as it is built."""
-    for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", BLOCK.sub("", page.read_text())):
+    text = BLOCK.sub("", page.read_text())
+    for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", text) + re.findall(r'src="([^":]+)"', text):
         assert (page.parent / target).exists(), f"{page.name} links to {target}, which does not exist"
 
 

@@ -6,14 +6,15 @@ from typing import Any
 from griffe import Extension, Object
 
 EXAMPLE = re.compile(r"(?:^|(?<=\n\n))>>> .+?(?=\n\n|\Z)", re.DOTALL)
+FENCE = "```pycon"
 
 
 class Doctests(Extension):
     """Fence the examples of each docstring."""
 
-    def on_object(self, *, obj: Object, **_: Any) -> None:
-        if obj.docstring:
-            obj.docstring.value = EXAMPLE.sub(r"```pycon\n\g<0>\n```", obj.docstring.value)
-
     def on_package(self, *, pkg: Object, **_: Any) -> None:
-        self.on_object(obj=pkg)  # griffe does not count it among the objects
+        self.on_object(obj=pkg)
+
+    def on_object(self, *, obj: Object, **_: Any) -> None:
+        if obj.docstring and FENCE not in obj.docstring.value:
+            obj.docstring.value = EXAMPLE.sub(rf"{FENCE}\n\g<0>\n```", obj.docstring.value)

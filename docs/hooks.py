@@ -76,7 +76,7 @@ def describe(name: str, command: Any) -> Iterator[str]:
     arguments = [p.metavar or p.name.upper() for p in command.params if not is_option(p)]
     yield from (f"## igcv {name}", "", purpose.strip(), "", "```text", f"igcv {name} {' '.join(arguments)}")
     yield from ((f"igcv{example.removeprefix('igcv')}", "```") if example else ("```",))
-    yield from ("", "| | default | |", "|---|---|---|")
+    yield from ("", "| given | default | meaning |", "|---|---|---|")
     for p in command.params:
         given = f"`{p.opts[0]}`" if is_option(p) else f"`{p.metavar or p.name.upper()}`"
         default = "" if p.default in (None, False) or p.required else f"`{p.default}`"

@@ -10,6 +10,7 @@ cluster loses has to be measured there).
 
 import argparse
 import json
+from math import ceil
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -23,13 +24,13 @@ RESULTS = Path(__file__).parent / "results"
 RECIPES = Path(__file__).parents[1] / "recipes"
 IMAGES = 1_281_167
 STAGES = ("imagenet_mxnet", "imagenet_retrain", "imagenet_300")
-GPUS = (1, 8, 64)
+DEVICES = (1, 8, 64)
 BATCHES = {"cpu": (4, 16), "cuda": (96, 256, 512, 1024)}
 
 
-def hours(epochs: int, images_per_s: float, gpus: int) -> float:
-    """Of training, if each GPU adds its full share."""
-    return epochs * IMAGES / (images_per_s * gpus) / 3600
+def hours(epochs: int, images_per_s: float, devices: int) -> float:
+    """Of training, if each device adds its full share."""
+    return epochs * IMAGES / (images_per_s * devices) / 3600
 
 
 def page(result: dict[str, Any]) -> str:
@@ -37,6 +38,7 @@ def page(result: dict[str, Any]) -> str:
     rows, per_core = result["rows"], result["decoded_per_core"]
     fastest = max(rows, key=lambda row: median(row["rates"]))
     rate = median(fastest["rates"])
+    device = {"cuda": "GPU", "cpu": "such CPU"}[fastest["device"]]
     conditions = ", ".join(f"{key} {value}" for key, value in result["machine"].items())
     lines = [
         "# What ImageNet would take",
@@ -51,12 +53,12 @@ def page(result: dict[str, Any]) -> str:
         "",
         f"## Hours of training, from the fastest of them: {rate:,.1f} images/s on one device",
         "",
-        f"| recipe | epochs | {' | '.join(f'{n} GPU' + 's' * (n > 1) for n in GPUS)} |",
-        f"|---|---:|{'---:|' * len(GPUS)}",
+        f"| recipe | epochs | {' | '.join(f'{n} {device}' + 's' * (n > 1) for n in DEVICES)} |",
+        f"|---|---:|{'---:|' * len(DEVICES)}",
     ]
     for stage in STAGES:
         epochs = load_recipe(RECIPES / f"{stage}.toml").epochs
-        times = " | ".join(f"{hours(epochs, rate, gpus):,.1f}" for gpus in GPUS)
+        times = " | ".join(f"{hours(epochs, rate, devices):,.1f}" for devices in DEVICES)
         lines.append(f"| [{stage}](../../recipes/{stage}.toml) | {epochs} | {times} |")
     lines += [
         "",
@@ -64,9 +66,9 @@ def page(result: dict[str, Any]) -> str:
         "",
         f"One core decodes and augments {per_core:,.0f} images a second (measured elsewhere: [data](data.md)).",
         "",
-        "| GPUs | images/s | cores |",
+        f"| {device}s | images/s | cores |",
         "|---:|---:|---:|",
-        *(f"| {n} | {rate * n:,.0f} | {rate * n / per_core:,.0f} |" for n in GPUS),
+        *(f"| {n} | {rate * n:,.0f} | {ceil(rate * n / per_core):,} |" for n in DEVICES),
     ]
     return "\n".join(lines) + "\n"
 

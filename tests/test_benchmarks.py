@@ -52,8 +52,8 @@ def test_hours_of_imagenet(training: ModuleType) -> None:
         "precision": "bf16",
         "decoded_per_core": 200.0,
         "rows": [
-            {"batch": 96, "rates": [900.0], "memory_mib": 1000},
-            {"batch": 256, "rates": [1000.0, 990.0, 1010.0], "memory_mib": 2000},
+            {"batch": 96, "device": "cuda", "rates": [900.0], "memory_mib": 1000},
+            {"batch": 256, "device": "cuda", "rates": [1000.0, 990.0, 1010.0], "memory_mib": 2000},
         ],
     }
     page = imagenet.page(result)

@@ -14,6 +14,7 @@ from campaign.release import measure as measure_again
 from campaign.release import release
 from campaign.run import run_all
 from campaign.speed import seconds_to, timed_run
+from igcv.data import open_source
 from igcv.deploy.latency import contestant, measure
 from igcv.errors import InputError
 from igcv.weights import load_weights, released_weights
@@ -32,7 +33,9 @@ Name = Annotated[
     typer.Option(help="what to call the data in folders and tables; default: --data, if it is a plain name"),
 ]
 Minutes = Annotated[float, typer.Option(help="after which all are saved; the same command goes on", min=0)]
-AtOnce = Annotated[int, typer.Option(help="trainings at the same time, on one GPU or the CPU", min=1)]
+AtOnce = Annotated[
+    int | None, typer.Option(help="trainings at the same time; default: 6 on a GPU, 1 on the CPU", min=1)
+]
 Seeds = Annotated[int, typer.Option(help="seeds of each", min=1, max=len(SEEDS))]
 Changes = Annotated[list[str] | None, typer.Argument(metavar="[key=value ...]", help="changes to the recipe")]
 
@@ -43,7 +46,7 @@ def train_table(
     data: Data = "cifar10",
     name: Name = "",
     minutes: Minutes = 9.0,
-    at_once: AtOnce = 6,
+    at_once: AtOnce = None,
     seeds: Seeds = len(SEEDS),
     model: Annotated[list[str] | None, typer.Option(help="networks; default: all of the table")] = None,
 ) -> None:
@@ -58,7 +61,7 @@ def train_ablation(
     data: Data = "cifar10",
     name: Name = "",
     minutes: Minutes = 9.0,
-    at_once: AtOnce = 6,
+    at_once: AtOnce = None,
     seeds: Seeds = 1,
     model: Annotated[str, typer.Option(help="network")] = "igcv3_d_100",
 ) -> None:
@@ -156,12 +159,14 @@ def check(
 
 
 def campaign(
-    trainings: list[Training], data: str, name: str, changes: list[str], minutes: float, at_once: int
+    trainings: list[Training], data: str, name: str, changes: list[str], minutes: float, at_once: int | None
 ) -> None:
     """Run trainings until all are done or the time is up; exit status 1 if some failed."""
+    open_source(data)  # what is wrong with it shows here, and it is downloaded once
     settings = [RECIPE, *changes, "--data", data]
+    together = at_once or (6 if torch.cuda.is_available() else 1)
     tally = run_all(
-        trainings, settings, ROOT / "runs" / name, RESULTS / name, at_once, 60 * minutes, typer.echo
+        trainings, settings, ROOT / "runs" / name, RESULTS / name, together, 60 * minutes, typer.echo
     )
     if tally.left:
         typer.echo(f"{tally.left} of {len(trainings)} are left; the same command goes on with them")

@@ -106,7 +106,7 @@ def _tally(
         sums += torch.stack([losses.sum(), hits.to(sums.dtype), torch.full_like(sums[0], len(labels))])
         pairs.append(torch.stack([labels, best[:, 0]], 1))
         worst.add(batch, images, labels, logits, losses)
-    found, counts = torch.cat(pairs).unique(dim=0, return_counts=True)
+    found, counts = torch.cat(pairs).cpu().unique(dim=0, return_counts=True)
     return sums, {
         (label, guess): n for (label, guess), n in zip(found.tolist(), counts.tolist(), strict=True)
     }

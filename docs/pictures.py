@@ -1,17 +1,23 @@
-"""Make the pictures of the README anew: what `make demo` prints, and the report of its run.
+"""Make the pictures of the README anew: what `make demo` prints, the report of its run, its page in the browser.
 
-Command: python docs/pictures.py    (needs Playwright and Chromium, for the report)
+Command: python docs/pictures.py    (needs Playwright and Chromium)
 """
 
 import re
 import shutil
 import subprocess
+import threading
+from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
 
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Page, sync_playwright
 from rich.console import Console
 from rich.terminal_theme import MONOKAI
+
+from igcv.classifier import load
+from igcv.deploy.serve import make_server
+from igcv.deploy.web import write_page
 
 ROOT = Path(__file__).parents[1]
 COLUMNS = 108
@@ -20,7 +26,7 @@ STYLE = """
 @keyframes appear { from { opacity: 0 } }
 @media (prefers-reduced-motion: no-preference) { .line { animation: appear 0.01s both } }
 """
-VIEW = {"width": 1180, "height": 1500}
+# The report with fewer curves and mistakes.
 SHORTER = ".panels figure:nth-child(n+3), .mistakes > li:nth-child(n+9), details, nav { display: none }"
 
 
@@ -44,17 +50,40 @@ def animated(svg: str) -> str:
     return timed.replace('<text class="', '<text class="line ').replace("</style>", f"{STYLE}</style>", 1)
 
 
-def screenshot(page: Path, picture: Path) -> None:
-    """The top of a report, with fewer curves and mistakes."""
+def screenshot(address: str, size: tuple[int, int], picture: Path, prepare: Callable[[Page], object]) -> None:
+    """A page in the browser, after something was done there."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        tab = browser.new_page(viewport=VIEW)
-        tab.goto(page.as_uri())
-        tab.add_style_tag(content=SHORTER)
-        tab.wait_for_timeout(500)  # for the figures to be drawn
+        tab = browser.new_page(viewport={"width": size[0], "height": size[1]})
+        tab.goto(address)
+        prepare(tab)
+        tab.wait_for_timeout(500)  # for figures to be drawn
         tab.screenshot(path=picture)
 
 
+def classify_an_example(tab: Page) -> None:
+    """The third of the examples, some times, as the first run is slower."""
+    tab.get_by_text("Ready. Give it a picture.").wait_for()
+    for _ in range(5):
+        tab.locator("#thumbnails button").nth(2).click()
+        tab.locator("#bars li").first.wait_for()
+    tab.evaluate("scrollTo(0, 0)")
+
+
+def main() -> None:
+    """Run the demo, write its page for the browser, and make all pictures."""
+    docs, run, web = ROOT / "docs", ROOT / "runs" / "digits", ROOT / "runs" / "web"
+    (docs / "demo.svg").write_text(recording(["make", "demo"]))
+    report = (run / "report.html").as_uri()
+    screenshot(report, (1180, 1500), docs / "report.png", lambda tab: tab.add_style_tag(content=SHORTER))
+    shutil.rmtree(web, ignore_errors=True)
+    write_page(load(run), web)
+    with make_server(web, 0) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/"
+        screenshot(address, (960, 680), docs / "web.png", classify_an_example)
+        server.shutdown()
+
+
 if __name__ == "__main__":
-    (ROOT / "docs" / "demo.svg").write_text(recording(["make", "demo"]))
-    screenshot(ROOT / "runs" / "digits" / "report.html", ROOT / "docs" / "report.png")
+    main()

@@ -2,14 +2,18 @@
 
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from igcv.deploy import onnx_web
 from igcv.deploy.cache import cache_folder
+from igcv.deploy.serve import make_server
+from igcv.errors import InputError
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 # A picture that moves stands in for a camera, and is allowed at once.
@@ -27,6 +31,29 @@ def browser() -> Iterator[Any]:
         opened = running.chromium.launch(executable_path=found, args=ARGUMENTS)
         yield opened
         opened.close()
+
+
+@contextmanager
+def engine() -> Iterator[None]:
+    """ONNX Runtime Web from the user's own cache, so that it is fetched once; without it the test is skipped."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("IGCV_CACHE", raising=False)
+        try:
+            onnx_web.engine_files()
+        except InputError as error:
+            if "npm delivered another" in str(error):
+                raise
+            pytest.skip(f"needs {onnx_web.PACKAGE}: {error}")
+        yield
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The address of a page that is served meanwhile."""
+    with make_server(folder, 0) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
 
 
 def stand_in_engine() -> None:

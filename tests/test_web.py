@@ -3,7 +3,6 @@
 import io
 import shutil
 import tarfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +18,7 @@ from igcv.deploy.exported import open_any
 from igcv.deploy.serve import make_server
 from igcv.deploy.web import write_page
 from igcv.weights import load_weights, save_weights
-from tests.browser import stand_in_engine
+from tests.browser import engine, served, stand_in_engine
 from tests.conftest import Igcv
 
 SECONDS = 30
@@ -38,12 +37,7 @@ class Visit(NamedTuple):
 def folder(chromium: Any, digits_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A page of a small network, in float32 and int8; its engine stays in the user's own cache."""
     out = tmp_path_factory.mktemp("web") / "page"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("IGCV_CACHE")
-        try:
-            onnx_web.engine_files()
-        except igcv.InputError as error:
-            pytest.skip(f"needs {onnx_web.PACKAGE}: {error}")
+    with engine():
         page = write_page(igcv.load(digits_run), out)
     assert [network["name"] for network in page.networks] == ["float32", "int8"]
     return out
@@ -51,10 +45,8 @@ def folder(chromium: Any, digits_run: Path, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture(scope="module")
 def address(folder: Path) -> Iterator[str]:
-    with make_server(folder, 0) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
+    with served(folder) as address:
+        yield address
 
 
 @pytest.fixture

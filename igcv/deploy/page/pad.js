@@ -1,7 +1,6 @@
 // A pad for drawing in white on black, as small as the pictures that the network was trained on once it is read.
 
-const STROKE = 0.11; // of the pad's side, how wide a stroke is
-const MARGIN = 0.06; // of the side, left free around the drawing when it is read
+const STROKE = 0.12; // of the pad's side, how wide a stroke is
 
 /**
  * Have strokes drawn into `canvas`, and hand the drawing to `changed` while it grows.
@@ -34,7 +33,7 @@ export function listenForStrokes(canvas, side, changed) {
   return () => context.clearRect(0, 0, canvas.width, canvas.height);
 }
 
-/** The smallest square around all that is drawn, with a margin: { left, top, size }. */
+/** The smallest square around all that is drawn, { left, top, size }: the digits of the data fill theirs as well. */
 function drawnBox(context, side) {
   const { data } = context.getImageData(0, 0, side, side);
   let [left, top, right, bottom] = [side, side, 0, 0];
@@ -44,7 +43,7 @@ function drawnBox(context, side) {
     [left, top] = [Math.min(left, x), Math.min(top, y)];
     [right, bottom] = [Math.max(right, x + 1), Math.max(bottom, y + 1)];
   }
-  const size = Math.max(right - left, bottom - top) + 2 * MARGIN * side;
+  const size = Math.max(right - left, bottom - top);
   return { left: (left + right - size) / 2, top: (top + bottom - size) / 2, size };
 }
 

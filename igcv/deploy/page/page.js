@@ -127,6 +127,7 @@ function offerDrawing() {
   let busy = false;
   const clear = listenForStrokes(element("pad"), page.drawing_side, async (bitmap) => {
     drawing = bitmap;
+    picture = null;
     stopCamera();
     if (busy) return;
     busy = true;

@@ -1,0 +1,219 @@
+"""What a page of weights alone makes of pictures and visitors out of the ordinary, and of an npm that fails."""
+
+import shutil
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_sample_images
+
+import igcv
+from igcv.data import CIFAR, Preprocessing, plain_transform
+from igcv.deploy import onnx_web, serve
+from igcv.deploy.web import write_page
+from igcv.errors import InputError
+from igcv.weights import Card, save_weights
+from tests.browser import engine, served, stand_in_engine
+from tests.conftest import Igcv, randomized
+
+PRE = Preprocessing(32, CIFAR.mean, CIFAR.std, 0.875, "bicubic")
+NAMES = ("apple", "bear & co", "cup", "dog", "elm", "<b>fox</b>", "a name that is longer than its line " * 4)
+PHOTO = Image.fromarray(load_sample_images().images[0])
+# Hands bytes to the page as a visitor who drops or pastes a file.
+GIVE = """([kind, bytes]) => {
+    const transfer = new DataTransfer();
+    transfer.items.add(new File([Uint8Array.from(bytes)], "a.png", { type: "image/png" }));
+    const event = kind === "drop"
+        ? new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true })
+        : new ClipboardEvent("paste", { clipboardData: transfer, bubbles: true });
+    document.body.dispatchEvent(event);
+}"""
+SEEN = """() => {
+    const canvas = document.getElementById("seen");
+    return Array.from(canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data);
+}"""
+REFUSE = (
+    "() => { navigator.mediaDevices.getUserMedia = "
+    "async () => { throw new DOMException('', 'NotAllowedError'); }; }"
+)
+
+
+def save_network(path: Path) -> Path:
+    """A network with fixed random weights, which says nothing of where it was trained."""
+    model = randomized("igcv3_w_025", len(NAMES), PRE.input_size)
+    card = Card(
+        model="igcv3_w_025",
+        num_classes=len(NAMES),
+        input_size=PRE.input_size,
+        class_names=NAMES,
+        preprocessing=PRE.to_dict(),
+    )
+    save_weights(path, model.state_dict(), card)
+    return path
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_network(tmp_path_factory.mktemp("weights") / "w.safetensors")
+
+
+@pytest.fixture(scope="module")
+def folder(chromium: Any, weights: Path) -> Path:
+    with engine():
+        return write_page(igcv.load(weights), weights.parent / "page").folder
+
+
+@pytest.fixture
+def tab(chromium: Any, folder: Path) -> Iterator[Any]:
+    """The page, ready, on a telephone."""
+    with served(folder) as address:
+        opened = chromium.new_page(viewport={"width": 360, "height": 740})
+        complaints: list[str] = []
+        opened.on("pageerror", lambda error: complaints.append(str(error)))
+        opened.on("console", lambda said: said.type == "error" and complaints.append(said.text))
+        opened.goto(address)
+        opened.get_by_text("Ready. Give it a picture.").wait_for()
+        yield opened
+        opened.close()
+        assert not complaints
+
+
+def encoded(image: Image.Image, format: str = "PNG", **settings: Any) -> bytes:
+    buffer = BytesIO()
+    image.save(buffer, format, **settings)
+    return buffer.getvalue()
+
+
+def choose(tab: Any, content: bytes) -> None:
+    tab.evaluate("document.getElementById('bars').replaceChildren()")
+    tab.set_input_files("#file", {"name": "a", "mimeType": "image/png", "buffer": content})
+
+
+def assert_answers(tab: Any, image: Image.Image, weights: Path, points: float = 0.06) -> None:
+    """The page gives the percentages of `predict`, to `points`."""
+    tab.locator("#bars li").first.wait_for()
+    names, percents = (tab.locator(f"#bars .{part}").all_text_contents() for part in ("name", "percent"))
+    found = {name: float(text.removesuffix(" %")) for name, text in zip(names, percents, strict=True)}
+    expected = {guess.name: 100 * guess.probability for guess in igcv.load(weights).predict([image])[0]}
+    assert found == pytest.approx(expected, abs=points)
+
+
+def test_dropped_and_pasted(tab: Any, weights: Path) -> None:
+    for kind, image in (("drop", PHOTO.resize((60, 40))), ("paste", PHOTO.resize((40, 90)))):
+        tab.evaluate("document.getElementById('bars').replaceChildren()")
+        tab.evaluate(GIVE, [kind, list(encoded(image))])
+        assert_answers(tab, image, weights)
+    assert (
+        tab.evaluate("document.documentElement.scrollWidth") == 360
+    )  # a long name is cut, not the page stretched
+
+
+def test_a_photograph_that_says_how_to_turn_it(tab: Any, weights: Path) -> None:
+    """It is read as it is stored, as `predict` reads it."""
+    turned = Image.Exif()
+    turned[0x112] = 6
+    content = encoded(PHOTO, "JPEG", exif=turned, quality=95)
+    choose(tab, content)
+    assert_answers(tab, Image.open(BytesIO(content)), weights, points=2)  # decoders of JPEG differ by a level
+
+
+def test_transparency(tab: Any) -> None:
+    """Colours that shine through are those that are stored, as `predict` takes them, to the rounding of a canvas."""
+    for opacity, levels in ((255, 0), (200, 2)):
+        veil = PHOTO.copy()
+        veil.putalpha(opacity)
+        choose(tab, encoded(veil))
+        tab.locator("#bars li").first.wait_for()
+        seen = np.array(tab.evaluate(SEEN), np.uint8).reshape(32, 32, 4)[..., :3]
+        expected = plain_transform(PRE)(veil.convert("RGB")).permute(1, 2, 0).numpy()
+        assert np.abs(seen.astype(int) - expected).max() <= levels
+
+
+def test_too_many_pixels(tab: Any, weights: Path) -> None:
+    choose(tab, encoded(Image.new("1", (9500, 9500))))
+    tab.get_by_role("alert").get_by_text("pixels, more than 89 million in all").wait_for()
+    choose(tab, encoded(PHOTO))
+    assert_answers(tab, PHOTO, weights)
+    assert not tab.get_by_role("alert").is_visible()
+
+
+def test_a_camera_that_is_refused(tab: Any) -> None:
+    tab.evaluate(REFUSE)
+    tab.locator("#camera").click()
+    tab.get_by_role("alert").get_by_text("The camera was not allowed").wait_for()
+    assert tab.inner_text("#camera") == "Use the camera"
+
+
+def test_what_is_not_there_is_said(tab: Any) -> None:
+    assert "There is no int8 network here" in tab.inner_text("#note")
+    assert tab.locator("[value=int8]").is_disabled()
+    assert "not known" in tab.inner_text("#accuracy")
+    assert not tab.locator("#examples").is_visible() and not tab.locator("#drawing").is_visible()
+
+
+def test_keys_reach_every_control(tab: Any) -> None:
+    reached = []
+    for _ in range(3):
+        tab.keyboard.press("Tab")
+        reached.append(tab.evaluate("document.activeElement.id || document.activeElement.value"))
+    assert reached == ["file", "camera", "float32"]
+
+
+def test_a_network_that_is_not_there(chromium: Any, folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "page")
+    (tmp_path / "page" / "float32.onnx").unlink()
+    with served(tmp_path / "page") as address:
+        tab = chromium.new_page()
+        tab.goto(address)
+        tab.get_by_role("alert").get_by_text("The network could not be loaded").wait_for()
+        assert tab.locator("#file").is_disabled()
+        tab.close()
+
+
+def test_the_server_isolates_the_page(tmp_path: Path) -> None:
+    (tmp_path / "a.wasm").write_bytes(b"\0asm")
+    with served(tmp_path) as address, urlopen(f"{address}a.wasm") as answer:
+        assert answer.headers["Cross-Origin-Opener-Policy"] == "same-origin"
+        assert answer.headers["Cross-Origin-Embedder-Policy"] == "require-corp"
+        assert answer.headers["Content-Type"] == "application/wasm"
+
+
+def test_written_once_and_served_twice(
+    weights: Path, tmp_path: Path, igcv_command: Igcv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IGCV_CACHE", str(tmp_path / "cache"))
+    stand_in_engine()
+    served_at: list[tuple[Path, int]] = []
+    monkeypatch.setattr(serve, "serve", lambda page, port, say: served_at.append((page, port)))
+    out = tmp_path / "page"
+    out.mkdir()  # an empty folder is as good as none
+    assert igcv_command("web", weights, "--out", out, "--serve", "0").status == 0
+    assert igcv_command("web", out, "--serve", "8000").status == 0
+    assert served_at == [(out, 0), (out, 8000)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "page"]
+
+
+@pytest.mark.parametrize(
+    "script, message",
+    [
+        ("echo 'npm error code E404' >&2; exit 1", r"npm could not fetch .* \(npm error code E404\)"),
+        ("exit 0", r"npm could not fetch .* \(it wrote no file\)"),
+        ("exec sleep 9", r"npm did not fetch .* check the network"),
+    ],
+)
+def test_npm_that_fails(script: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    npm = tmp_path / "npm"
+    npm.write_text(f"#!/bin/sh\n{script}\n")
+    npm.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setenv("IGCV_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(onnx_web, "TIMEOUT_S", 1)
+    said: list[str] = []
+    with pytest.raises(InputError, match=message):
+        onnx_web.engine_files(said.append)
+    assert "fetching onnxruntime-web" in said[0] and not (tmp_path / "cache").exists()

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from igcv.data import CIFAR, Preprocessing, plain_transform
 from igcv.deploy import onnx_web, serve
 from igcv.deploy.web import write_page
 from igcv.errors import InputError
-from igcv.weights import Card, save_weights
+from igcv.weights import Card, load_weights, save_weights
 from tests.browser import engine, served, stand_in_engine
 from tests.conftest import Igcv, randomized
 
@@ -173,6 +174,26 @@ def test_a_network_that_is_not_there(chromium: Any, folder: Path, tmp_path: Path
         tab.get_by_role("alert").get_by_text("The network could not be loaded").wait_for()
         assert tab.locator("#file").is_disabled()
         tab.close()
+
+
+def test_nothing_names_a_place_on_this_machine(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the page nor the card inside its network: the recipe and the source have paths."""
+    monkeypatch.setenv("IGCV_CACHE", str(tmp_path / "cache"))
+    stand_in_engine()
+    tensors, card = load_weights(weights)
+    card = replace(
+        card,
+        recipe={"data": "folder:/home/somebody/photos", "init_from": "/home/somebody/start"},
+        results={"top1": 90.0, "data": "folder:/home/somebody/photos"},
+        source={"file": "/home/somebody/a.params"},
+    )
+    save_weights(tmp_path / "w.safetensors", tensors, card)
+    page = write_page(igcv.load(tmp_path / "w.safetensors"), tmp_path / "page").folder
+    for file in (path for path in page.rglob("*") if path.is_file()):
+        assert b"somebody" not in file.read_bytes(), file
+    assert '"data": "photos"' in (page / "page.json").read_text()
 
 
 def test_the_server_isolates_the_page(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from igcv.deploy.int8 import AGREEMENT_IMAGES, agreement_of, matching_source
 from igcv.deploy.onnx_web import PACKAGE, VERSION, engine_files
 from igcv.errors import InputError
 from igcv.version import __version__
+from igcv.weights import Card
 
 PAGE = Path(__file__).parent / "page"  # the files that are the same for all networks
 COMPARED, CALIBRATED, EXAMPLES = 16, 256, 8  # images
@@ -78,7 +79,8 @@ def write_page(
         for file in engine:
             shutil.copy(file, folder / "ort")
         say("exporting the network" + (" in float32 and in int8" if calibration is not None else ""))
-        networks = write_networks(classifier, folder, source, calibration)
+        public = Classifier(classifier.model, public_card(classifier.card))
+        networks = write_networks(public, folder, source, calibration)
         examples = write_examples(classifier, source, folder / "examples")
         described = describe(classifier, networks, examples, drawable(source))
         (folder / "page.json").write_text(json.dumps(described, indent=1), "utf-8")
@@ -204,6 +206,15 @@ def describe(
         "drawing_side": drawing_side,
         "made_with": f"igcv {__version__}, {PACKAGE} {VERSION}",
     }
+
+
+def public_card(card: Card) -> Card:
+    """The card as a stranger may have it: without the recipe, which names files and folders of this machine."""
+    results = {
+        **card.results,
+        **({"data": data_name(card.results["data"])} if "data" in card.results else {}),
+    }
+    return replace(card, recipe={}, results=results, source={})
 
 
 def data_name(spec: str) -> str:

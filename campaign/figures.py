@@ -27,12 +27,20 @@ class Measured(NamedTuple):
     top1: Sequence[float]
     summaries: Sequence[Mapping[str, Any]]
 
+    @property
+    def mean(self) -> float:
+        return statistics.mean(self.top1)
+
+    @property
+    def spread(self) -> float:
+        """The standard deviation; 0 of one seed."""
+        return statistics.stdev(self.top1) if len(self.top1) > 1 else 0.0
+
     def __str__(self) -> str:
         """Mean and standard deviation, of one seed the figure alone."""
         if not self.top1:
             return ""
-        mean = statistics.mean(self.top1)
-        return f"{mean:.2f} ± {statistics.stdev(self.top1):.2f}" if len(self.top1) > 1 else f"{mean:.2f}"
+        return f"{self.mean:.2f} ± {self.spread:.2f}" if len(self.top1) > 1 else f"{self.mean:.2f}"
 
 
 def measured(results: Path, names: Iterable[str]) -> Measured:
@@ -49,13 +57,8 @@ def by_network(results: Path) -> dict[str, Measured]:
     }
 
 
-def accuracy_table(results: Mapping[str, Path]) -> str:
-    """Published and measured accuracies side by side, in Markdown.
-
-    Args:
-        results: a folder of results for each data set, by its name.
-    """
-    found = {name: by_network(folder) for name, folder in results.items()}
+def accuracy_table(found: Mapping[str, Mapping[str, Measured]]) -> str:
+    """Published and measured accuracies side by side, in Markdown; what was found by data set and network."""
     head = ["network", "parameters", "published", "CIFAR-10, published", "CIFAR-100, published"]
     lines = [_cells([*head, *(f"{name}, measured" for name in found)]), "|---|" + "---:|" * (4 + len(found))]
     for row in NETWORKS:
@@ -80,12 +83,13 @@ def imagenet_table() -> str:
 
 def tables(results: Mapping[str, Path]) -> str:
     """Both tables with what they rest on, in Markdown: a folder of results for each data set, by its name."""
-    summaries = [s for folder in results.values() for m in by_network(folder).values() for s in m.summaries]
+    found = {name: by_network(folder) for name, folder in results.items()}
+    summaries = [s for networks in found.values() for m in networks.values() for s in m.summaries]
     note = (
         "Top-1 accuracy in percent. Published: arXiv:1806.00178. Measured: after the last epoch, mean and standard "
         f"deviation over the seeds. {how(summaries)}"
     )
-    return "\n\n".join([accuracy_table(results), imagenet_table(), note])
+    return "\n\n".join([accuracy_table(found), imagenet_table(), note])
 
 
 def results_page(
@@ -180,7 +184,7 @@ def _series(found: Mapping[str, Mapping[str, Measured]]) -> dict[str, dict[str, 
     published = {row.model: (row.published["cifar10"], 0.0) for row in NETWORKS if row.published}
     known = {name: {m: f for m, f in networks.items() if f.top1} for name, networks in found.items()}
     return {PUBLISHED: published} | {
-        f"{name}, measured": {m: (statistics.mean(f.top1), _spread(f.top1)) for m, f in figures.items()}
+        f"{name}, measured": {m: (f.mean, f.spread) for m, f in figures.items()}
         for name, figures in known.items()
         if figures
     }
@@ -191,10 +195,6 @@ def with_results(page: str, text: str) -> str:
     before, mark, rest = page.partition(BEGIN)
     assert mark, "the page has no place for results"
     return f"{before}{BEGIN}{text}\n{END}{rest.partition(END)[2]}"
-
-
-def _spread(values: Sequence[float]) -> float:
-    return statistics.stdev(values) if len(values) > 1 else 0.0
 
 
 def _cells(texts: Iterable[str]) -> str:

@@ -66,7 +66,7 @@ def run_all(
                     say(f"{keep(training, runs, results)} ({done} of {len(trainings)} done)")
                 else:
                     failed += 1
-                    say(f"{training.name} failed: {_last_words(runs / f'{training.name}.log')}")
+                    say(f"{training.name} failed: {last_words(runs / f'{training.name}.log')}")
             time.sleep(0.2)
     finally:
         stop(running.values())
@@ -74,15 +74,20 @@ def run_all(
     return Tally(done, failed, len(trainings) - done - failed)
 
 
+def train_command(settings: Sequence[str], folder: Path) -> list[str]:
+    """`igcv train` in a process of its own."""
+    return [sys.executable, "-m", "igcv", "train", *settings, "--out", str(folder)]
+
+
 def start(training: Training, settings: Sequence[str], runs: Path) -> subprocess.Popen[bytes]:
     """Begin a training, or go on with it; its output goes to a log beside its folder."""
     folder = runs / training.name
     runs.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "igcv", "train", *settings, *training.changes, "--model", training.model]
+    command = train_command([*settings, *training.changes, "--model", training.model], folder)
     going_on = ["--resume"] if has_state(folder) else []
     with open(runs / f"{training.name}.log", "ab") as log:
         return subprocess.Popen(
-            [*command, "--out", str(folder), *going_on],
+            [*command, *going_on],
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C reaches them through `stop`, once
@@ -120,5 +125,6 @@ def keep(training: Training, runs: Path, results: Path) -> str:
     return f"{training.name}: {summary['last']['top1']:.2f} % after {summary['epochs']} epochs"
 
 
-def _last_words(log: Path) -> str:
+def last_words(log: Path) -> str:
+    """The end of what a run printed."""
     return log.read_text(errors="replace").strip()[-LAST_WORDS:]

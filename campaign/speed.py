@@ -1,17 +1,16 @@
 """Seconds from the start of `igcv train` to an accuracy, imports, compilation and decoding included."""
 
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from campaign.run import last_words, train_command
 from igcv.errors import InputError
 from igcv.training import read_metrics
 
 LOOK_S = 0.02  # how often the log is looked at
-LAST_WORDS = 400
 
 
 def timed_run(settings: Sequence[str], folder: Path) -> list[dict[str, Any]]:
@@ -28,9 +27,7 @@ def timed_run(settings: Sequence[str], folder: Path) -> list[dict[str, Any]]:
     seen: list[dict[str, Any]] = []
     with open(folder.with_suffix(".log"), "wb") as log:
         start = time.monotonic()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "igcv", "train", *settings, "--out", str(folder)], stdout=log, stderr=log
-        )
+        process = subprocess.Popen(train_command(settings, folder), stdout=log, stderr=log)
         running = True
         while running:
             running = process.poll() is None
@@ -46,8 +43,7 @@ def timed_run(settings: Sequence[str], folder: Path) -> list[dict[str, Any]]:
                 )
             time.sleep(LOOK_S)
     if process.returncode:
-        said = folder.with_suffix(".log").read_text(errors="replace").strip()[-LAST_WORDS:]
-        raise InputError(f"the training in {folder} failed: {said}")
+        raise InputError(f"the training in {folder} failed: {last_words(folder.with_suffix('.log'))}")
     return seen
 
 

@@ -90,9 +90,13 @@ def sample_pixels(source: DataSource | None, pre: Preprocessing, count: int, tra
             f"{source and source.spec} is a stream; give images that can be read by number, e.g. folder:PATH"
         )
     else:
-        numbers = np.unique(np.linspace(0, len(images) - 1, min(count, len(images))).round().astype(int))
-        chosen = [images[int(i)][0] for i in numbers]
+        chosen = [images[i][0] for i in evenly(count, len(images))]
     return np.stack([transform(image).permute(1, 2, 0).numpy() for image in chosen])
+
+
+def evenly(count: int, total: int) -> list[int]:
+    """At most `count` of the numbers below `total`, evenly spread."""
+    return np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(int)).tolist()
 
 
 def _views(count: int) -> list[Image.Image]:

@@ -4,7 +4,6 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from PIL import Image
 from igcv.classifier import Classifier
 from igcv.data import BadImageError, DataSource
 from igcv.data.augment import short_side
-from igcv.deploy.compare import sample_pixels
+from igcv.deploy.compare import evenly, sample_pixels
 from igcv.deploy.export import Settings, built_beside, export
 from igcv.deploy.exported import open_any
 from igcv.deploy.int8 import AGREEMENT_IMAGES, agreement_of, matching_source
@@ -151,7 +150,7 @@ def write_examples(classifier: Classifier, source: DataSource | None, folder: Pa
         "file" in the page's folder and "label", the name of the class, of each.
     """
     examples = []
-    for i, (image, label) in enumerate(islice(validation_images(source), EXAMPLES)):
+    for i, (image, label) in enumerate(validation_images(source)):
         folder.mkdir(exist_ok=True)
         kind = "png" if image.width * image.height <= LARGEST_PNG else "jpg"
         file = folder / f"{i + 1}.{kind}"
@@ -166,9 +165,9 @@ def validation_images(source: DataSource | None) -> Iterator[tuple[Image.Image, 
     images: Any = source and source.val
     if images is None or not hasattr(images, "__getitem__"):
         return
-    for i in np.unique(np.linspace(0, len(images) - 1, min(EXAMPLES, len(images))).round().astype(int)):
+    for i in evenly(EXAMPLES, len(images)):
         try:
-            image, label = images[int(i)]
+            image, label = images[i]
             image.load()
         except BadImageError:
             continue

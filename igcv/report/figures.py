@@ -51,7 +51,7 @@ def curves(panel: Panel, histories: Mapping[str, Sequence[Row]]) -> str:
         histories: the metrics log of each run, by its name.
     """
     figure = go.Figure()
-    for colour, (run, history) in zip(_colours(len(histories)), histories.items(), strict=True):
+    for colour, (run, history) in zip(run_colours(len(histories)), histories.items(), strict=True):
         for dash, (curve, value) in zip(("solid", "dot"), panel.curves.items(), strict=False):
             points = [(row["epoch"], y) for row in history if (y := value(row)) is not None]
             if points:
@@ -179,7 +179,8 @@ def hardest(counts: Mapping[tuple[int, int], int], classes: int) -> list[int]:
     return sorted(sorted(part, key=lambda label: -part[label])[:MOST_CLASSES])
 
 
-def _colours(runs: int) -> list[str]:
+def run_colours(runs: int) -> list[str]:
+    """The colour of each run, the same in all figures."""
     return [COLOURS[i % len(COLOURS)] for i in range(runs)]
 
 

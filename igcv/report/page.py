@@ -11,13 +11,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
 from igcv.report.figures import (
-    COLOURS,
     MOST_CLASSES,
     PANELS,
     class_accuracy,
     confusion,
     curves,
     images_of,
+    run_colours,
     stage_costs,
 )
 
@@ -122,7 +122,7 @@ def report_page(runs: Sequence[RunReport]) -> str:
         title=f"{len(runs)} runs"
         if len(runs) > 1
         else f"{runs[0].recipe['model']} on {runs[0].recipe['data']}",
-        colours=[COLOURS[i % len(COLOURS)] for i in range(len(runs))],
+        colours=run_colours(len(runs)),
         panels=[(panel.title, panel.unit, curves(panel, histories)) for panel in PANELS],
         differing=[key for key in keys if len({run.recipe.get(key, "") for run in runs}) > 1],
         columns=COLUMNS,

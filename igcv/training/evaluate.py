@@ -14,6 +14,7 @@ from igcv.classifier import Classifier
 from igcv.data import DataSource, Finish, Images, Loader, Moves, StreamImages, make_loader, plain_transform
 from igcv.errors import InputError
 from igcv.models import set_form
+from igcv.report import images_of
 from igcv.training.distributed import Process, gather, sum_over_processes, together
 from igcv.training.mistakes import Mistake, Names, Worst
 
@@ -35,11 +36,9 @@ class Evaluation:
         """The figures under plain names, per-class accuracy in percent under the class names."""
         names = list(class_names)
         unique = [name if names.count(name) == 1 else f"{name} ({i})" for i, name in enumerate(names)]
-        total: Counter[int] = Counter()
-        for (label, _), count in self.confusion.items():
-            total[label] += count
+        total = images_of(self.confusion)
         per_class = {
-            name: round(100 * self.confusion.get((i, i), 0) / total[i], 2) if total[i] else None
+            name: round(100 * self.confusion.get((i, i), 0) / total[i], 2) if i in total else None
             for i, name in enumerate(unique)
         }
         rounded = {"loss": round(self.loss, 5), "top1": round(self.top1, 3), "top5": round(self.top5, 3)}

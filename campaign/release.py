@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from igcv.classifier import LAST, load
-from igcv.data import open_source
 from igcv.errors import InputError
 from igcv.training import Evaluation, Process, evaluate_classifier
 from igcv.training.run import SUMMARY
@@ -55,6 +54,4 @@ def halved(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def measure(file: Path, data: str | None = None) -> Evaluation:
     """The accuracy of released weights, on the images that their card names or on others."""
     classifier = load(file)
-    spec = data or classifier.card.recipe["data"]
-    seed = 0 if spec == classifier.card.recipe["data"] else None
-    return evaluate_classifier(classifier, open_source(spec, seed), batch_size=128, workers=0, process=CPU)
+    return evaluate_classifier(classifier, classifier.open_data(data), batch_size=128, workers=0, process=CPU)

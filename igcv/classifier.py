@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from igcv.data import Preprocessing, Transform, eval_transform, read_image
+from igcv.data import DataSource, Preprocessing, Transform, eval_transform, open_source, read_image
 from igcv.errors import InputError, differences
 from igcv.models import Network, create_model
 from igcv.weights import Card, load_weights, released_weights
@@ -51,6 +51,27 @@ class Classifier:
     def class_names(self) -> Sequence[str]:
         """Names in label order; numbers where none are known."""
         return self.card.class_names or tuple(str(label) for label in range(self.card.num_classes))
+
+    def open_data(self, spec: str | None = None, download: bool = True) -> DataSource:
+        """Open the images that `spec` names, or else those of the training run.
+
+        Those are split as in training, so that no validation image is one that the network has learnt from. Of any
+        other source without a validation part, all images are validation images.
+
+        Args:
+            spec: a data source, as for `igcv.data.open_source`.
+            download: whether missing files may be fetched.
+
+        Raises:
+            InputError: if the source cannot be opened, or neither names one.
+        """
+        own = self.card.recipe.get("data")
+        wanted = spec or own
+        if not wanted:
+            raise InputError(
+                "the network does not say what it was trained on; name images with --data, or --calibrate to quantize"
+            )
+        return open_source(wanted, 0 if wanted == own else None, download=download)
 
     def predict(self, images: Iterable[Image.Image | str | Path], top: int = 5) -> list[list[Prediction]]:
         """Classify images.

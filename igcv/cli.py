@@ -130,7 +130,6 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
 ) -> None:
     """Measure top-1, top-5, loss and the accuracy of every class on validation images."""
-    from igcv.data import open_source
     from igcv.deploy.exported import open_any
     from igcv.training import evaluate_classifier, process_group
     from igcv.training.distributed import first_on_machine, together
@@ -138,15 +137,11 @@ def evaluate(
     with process_group(device) as process:
         with together():
             classifier = open_any(weights, process.device)
-            spec = data or classifier.card.recipe.get("data")
-            if not spec:
-                raise InputError(f"{weights} does not say what it was trained on; add --data")
-        seed = 0 if spec == classifier.card.recipe.get("data") else None  # of other data, all images count
-        source = first_on_machine(process, lambda: open_source(spec, seed))
+        source = first_on_machine(process, lambda: classifier.open_data(data))
         result = evaluate_classifier(
             classifier, source, batch_size=batch_size, workers=workers, process=process
         )
-    figures = {"weights": weights, "data": spec, **result.as_dict(classifier.class_names)}
+    figures = {"weights": weights, "data": source.spec, **result.as_dict(classifier.class_names)}
     if not process.is_main:
         return
     if as_json:

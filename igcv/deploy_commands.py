@@ -62,9 +62,9 @@ def export(
     from igcv.classifier import load
     from igcv.deploy.compare import sample_pixels
     from igcv.deploy.engines import ENGINES
-    from igcv.deploy.export import Settings, files_of
+    from igcv.deploy.export import Settings
     from igcv.deploy.export import export as write
-    from igcv.deploy.exported import is_exported
+    from igcv.deploy.exported import is_exported, size_of
     from igcv.deploy.int8 import int8_report, matching_source
 
     if is_exported(weights):
@@ -94,10 +94,9 @@ def export(
     pixels = sample_pixels(validation, pre, COMPARED)
     quiet: dict[str, Any] = {} if as_json else {"say": print_line}
     folded, comparison = write(classifier, out, settings, pixels, calibration, **quiet)
-    size = sum(path.stat().st_size for path in files_of(out))
     figures: dict[str, Any] = {
         "file": str(out),
-        "bytes": size,
+        "bytes": size_of(out),
         "images": comparison.images,
         "on": validation.spec if validation else "two photographs",
         "error": comparison.error,

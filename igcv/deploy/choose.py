@@ -7,6 +7,7 @@ inside a network. Plans are kept in a file and measured once.
 
 import hashlib
 import json
+import math
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -28,8 +29,10 @@ from igcv.errors import InputError
 from igcv.models import Network
 from igcv.weights import write_file
 
-ROUNDS = 5  # measurements of each form, in turns; the fastest counts, as noise only ever adds
 SHORTEST_S = 2e-3  # of one measurement
+# Measurements of each, in turns, of which the shortest counts, as noise only ever adds: so many of those that have
+# taken at most so many times as long as the fastest. What may win is measured most often.
+ROUNDS = ((5, math.inf), (10, 1.1), (20, 1.03))
 
 
 def choose_plan(
@@ -43,14 +46,21 @@ def choose_plan(
         InputError: for an engine that is unknown or not installed.
     """
     threads = threads or torch.get_num_threads()
+    setting = f"{input_size} {batch_size} {threads}"
+    measure = partial(measure_plan, model, engine, input_size, batch_size, threads)
+    return remembered(model, engine, setting, measure)
+
+
+def remembered(model: Network, engine: str, setting: str, measure: Callable[[], Plan]) -> Plan:
+    """The plan that an earlier call measured for the same network and setting on this machine, or else measures now."""
     find_engine(engine)
     machine = f"{version_of(engine)}, {torch.backends.cpu.get_cpu_capability()}, {processor()}"
-    key = f"{engine} {input_size} {batch_size} {threads} {model} {model.state_dict().keys()} {machine}"
+    key = f"{engine} {setting} {model} {model.state_dict().keys()} {machine}"
     digest = hashlib.sha256(key.encode()).hexdigest()[:16]
     kept = read_plans()
     if digest in kept:
         return Plan(kept[digest]["forms"], kept[digest]["vector_width"])
-    plan = measure_plan(model, engine, input_size, batch_size, threads)
+    plan = measure()
     write_plans({**read_plans(), digest: {"engine": engine, **plan._asdict()}})
     return plan
 
@@ -129,13 +139,21 @@ def fastest_runs(
 ) -> list[float]:
     """The shortest time of each probe, in seconds, on an input of (C, H, W)."""
     images = torch.randn(batch_size, *shape, generator=torch.Generator().manual_seed(0))
-    runs = [engine.of(probe.eval(), images[:1], threads).bind(images.numpy()) for probe in probes]
+    return shortest_times([engine.of(p.eval(), images[:1], threads).bind(images.numpy()) for p in probes])
+
+
+def shortest_times(runs: Sequence[Run]) -> list[float]:
+    """The shortest time of each run, in seconds, all measured in turns (see `ROUNDS`)."""
     for run in runs:
         run()
-    shortest = min(_time(run, 1) for run in runs)
-    repeats = max(1, round(SHORTEST_S / shortest))
-    rounds = [[_time(run, repeats) for run in runs] for _ in range(ROUNDS)]
-    return [min(times) for times in zip(*rounds, strict=True)]
+    times = [_time(run, 1) for run in runs]
+    repeats = max(1, round(SHORTEST_S / min(times)))
+    for count, margin in ROUNDS:
+        left = [i for i, taken in enumerate(times) if taken <= margin * min(times)]
+        for _ in range(count):
+            for i in left:
+                times[i] = min(times[i], _time(runs[i], repeats))
+    return times
 
 
 def _time(run: Run, repeats: int) -> float:

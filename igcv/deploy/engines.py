@@ -111,14 +111,17 @@ class OpenVinoSession(_GraphSession):
     package, suffix = "openvino", ".xml"
 
     def __init__(self, model: bytes | str, threads: int | None = None) -> None:
-        core = required(self.package, "openvino").Core()
+        ov = required(self.package, "openvino")
+        core = ov.Core()
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
             "INFERENCE_NUM_THREADS": threads or torch.get_num_threads(),
             "INFERENCE_PRECISION_HINT": "f32",
         }
-        read = core.read_model(model)
+        # Files of another format are converted as for deployment, which int8 gains from.
+        foreign = isinstance(model, str) and model.endswith(OnnxSession.suffix)
+        read = ov.convert_model(model) if foreign else core.read_model(model)
         place = next(
             (place for place in (CARD_KEY, ["framework", CARD_KEY]) if read.has_rt_info(place)), None
         )

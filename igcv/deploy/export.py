@@ -2,25 +2,32 @@
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from igcv.classifier import Classifier
+from igcv.data import Preprocessing
+from igcv.deploy.choose_int8 import choose_int8_plan
 from igcv.deploy.compare import Comparison, compare, normalized
 from igcv.deploy.engines import ENGINES, Images, required
 from igcv.deploy.engines import engine as find_engine
-from igcv.deploy.fold import AUTO, fold
+from igcv.deploy.exported import files_of
+from igcv.deploy.fold import AUTO, build_network, fold, foldable_blocks
 from igcv.deploy.folded import FoldedNetwork, Preprocess
 from igcv.deploy.quantize import prepared, quantize
 from igcv.errors import InputError, unknown
 from igcv.weights import Card
 from igcv.weights.files import CARD_KEY
+
+CHOSEN_WITH = 8  # calibration images in the int8 files that are measured to choose a form
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +41,7 @@ class Settings:
         dynamic_size: leave height and width of the images open; the batch always is.
         opset: of ONNX operators; None: a current one.
         batch_size, threads: what "auto" measures with.
-        int8: quantize, for ONNX Runtime and OpenVINO; "auto" is "dense" then, since the integer kernels of both are
-            slow with grouped layers.
+        int8: quantize, for ONNX Runtime and OpenVINO; "auto" measures int8 files then.
     """
 
     format: str
@@ -77,30 +83,15 @@ def export(
     check_target(out, settings)
     assert settings.int8 == (calibration is not None)
     pre = classifier.preprocessing
-    if settings.form == AUTO and not settings.int8:
+    if settings.form == AUTO:
         say("looking for the fastest form on this machine (minutes at most; remembered for the next time)")
-    folded = folded_for(classifier, settings)
-    if calibration is not None:
-        folded = prepared(folded, normalized(calibration, pre))
-    network = nn.Sequential(Preprocess(pre.mean, pre.std), folded) if settings.with_preprocessing else folded
+    folded = folded_for(classifier, settings, calibration)
     inputs = normalized(pixels, pre)
     given = pixels if settings.with_preprocessing else inputs
     metadata = {CARD_KEY: exported_card(classifier.card, folded, settings).to_json()}
 
     def write(path: Path) -> None:
-        example = torch.from_numpy(given[:1])
-        if settings.format == "torch":
-            _save_program(network.eval(), example, path, settings, metadata)
-            return
-        model = _onnx_model(network.eval(), example, settings, metadata)
-        if calibration is not None:
-            model = quantize(
-                model, calibration if settings.with_preprocessing else normalized(calibration, pre)
-            )
-        if settings.format == "openvino":
-            _save_openvino(model, path, metadata)
-        else:
-            path.write_bytes(model.SerializeToString())
+        write_network(folded, path, settings, pre, pixels[:1], calibration, metadata)
 
     def check(path: Path) -> Comparison:
         session = find_engine(settings.format).open(path, settings.threads)
@@ -116,16 +107,68 @@ def export(
     return folded, write_checked(out, write, check)
 
 
-def folded_for(classifier: Classifier, settings: Settings) -> FoldedNetwork:
+def folded_for(classifier: Classifier, settings: Settings, calibration: Images | None) -> FoldedNetwork:
     """The network in the form that a file of these settings has."""
-    form = "dense" if settings.int8 and settings.form == AUTO else settings.form
-    return fold(
-        classifier.model.to("cpu"),
-        form,
-        engine=settings.format,
-        batch_size=settings.batch_size,
-        threads=settings.threads,
-    )
+    model = classifier.model.to("cpu")
+    if calibration is None or settings.form != AUTO:
+        return fold(
+            model,
+            settings.form,
+            engine=settings.format,
+            batch_size=settings.batch_size,
+            threads=settings.threads,
+        )
+    few = calibration[:CHOSEN_WITH]
+    batch = np.resize(few, (settings.batch_size, *few.shape[1:]))
+    pre = classifier.preprocessing
+
+    def write(folded: FoldedNetwork, path: Path) -> None:
+        write_network(folded, path, settings, pre, few[:1], few)
+
+    images = batch if settings.with_preprocessing else normalized(batch, pre)
+    plan = choose_int8_plan(model, write, settings.format, images, settings.threads)
+    return build_network(model, foldable_blocks(model), plan)
+
+
+def write_network(
+    folded: FoldedNetwork,
+    path: Path,
+    settings: Settings,
+    pre: Preprocessing,
+    pixels: Images,
+    calibration: Images | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write a folded network as a file, unchecked.
+
+    Args:
+        folded: the network.
+        path: the file; an OpenVINO .xml gets a .bin beside it.
+        settings: how it is to be.
+        pre: how its images are normalized.
+        pixels: uint8 (1, S, S, 3), an image.
+        calibration: uint8 (N, S, S, 3), images to quantize with; None: float32.
+        metadata: texts by name that travel with the file.
+    """
+    metadata = dict(metadata or {})
+
+    def as_given(images: Images) -> Images:
+        return images if settings.with_preprocessing else normalized(images, pre)
+
+    network: nn.Module = folded if calibration is None else prepared(folded, normalized(calibration, pre))
+    if settings.with_preprocessing:
+        network = nn.Sequential(Preprocess(pre.mean, pre.std), network)
+    example = torch.from_numpy(as_given(pixels))
+    if settings.format == "torch":
+        _save_program(network.eval(), example, path, settings, metadata)
+        return
+    model = _onnx_model(network.eval(), example, settings, metadata)
+    if calibration is not None:
+        model = quantize(model, as_given(calibration))
+    if settings.format == "openvino":
+        _save_openvino(model, path, metadata)
+    else:
+        path.write_bytes(model.SerializeToString())
 
 
 def check_target(out: Path, settings: Settings) -> None:
@@ -150,11 +193,6 @@ def check_target(out: Path, settings: Settings) -> None:
     for path in files_of(out):
         if path.exists():
             raise InputError(f"{path} exists already; choose another name or remove it")
-
-
-def files_of(out: Path) -> list[Path]:
-    """The files of an export."""
-    return [out, out.with_suffix(".bin")] if out.suffix == ".xml" else [out]
 
 
 def write_checked(out: Path, write: Callable[[Path], None], check: Callable[[Path], Any]) -> Any:
@@ -195,9 +233,9 @@ def _onnx_model(
 
 
 def _save_openvino(model: Any, path: Path, metadata: dict[str, str]) -> None:
-    """An ONNX model as OpenVINO IR, in full precision."""
+    """An ONNX model as OpenVINO IR, in full precision; conversion computes what does not depend on the images."""
     ov = required("openvino", "openvino")
-    converted = ov.Core().read_model(model.SerializeToString())
+    converted = ov.convert_model(BytesIO(model.SerializeToString()))
     for key, value in metadata.items():
         converted.set_rt_info(value, key)
     ov.save_model(converted, str(path), compress_to_fp16=False)

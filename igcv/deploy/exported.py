@@ -43,6 +43,16 @@ def is_exported(path: str | Path) -> bool:
     return Path(path).suffix in SUFFIXES
 
 
+def files_of(path: Path) -> list[Path]:
+    """The files of an export."""
+    return [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
+
+
+def size_of(path: Path) -> int:
+    """Bytes of an export, all its files together."""
+    return sum(file.stat().st_size for file in files_of(path))
+
+
 def open_any(path: str | Path, device: str | torch.device = "cpu") -> Classifier:
     """A run folder, a weights file or an exported file as a classifier.
 

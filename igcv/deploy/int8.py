@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from igcv.classifier import Classifier
-from igcv.data import DataSource, Finish, open_source
+from igcv.data import DataSource, Finish
 from igcv.deploy.compare import sample_pixels
-from igcv.deploy.export import Settings, export, files_of
-from igcv.deploy.exported import open_any, open_session
+from igcv.deploy.export import Settings, export
+from igcv.deploy.exported import open_any, open_session, size_of
 from igcv.deploy.latency import Contestant, measure, ratios
 from igcv.errors import InputError
 from igcv.training import Process, evaluate_classifier
@@ -29,28 +29,20 @@ def matching_source(classifier: Classifier, spec: str | None, required: bool) ->
         spec: a data source, or None for that of the training run.
         required: raise InputError where there are none; else None is given back.
     """
-    wanted = spec or classifier.card.recipe.get("data")
-    if not wanted:
-        if required:
-            raise InputError(
-                "the network does not say what it was trained on; name images with --calibrate or --data"
-            )
-        return None
-    seed = 0 if wanted == classifier.card.recipe.get("data") else None
     try:
-        source = open_source(wanted, seed, download=False)
+        source = classifier.open_data(spec, download=False)
     except InputError:
         if required:
             raise
         return None
     if len(source.class_names) != classifier.card.num_classes:
         raise InputError(
-            f"{wanted} has {len(source.class_names)} classes, the network {classifier.card.num_classes}; "
+            f"{source.spec} has {len(source.class_names)} classes, the network {classifier.card.num_classes}; "
             "give images of the classes it was trained for"
         )
     if (size := source.image_size) is not None and size < classifier.card.input_size // 4:
         raise InputError(
-            f"{wanted} has images of {size} pixels, the network takes {classifier.card.input_size}; "
+            f"{source.spec} has images of {size} pixels, the network takes {classifier.card.input_size}; "
             "give images like those it was trained on"
         )
     return source
@@ -73,7 +65,7 @@ def int8_report(
             replace(settings, int8=False),
             sample_pixels(source, classifier.preprocessing, 4),
         )
-        sizes = [sum(path.stat().st_size for path in files_of(file)) for file in (plain, out)]
+        sizes = [size_of(file) for file in (plain, out)]
         side = classifier.card.input_size
         shape = (side, side, 3) if settings.with_preprocessing else (3, side, side)
         threads = settings.threads or torch.get_num_threads()

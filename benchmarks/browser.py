@@ -28,6 +28,7 @@ from conditions import machine
 
 import igcv
 from igcv.data import IMAGENET
+from igcv.data.augment import short_side
 from igcv.deploy.export import Settings, write_network
 from igcv.deploy.fold import fold
 from igcv.deploy.onnx_web import PACKAGE, VERSION, engine_files
@@ -101,11 +102,9 @@ def measure(folder: Path, files: list[Path], size: int, rounds: int, isolated: b
 
     browser = os.environ.get("IGCV_CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
     handler = partial(Handler if isolated else Plain, directory=str(folder))
-    given = {
-        "files": [file.name for file in files],
-        "preprocessing": replace(IMAGENET, input_size=size).to_dict(),
-        "rounds": rounds,
-    }
+    pre = replace(IMAGENET, input_size=size)
+    preprocessing = {**pre.to_dict(), "short_side": short_side(pre)}
+    given = {"files": [file.name for file in files], "preprocessing": preprocessing, "rounds": rounds}
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, sync_playwright() as running:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         opened = running.chromium.launch(executable_path=browser, args=["--no-sandbox"])

@@ -4,8 +4,9 @@ Each contestant runs in a process of its own, in turns (see igcv.deploy.latency)
 cost what trained ones cost. Ours are folded in the form that `igcv.fold` chooses on this machine for the same batch and
 threads, MobileNetV2 as well; the others are exported by torch.onnx.export, or run as they come.
 
-    python benchmarks/latency.py             # some 40 minutes on two cores
-    python benchmarks/latency.py --quick     # two settings for each image size
+    python benchmarks/latency.py                     # some 50 minutes on two cores
+    python benchmarks/latency.py --quick             # two settings for each image size
+    python benchmarks/latency.py --engines onnx      # results of other engines stay as they are
 
 Needs igcv[deploy]; pytorchcv takes part where it is installed (pip install pytorchcv).
 """
@@ -132,23 +133,52 @@ def int8_file(engine: str, size: int, batch: int, threads: int, folder: Path) ->
     return file
 
 
-def run(
-    rounds: int, settings: list[tuple[int, int]], sizes: list[int], engines: list[str], out: Path
-) -> None:
-    """Measure everything; what is there is written after every setting."""
-    rates = {str(threads): matrix_rate(threads) / 1e9 for threads in {threads for _, threads in settings}}
-    rows: list[dict[str, Any]] = []
-    result = {"machine": machine(), "rounds": rounds, "matmul_gflop_per_s": rates, "rows": rows}
-    places = [(size, engine, *setting) for size in sizes for engine in engines for setting in settings]
+Place = tuple[int, str, int, int]  # size, engine, batch, threads
+
+
+def place_of(r: dict[str, Any]) -> Place:
+    """The setting that a row was measured in."""
+    return r["size"], r["engine"], r["batch"], r["threads"]
+
+
+def earlier_rows(file: Path, about: dict[str, Any]) -> list[dict[str, Any]]:
+    """What an earlier call measured on this machine with these versions, so that settings can be measured anew."""
+    if not file.is_file():
+        return []
+    before = json.loads(file.read_text())
+    same = {**before["machine"], "date": ""} == {**about, "date": ""}
+    return before["rows"] if same else []
+
+
+def run(rounds: int, places: list[Place], out: Path) -> None:
+    """Measure some settings; what is there is written after each of them, in the place of earlier results of it."""
+    about = machine()
+    rates = {str(threads): matrix_rate(threads) / 1e9 for threads in sorted({place[-1] for place in places})}
+    rows = earlier_rows(out / "latency_cpu.json", about)
     with tempfile.TemporaryDirectory() as folder:
         for size, engine, batch, threads in places:
             print(f"{engine}, {size} px, batch {batch}, {threads} threads", file=sys.stderr, flush=True)
             entered = contestants(engine, size, batch, threads, Path(folder))
-            for measured in measure(entered, batch, threads, rounds):
-                where = {"engine": engine, "size": size, "batch": batch, "threads": threads}
-                times = {"times_ms": [round(time, 3) for time in measured.times_ms]}
-                rest = {"memory_mib": round(measured.memory_mib), "share": measured.share}
-                rows.append({**where, "label": measured.label, **times, **rest})
+            where = {
+                "engine": engine,
+                "size": size,
+                "batch": batch,
+                "threads": threads,
+                "date": about["date"],
+            }
+            new = [
+                {
+                    **where,
+                    "label": measured.label,
+                    "times_ms": [round(time, 3) for time in measured.times_ms],
+                    "memory_mib": round(measured.memory_mib),
+                    "share": measured.share,
+                }
+                for measured in measure(entered, batch, threads, rounds)
+            ]
+            rows = [*(r for r in rows if place_of(r) != (size, engine, batch, threads)), *new]
+            rows.sort(key=lambda r: (-r["size"], [*ENGINES].index(r["engine"]), r["batch"], r["threads"]))
+            result = {"machine": about, "matmul_gflop_per_s": rates, "rows": rows}
             (out / "latency_cpu.json").write_text(json.dumps(result, indent=1) + "\n")
             (out / "latency_cpu.md").write_text(page(result))
     plot(result, out / "latency_cpu.png")
@@ -174,24 +204,26 @@ def spread(values: tuple[float, float, float]) -> str:
 def page(result: dict[str, Any]) -> str:
     """The results as Markdown."""
     about, rates = result["machine"], result["matmul_gflop_per_s"]
+    dates = sorted({r["date"] for r in result["rows"]})
+    rounds = sorted({len(r["times_ms"]) for r in result["rows"]})
     lines = [
         "# Latency on a CPU",
         "",
-        f"Measured {about['date']}: {about['processor']}, {about['cores']} cores, float32 but for int8; medians over "
-        f"{result['rounds']} rounds in one run, smallest and largest in brackets. Ratios are taken within each round. "
-        "Written by `python benchmarks/latency.py`.",
+        f"Measured {' and '.join(dates)}: {about['processor']}, {about['cores']} cores, float32 but for int8. Every "
+        f"section is a run of its own; medians over {' or '.join(map(str, rounds))} rounds, smallest and largest in "
+        "brackets. Ratios are taken within each round. Written by `python benchmarks/latency.py`.",
         "",
         "Versions: " + ", ".join(f"{k} {v}" for k, v in about.items() if k in PACKAGES) + ". Matrix product of 1024: "
         + ", ".join(f"{rate:.0f} GFLOP/s with {threads} thread(s)" for threads, rate in rates.items()) + ".",
     ]  # fmt: skip
-    places = list(dict.fromkeys((r["engine"], r["size"], r["batch"], r["threads"]) for r in result["rows"]))
-    for engine, size, batch, threads in places:
+    for place in dict.fromkeys(map(place_of, result["rows"])):
+        size, engine, batch, threads = place
         lines += ["", f"## {engine}, {size} px, batch {batch}, {threads} thread(s)", ""]
         lines += ["| network | ms per batch | images/s | ratio to MobileNetV2 folded | MiB | matrix rate |"]
         lines += ["|---|---:|---:|---:|---:|---:|"]
         base = row(result, BASELINE, engine, size, batch, threads)
         for r in result["rows"]:
-            if (r["engine"], r["size"], r["batch"], r["threads"]) != (engine, size, batch, threads):
+            if place_of(r) != place:
                 continue
             found = row(result, r["label"], engine, size, batch, threads)
             assert found is not None and base is not None
@@ -290,7 +322,10 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     settings = QUICK if arguments.quick else SETTINGS
-    run(arguments.rounds, settings, arguments.sizes, arguments.engines, arguments.out)
+    places = [
+        (size, e, *setting) for size in arguments.sizes for e in arguments.engines for setting in settings
+    ]
+    run(arguments.rounds, places, arguments.out)
 
 
 if __name__ == "__main__":

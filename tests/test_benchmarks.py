@@ -1,5 +1,6 @@
 """The benchmarks compare like with like, and their arithmetic is right."""
 
+import json
 from pathlib import Path
 from types import ModuleType
 
@@ -59,3 +60,17 @@ def test_hours_of_imagenet(training: ModuleType) -> None:
     page = imagenet.page(result)
     assert "| [imagenet_mxnet](../../recipes/imagenet_mxnet.toml) | 480 | 170.8 | 21.4 | 2.7 |" in page
     assert "| 8 | 8,000 | 40 |" in page
+
+
+def test_latencies_of_other_machines_are_not_mixed_in(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+    import latency
+
+    file, about = tmp_path / "latency_cpu.json", {"processor": "one", "torch": "2", "date": "2026-01-01"}
+    assert latency.earlier_rows(file, about) == []
+    file.write_text(json.dumps({"machine": about, "rows": [{"label": "a network"}]}))
+    assert latency.earlier_rows(file, {**about, "date": "2026-02-01"}) == [{"label": "a network"}]
+    assert latency.earlier_rows(file, {**about, "torch": "3"}) == []
+    assert latency.earlier_rows(file, {**about, "processor": "another"}) == []

@@ -165,8 +165,9 @@ def test_who_may_win_is_measured_most_often(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(choose.time, "perf_counter", lambda: clock[0])
     times = choose.shortest_times([partial(run, i) for i in range(4)])
     assert times.index(min(times)) == 0
-    assert calls[0] == calls[1] == 2 + 5 + 10 + 20
-    assert calls[2] == 2 + 5 + 10 and calls[3] == 2 + 5
+    first, second, third = (count for count, _ in choose.ROUNDS)
+    assert calls[0] == calls[1] == 2 + first + second + third
+    assert calls[2] == 2 + first + second and calls[3] == 2 + first
 
 
 @pytest.mark.parametrize("engine", ["torch", "onnx", "openvino"])

@@ -32,7 +32,7 @@ from igcv.weights import write_file
 SHORTEST_S = 2e-3  # of one measurement
 # Measurements of each, in turns, of which the shortest counts, as noise only ever adds: so many of those that have
 # taken at most so many times as long as the fastest. What may win is measured most often.
-ROUNDS = ((5, math.inf), (10, 1.1), (20, 1.03))
+ROUNDS = ((9, math.inf), (15, 1.15), (20, 1.05))
 
 
 def choose_plan(

@@ -273,19 +273,22 @@ def plot(result: dict[str, Any], file: Path) -> None:
     """Milliseconds of an image for every contestant, a panel for each engine and setting, at 224 pixels."""
     import matplotlib.pyplot as plt
 
-    places = list(
-        dict.fromkeys((r["engine"], r["batch"], r["threads"]) for r in result["rows"] if r["size"] == 224)
-    )
-    if not places:
+    measured = {place_of(r)[1:] for r in result["rows"] if r["size"] == 224}
+    if not measured:
         return
-    columns = len({place[1:] for place in places})
+    engines = [engine for engine in ENGINES if any(engine == place[0] for place in measured)]
+    settings = sorted({place[1:] for place in measured})
     figure, axes = plt.subplots(
-        -(-len(places) // columns),
-        columns,
-        figsize=(6.5 * columns, 2.6 * len(places) / columns),
+        len(engines),
+        len(settings),
+        figsize=(6.5 * len(settings), 2.6 * len(engines)),
         squeeze=False,
     )
-    for axis, (engine, batch, threads) in zip(axes.flat, places, strict=False):
+    places = [(engine, *setting) for engine in engines for setting in settings]
+    for axis, (engine, batch, threads) in zip(axes.flat, places, strict=True):
+        if (engine, batch, threads) not in measured:
+            axis.set_axis_off()
+            continue
         labels = [r["label"] for r in result["rows"] if r["size"] == 224
                   and (r["engine"], r["batch"], r["threads"]) == (engine, batch, threads)]  # fmt: skip
         found = [row(result, label, engine, 224, batch, threads) for label in labels]

@@ -281,7 +281,7 @@ def plot(result: dict[str, Any], file: Path) -> None:
     figure, axes = plt.subplots(
         len(engines),
         len(settings),
-        figsize=(6.5 * len(settings), 2.6 * len(engines)),
+        figsize=(2.8 * len(settings) + 2.4, 2.6 * len(engines)),
         squeeze=False,
     )
     places = [(engine, *setting) for engine in engines for setting in settings]
@@ -298,8 +298,12 @@ def plot(result: dict[str, Any], file: Path) -> None:
         axis.bar_label(axis.containers[0], [f"{time:.1f}" for time in times], padding=2, fontsize=8)
         axis.invert_yaxis()
         axis.tick_params(labelsize=8)
+        if (engine, batch, threads) != next(
+            place for place in places if place in measured and place[0] == engine
+        ):
+            axis.set_yticks([])  # the first panel of the row names them
         axis.spines[["top", "right"]].set_visible(False)
-        axis.margins(x=0.12)
+        axis.margins(x=0.2)
         axis.set_title(f"{engine}, batch {batch}, {threads} thread(s)", fontsize=9, loc="left")
         axis.set_xlabel("ms per image", fontsize=8)
     figure.tight_layout()

@@ -66,13 +66,11 @@ async ({ files, preprocessing, rounds }) => {
 """
 
 
-class Plain(http.server.SimpleHTTPRequestHandler):
+class Plain(Handler):
     """Without the headers that give a page several threads."""
 
-    extensions_map = Handler.extensions_map
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Say nothing about every file."""
+    def end_headers(self) -> None:
+        super(Handler, self).end_headers()
 
 
 def write_files(folder: Path, size: int) -> list[tuple[str, Path]]:

@@ -289,8 +289,7 @@ def plot(result: dict[str, Any], file: Path) -> None:
         if (engine, batch, threads) not in measured:
             axis.set_axis_off()
             continue
-        labels = [r["label"] for r in result["rows"] if r["size"] == 224
-                  and (r["engine"], r["batch"], r["threads"]) == (engine, batch, threads)]  # fmt: skip
+        labels = [r["label"] for r in result["rows"] if place_of(r) == (224, engine, batch, threads)]
         found = [row(result, label, engine, 224, batch, threads) for label in labels]
         times = [f.median_ms / batch for f in found if f]
         colors = ["#c44e52" if label.startswith("igcv3") else "#8c8c8c" for label in labels]

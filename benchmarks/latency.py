@@ -124,7 +124,13 @@ def int8_file(engine: str, size: int, batch: int, threads: int, folder: Path) ->
     torch.manual_seed(0)
     model = igcv.create_model("igcv3_d_100", input_size=size).eval()
     pre = replace(IMAGENET, input_size=size)
-    card = Card(model="igcv3_d_100", num_classes=1000, input_size=size, preprocessing=pre.to_dict())
+    card = Card(
+        model="igcv3_d_100",
+        num_classes=1000,
+        input_size=size,
+        strides=model.strides,
+        preprocessing=pre.to_dict(),
+    )
     pixels = np.random.default_rng(0).integers(0, 256, (8, size, size, 3), np.uint8)
     settings = Settings(format=engine, int8=True, batch_size=batch, threads=threads)
     network = folded_for(igcv.Classifier(model, card), settings, pixels)

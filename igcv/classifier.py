@@ -135,10 +135,17 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Classifier:
     """
     file = weights_file(path)
     tensors, card = load_weights(file)
-    with torch.device("meta"):  # nothing is allocated before the file has shown as much
-        model = create_model(card.model, card.num_classes, card.multiplier, card.input_size)
+    model = network_of(card)
     fill(model, tensors, str(file))
     return Classifier(model.to(device).eval(), card)
+
+
+def network_of(card: Card) -> Network:
+    """Return the network of a card, on the device "meta": nothing is allocated before a file has shown as much."""
+    with torch.device("meta"):
+        return create_model(
+            card.model, card.num_classes, card.multiplier, card.input_size, strides=card.strides or None
+        )
 
 
 def fill(model: torch.nn.Module, tensors: dict[str, Tensor], where: str) -> None:

@@ -225,24 +225,40 @@ def convert(
     target: Annotated[Path, typer.Argument(metavar="OUT", help="OUT.safetensors, or OUT-0000.params")],
     symbol: Annotated[Path | None, typer.Option(help="the graph, X-symbol.json, to check against")] = None,
     input_size: Annotated[
-        int | None, typer.Option(help="image side in pixels; default: the network's own")
+        int | None, typer.Option(help="image side in pixels; default: the network's own", min=1)
+    ] = None,
+    strides: Annotated[
+        str | None,
+        typer.Option(help="strides of the stem and the stages; default: the network's for --input-size"),
     ] = None,
 ) -> None:
     """Convert an MXNet checkpoint to safetensors, or weights of igcv to an MXNet checkpoint.
 
+    A checkpoint does not tell the strides of its network. Give them for a network of small images that was trained with
+    others than igcv's, e.g. --input-size 32 --strides 1,1,1,2,2,1,2,1.
+
     Example: igcv convert igcv3-0000.params igcv3.safetensors --symbol igcv3-symbol.json
     """
+    from igcv.models import strides_text
     from igcv.mxnet import from_mxnet, to_mxnet
     from igcv.weights import save_weights
 
     if target.exists():
         raise InputError(f"{target} exists already; choose another name or remove it")
     if source.suffix == ".params" and target.suffix == ".safetensors":
-        classifier = from_mxnet(source, symbol, input_size)
+        classifier = from_mxnet(source, symbol, input_size, None if strides is None else stride_list(strides))
         save_weights(target, classifier.model.state_dict(), classifier.card)
         parameters = sum(p.numel() for p in classifier.model.parameters())
-        found = f"{classifier.card.model}, {classifier.card.num_classes} classes, {parameters:,} parameters"
+        card = classifier.card
+        found = (
+            f"{card.model}, {card.num_classes} classes, {parameters:,} parameters, {card.input_size} x "
+            f"{card.input_size} pixels, strides {strides_text(card.strides)}"
+        )
     elif target.suffix == ".params":
+        if input_size or strides or symbol:
+            raise InputError(
+                "--input-size, --strides and --symbol belong to a conversion from MXNet; leave them out"
+            )
         to_mxnet(source, target)
         found = "MXNet checkpoint"
     else:
@@ -250,6 +266,14 @@ def convert(
             f"cannot convert {source} to {target}; give X.params OUT.safetensors, or IN OUT.params"
         )
     print_line(f"{target}: {found}")
+
+
+def stride_list(text: str) -> list[int]:
+    """Return the strides in an option such as 1,1,1,2,2,1,1,1."""
+    parts = text.split(",")
+    if not all(part.strip().isdigit() for part in parts):
+        raise InputError(f"--strides: got '{text}', expected whole numbers with commas, e.g. 1,1,1,2,2,1,1,1")
+    return [int(part) for part in parts]
 
 
 @app.command()
@@ -272,7 +296,7 @@ def summary(
     import torch
 
     from igcv.analysis import blocks, connectivity, summarize
-    from igcv.models import default_input_size
+    from igcv.models import default_input_size, strides_text
 
     if block is not None and plot is None:
         raise InputError("--block names the block to draw; add --plot FILE.svg")
@@ -288,7 +312,7 @@ def summary(
                 json.dumps({k: v._asdict() if hasattr(v, "_asdict") else v for k, v in row._asdict().items()})
             )
         return
-    print_stages(f"{name}, {size} px", rows)
+    print_stages(f"{name}, {size} px, strides {strides_text(network.strides)}", rows)
     for found, paths in ((b, connectivity(b)) for b in described):
         if not paths.holds:
             print_unmet(found.name, found.condition, paths)

@@ -4,7 +4,7 @@ import ast
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,15 +24,13 @@ from igcv.models import (
     default_input_size,
 )
 from igcv.models.igcv3 import TABLES
+from igcv.models.inverted import Stage
+from igcv.models.mobilenetv2 import TABLE as MOBILENETV2
 from igcv.weights import Card, mxnet_names
 from igcv.weights.mxnet import Node, read_params, read_symbol, write_params
 
 Shapes = dict[str, tuple[int, ...]]
 
-DEEP, SHORT = (
-    tuple(row.n for row in TABLES[table]) for table in "dw"
-)  # blocks per stage; MobileNetV2 as "w"
-SHORT_FAMILIES = {(2, 2): "igcv3_w", (1, 1): "mobilenetv2"}  # by the groups of their pointwise convolutions
 LAYERS: dict[str, Any] = {"Convolution": nn.Conv2d, "BatchNorm": nn.BatchNorm2d, "FullyConnected": nn.Linear}
 PERCENTS = sorted(range(5, 401), key=lambda percent: (abs(percent - 5 * round(percent / 5)), percent))
 
@@ -78,15 +76,19 @@ def recognise(shapes: Shapes) -> Recognised:
 
 
 def from_mxnet(
-    params: str | Path, symbol: str | Path | None = None, input_size: int | None = None
+    params: str | Path,
+    symbol: str | Path | None = None,
+    input_size: int | None = None,
+    strides: Sequence[int] | None = None,
 ) -> Classifier:
     """Convert a checkpoint of MXNet.
 
     Args:
         params: the `-0000.params` file; float16 and float64 weights become float32.
         symbol: the `-symbol.json` file, to check its layers against the network's (see `check_graph`).
-        input_size: side in pixels of the images that the strides were chosen for, which a checkpoint does not
-            tell; None: 224, for CIFAR networks 32. See `igcv.models.Options`.
+        input_size: side in pixels of the images that the network was trained on; None: 224, for CIFAR networks 32.
+        strides: total stride of the stem, then the stride of each stage; None: those of the catalog for
+            `input_size`. Weights do not tell their strides, and others' networks for small images may have others.
 
     Raises:
         InputError: if a file cannot be read, its tensors belong to no network in the catalog, or some are
@@ -97,7 +99,7 @@ def from_mxnet(
     found = recognise({name: array.shape for name, array in arrays.items()})
     size = input_size or default_input_size(found.model)
     with torch.device("meta"):
-        model = create_model(found.model, found.num_classes, input_size=size)
+        model = create_model(found.model, found.num_classes, input_size=size, strides=strides)
     form = mxnet_names.form_of(arrays)
     _compare(str(path), _names(model, form), arrays)
     if symbol is not None:
@@ -106,7 +108,7 @@ def from_mxnet(
     for name, array in arrays.items():
         tensors[mxnet_names.to_igcv(name, form)] = torch.from_numpy(array.astype(np.float32))
     fill(model, tensors, str(path))
-    return Classifier(model.eval(), _card(path, found, size))
+    return Classifier(model.eval(), _card(path, found, size, model.strides))
 
 
 def to_mxnet(weights: str | Path, out: str | Path) -> None:
@@ -148,7 +150,7 @@ def check_graph(symbol: str | Path, model: nn.Module, form: str) -> None:
         for key, (expected, default) in _settings(node, nodes, model, form).items():
             found = node.attrs.get(key, default)
             if not _same(found, expected):
-                hint = ", or the input_size it was made for" if key == "stride" else ""
+                hint = ", or the strides that it was trained with" if key == "stride" else ""
                 where = f"{symbol}: {key} of the node {node.name} is {found or 'missing'}"
                 raise InputError(f"{where}, in the network {expected}; give the graph of these weights{hint}")
     given = Counter(node.op for node in nodes)
@@ -209,12 +211,18 @@ def _operations(model: nn.Module) -> Counter[str]:
     return counts
 
 
-def _card(path: Path, found: Recognised, size: int) -> Card:
+def _card(path: Path, found: Recognised, size: int, strides: tuple[int, ...]) -> Card:
     images = replace(MXNET, input_size=size, crop=1.0 if size <= 32 else MXNET.crop).to_dict()
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     source = {"file": path.name, "sha256": digest, "format": "mxnet"}
-    classes = found.num_classes
-    return Card(model=found.model, num_classes=classes, input_size=size, preprocessing=images, source=source)
+    return Card(
+        model=found.model,
+        num_classes=found.num_classes,
+        input_size=size,
+        strides=strides,
+        preprocessing=images,
+        source=source,
+    )
 
 
 def _without_prefix(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -274,16 +282,27 @@ def _seq_names(shapes: Shapes) -> Iterator[str]:
         _shape(shapes, "seq", f"stages.1.0.{part}.conv.weight") for part in ("expand", "project")
     )
     groups = max(1, before // expand[1]), max(1, expand[0] // project[1])
-    blocks = _blocks(shapes)
-    family = SHORT_FAMILIES.get(groups) if blocks == SHORT else f"igcv3_g{groups[0]}g{groups[1]}"
-    if blocks not in (SHORT, DEEP) or family is None:
+    tables, blocks = _tables(groups), _blocks(shapes)
+    counts = {family: tuple(row.n for row in table) for family, table in tables.items()}
+    if blocks not in counts.values():
         what = f"{blocks} blocks in its stages and {groups} groups in its pointwise convolutions"
-        raise InputError(f"igcv has no network of {what}; expected {DEEP} or {SHORT} blocks")
-    family = "igcv3_d" if family == "igcv3_g2g2" else family
-    full = TABLES["w" if family == "igcv3_w" else "d"][-1].c  # channels of the last stage at multiplier 1.0
-    off_by = 8 if family == "mobilenetv2" else math.lcm(*groups)  # at most, by rounding to multiples
-    near = [percent for percent in PERCENTS if abs(full * percent / 100 - last) <= off_by]
-    return (f"{family}_{percent:03d}{suffix}" for suffix in ("", "_mxnet") for percent in near)
+        known = " or ".join(map(str, dict.fromkeys(counts.values())))
+        raise InputError(f"igcv has no network of {what}; expected {known} blocks")
+    off_by = 8 if groups == (1, 1) else math.lcm(*groups)  # at most, by rounding to multiples
+    for suffix in ("", "_mxnet"):
+        for family in (family for family in tables if counts[family] == blocks):
+            full = tables[family][-1].c  # channels of the last stage at multiplier 1.0
+            near = [percent for percent in PERCENTS if abs(full * percent / 100 - last) <= off_by]
+            yield from (f"{family}_{percent:03d}{suffix}" for percent in near)
+
+
+def _tables(groups: tuple[int, int]) -> dict[str, tuple[Stage, ...]]:
+    """Return the tables of the families with such groups in their pointwise convolutions, by name."""
+    if groups == (1, 1):
+        return {"mobilenetv2": MOBILENETV2}
+    if groups == (2, 2):
+        return {f"igcv3_{name}": table for name, table in TABLES.items()}
+    return {f"igcv3_g{groups[0]}g{groups[1]}": TABLES["d"]}
 
 
 def _conflict(name: str, num_classes: int, shapes: Shapes, form: str) -> str:

@@ -27,7 +27,8 @@ def create_model(
         multiplier: width multiplier, instead of the one in the name; not with `pretrained`.
         input_size: side in pixels of the square images to come; None: the network's own, or the weights'.
         pretrained: fill it with released weights; nothing is downloaded.
-        options: `in_chans`, `global_pool`, `drop_rate` (see `igcv.models.Options`).
+        options: `in_chans`, `global_pool`, `drop_rate`, `strides` (see `igcv.models.Options`). With `pretrained`, at
+            the input size of the weights, strides are theirs unless given.
 
     Raises:
         InputError: for an unknown name, numbers that make no network, or weights that were not released.
@@ -42,9 +43,10 @@ def create_model(
     file = find_released(name)
     tensors, card = load_weights(file)
     width = card.multiplier if multiplier is None else multiplier
-    network = models.create_model(
-        card.model, card.num_classes, width, input_size or card.input_size, **options
-    )
+    size = input_size or card.input_size
+    if size == card.input_size:
+        options = {"strides": card.strides or None, **options}
+    network = models.create_model(card.model, card.num_classes, width, size, **options)
     fill(network, tensors, str(file))
     if num_classes is not None and num_classes != card.num_classes:
         network.reset_classifier(num_classes)

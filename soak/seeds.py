@@ -34,7 +34,14 @@ def write_seeds(root: Path) -> None:
         (root / name).mkdir(parents=True, exist_ok=True)
     network = create_model("igcv1_l1m1_d5", 2, input_size=8)
     pre = IMAGENET.to_dict() | {"input_size": 8}
-    card = Card(model="igcv1_l1m1_d5", num_classes=2, input_size=8, class_names=("a", "b"), preprocessing=pre)
+    card = Card(
+        model="igcv1_l1m1_d5",
+        num_classes=2,
+        input_size=8,
+        strides=network.strides,
+        class_names=("a", "b"),
+        preprocessing=pre,
+    )
     save_weights(root / "weights" / "small", network.state_dict(), card)
     (root / "card" / "small").write_text(card.to_json())
     to_mxnet(root / "weights" / "small", root / "params" / "network")

@@ -59,7 +59,13 @@ def test_open_height_and_width(tmp_path: Path) -> None:
 @pytest.mark.parametrize("format", ["openvino", "torch"])
 def test_open_height_and_width_in_files(tmp_path: Path, format: str) -> None:
     model = randomized("igcv1_l4m2_d20")
-    card = Card(model="igcv1_l4m2_d20", num_classes=10, input_size=32, preprocessing=CIFAR.to_dict())
+    card = Card(
+        model="igcv1_l4m2_d20",
+        num_classes=10,
+        input_size=32,
+        strides=(1, 1, 2, 2),
+        preprocessing=CIFAR.to_dict(),
+    )
     file = tmp_path / f"network{SUFFIXES[format]}"
     settings = Settings(format=format, form="literal", dynamic_size=True)
     export(igcv.Classifier(model, card), file, settings, sample_pixels(None, CIFAR, 2))
@@ -179,7 +185,13 @@ def test_wrong_input_leaves_no_file(digits_run: Path, tmp_path: Path, igcv_comma
     save_weights(
         other,
         model.state_dict(),
-        Card(model="igcv3_d_025", num_classes=3, input_size=32, preprocessing=CIFAR.to_dict()),
+        Card(
+            model="igcv3_d_025",
+            num_classes=3,
+            input_size=32,
+            strides=model.strides,
+            preprocessing=CIFAR.to_dict(),
+        ),
     )
     cases = (
         (

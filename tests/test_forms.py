@@ -117,7 +117,7 @@ def test_gradients_are_derivatives(form):
         "igcv3_d_025",
         "igcv3_w_025",
         "igcv3_g4g2_025",
-        "igcv3_d_p50",
+        "igcv3_d_069",
         "igcv1_l24m2_d20",
         "igcv1_l8m4_d20_ident",
     ],

@@ -191,7 +191,9 @@ def test_random_weights_return_as_they_were(name, tmp_path):
             tensor.uniform_(0.1, 1)
     size = 32 if "_d" in name and "igcv1" in name else 224
     save_weights(
-        tmp_path / "w.safetensors", model.state_dict(), Card(model=name, num_classes=3, input_size=size)
+        tmp_path / "w.safetensors",
+        model.state_dict(),
+        Card(model=name, num_classes=3, input_size=size, strides=model.strides),
     )
     to_mxnet(tmp_path / "w.safetensors", tmp_path / "w.params")
     back = from_mxnet(tmp_path / "w.params").model

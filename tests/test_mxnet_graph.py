@@ -63,7 +63,7 @@ def test_a_graph_that_agrees(small, tmp_path):
         ({"g0_conv": {"num_filter": "49"}}, "num_filter of the node g0_conv is 49, in the network 48"),
         (
             {"g2_b1_conv1": {"stride": "(1, 1)"}},
-            r"g2_b1_conv1 is \(1, 1\), in the network \(2, 2\).*input_size",
+            r"g2_b1_conv1 is \(1, 1\), in the network \(2, 2\).*strides that it",
         ),
         ({"g3_b2_conv2": {"kernel": "oops("}}, r"kernel of the node g3_b2_conv2 is oops\("),
         ({"g0_bn": {"eps": "0.001"}}, "eps of the node g0_bn is 0.001, in the network 2e-05"),

@@ -60,7 +60,13 @@ def alone(digit_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     network = igcv.create_model("igcv3_w_025", 2, input_size=16)
     preprocessing = IMAGENET.to_dict() | {"input_size": 16}
-    card = Card(model="igcv3_w_025", num_classes=2, input_size=16, preprocessing=preprocessing)
+    card = Card(
+        model="igcv3_w_025",
+        num_classes=2,
+        input_size=16,
+        strides=network.strides,
+        preprocessing=preprocessing,
+    )
     save_weights(root / "start.safetensors", network.state_dict(), card)
     with chdir(root), work.exact(batch_norm=False):
         work.run(work.STEPWISE, "one", ONE)

@@ -51,6 +51,7 @@ def save_network(path: Path) -> Path:
         model="igcv3_w_025",
         num_classes=len(NAMES),
         input_size=PRE.input_size,
+        strides=model.strides,
         class_names=NAMES,
         preprocessing=PRE.to_dict(),
     )

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from igcv.analysis import model_cost
-from igcv.classifier import load
+from igcv.analysis import Cost, model_cost, network_cost
+from igcv.classifier import load, network_of
 from igcv.deploy.engines import ENGINES, Session
 from igcv.deploy.engines import engine as find_engine
 from igcv.deploy.exported import card_of, is_exported, open_session, takes_pixels
@@ -29,6 +29,7 @@ from igcv.deploy.fold import AUTO, fold
 from igcv.errors import InputError
 from igcv.models import create_model, default_input_size
 from igcv.training.allocator import keep_freed_memory
+from igcv.weights import Card
 
 ROUNDS = 15
 ROUND_S = 0.1  # of one contestant in one round
@@ -101,9 +102,8 @@ def contestant(
     named = not (Path(what).exists() or what.endswith(".safetensors"))
     card = None if named else load(what).card
     size = input_size or (default_input_size(what) if card is None else card.input_size)
-    model, classes = (what, 1000) if card is None else (card.model, card.num_classes)
     opener = partial(folded_session, what, chosen, threads, batch_size, form, size, named)
-    cost = model_cost(model, classes, size).multiply_adds
+    cost = (model_cost(what, 1000, size) if card is None else _cost(card, size)).multiply_adds
     return Contestant(f"{what}, {chosen}, {form}", opener, (3, size, size), multiply_adds=cost)
 
 
@@ -119,9 +119,14 @@ def _file(what: str, engine: str | None, threads: int, input_size: int | None) -
     card = card_of(opener(), Path(what))
     size, inside = card.input_size, takes_pixels(card)
     label = f"{what}, {engine}" if engine else what
-    cost = model_cost(card.model, card.num_classes, size).multiply_adds
+    cost = _cost(card, size).multiply_adds
     shape = (size, size, 3) if inside else (3, size, size)
     return Contestant(label, opener, shape, inside, cost)
+
+
+def _cost(card: Card, size: int) -> Cost:
+    """Return the cost of the network of a card on an image of `size` pixels."""
+    return network_cost(network_of(card), torch.empty(1, 3, size, size, device="meta"))
 
 
 def folded_session(

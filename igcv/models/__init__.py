@@ -14,7 +14,7 @@ from igcv.models.igcv1 import igcv1_cifar, igcv1_imagenet
 from igcv.models.igcv2 import branch_widths, igcv2_cifar, igcv2_mobilenet
 from igcv.models.igcv3 import igcv3
 from igcv.models.mobilenetv2 import mobilenetv2
-from igcv.models.network import Network, Options
+from igcv.models.network import Network, Options, strides_text
 
 __all__ = [
     "FORMS",
@@ -38,4 +38,5 @@ __all__ = [
     "list_models",
     "mobilenetv2",
     "set_form",
+    "strides_text",
 ]

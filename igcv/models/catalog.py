@@ -16,7 +16,7 @@ from torch import nn
 from igcv.errors import InputError, unknown
 from igcv.models.igcv1 import igcv1_cifar, igcv1_imagenet
 from igcv.models.igcv2 import igcv2_cifar, igcv2_mobilenet
-from igcv.models.igcv3 import igcv3
+from igcv.models.igcv3 import TABLES, igcv3
 from igcv.models.mobilenetv2 import mobilenetv2
 from igcv.models.network import Network, Options
 
@@ -40,23 +40,10 @@ class Family(NamedTuple):
     original: bool = False
 
 
-# The published CIFAR rows "0.5x" and "0.7x" scale the parameters, to 1.2 M and 1.7 M: the widths, in steps of
-# 0.01, that come nearest with 10 classes (1,193,060 and 1,689,110).
-PARAMETER_COUNT_WIDTHS = {"p50": 0.69, "p70": 0.85}
-
 FAMILIES = (
     Family(
-        r"igcv3_d",
-        lambda multiplier, original: partial(igcv3, "d", multiplier, original_widths=original),
-        original=True,
-    ),
-    Family(
-        r"igcv3_d_(?P<share>p50|p70)",
-        lambda share, multiplier: partial(igcv3, "d", multiplier * PARAMETER_COUNT_WIDTHS[share]),
-    ),
-    Family(
-        r"igcv3_w",
-        lambda multiplier, original: partial(igcv3, "w", multiplier, original_widths=original),
+        rf"igcv3_(?P<table>{'|'.join(TABLES)})",
+        lambda table, multiplier, original: partial(igcv3, table, multiplier, original_widths=original),
         original=True,
     ),
     Family(
@@ -96,7 +83,7 @@ FAMILIES = (
 # The listed names; any other name of a family's form works as well (igcv3_d_060, igcv1_l16m4_d38, ...).
 NAMES = (
     *(f"igcv3_d_{width}" for width in ("025", "035", "050", "075", "100", "140")),
-    *("igcv3_d_p50", "igcv3_d_p70", "igcv3_w_100", "igcv3_g2g4_100"),
+    *("igcv3_d_half", "igcv3_d_p50", "igcv3_d_p70", "igcv3_w_100", "igcv3_g2g4_100"),
     *("igcv2_c416_d20", "igcv2_c1280_d20", "igcv2_mobilenet_100"),
     *("igcv1_l24m2_d20", "igcv1_l24m2_d38", "igcv1_l8m4_d20_ident", "igcv1_l24m2_d20_ident"),
     *("igcv1_l4m32_imagenet18", "igcv1_l16m16_imagenet18", "igcv1_l100m2_imagenet18"),
@@ -126,8 +113,8 @@ def create_model(
             or MobileNetV2 gives the widths of the IGCV3 authors' code, as in igcv3_d_140_mxnet.
         num_classes: outputs; 0 returns pooled features.
         multiplier: width multiplier, instead of the one in the name.
-        input_size: side in pixels of the square images to come; small ones keep early strides at 1.
-        options: `in_chans`, `global_pool`, `drop_rate` (see `Options`).
+        input_size: side in pixels of the square images to come; for small ones some strides become 1.
+        options: `in_chans`, `global_pool`, `drop_rate`, `strides` (see `Options`).
 
     Raises:
         InputError: for an unknown name, or numbers that make no network.
@@ -173,6 +160,8 @@ def _options(**given: Any) -> Options:
     for key in given:
         if key not in known:
             raise unknown("model option", key, known)
+    if given.get("strides") is not None:
+        given["strides"] = tuple(given["strides"])
     return replace(Options(), **given)
 
 
@@ -202,10 +191,10 @@ def _timm_entrypoint(name: str) -> Callable[..., nn.Module]:
 
     def entrypoint(pretrained: bool = False, **kwargs: Any) -> nn.Module:
         kwargs.pop("cache_dir", None)
-        size = {"input_size": kwargs["input_size"]} if "input_size" in kwargs else {}
+        levels = {key: kwargs[key] for key in ("input_size", "strides") if key in kwargs}
         feature_cfg: dict[str, Any] = {"flatten_sequential": True}
         if kwargs.get("features_only"):
-            feature_cfg["out_indices"] = _feature_levels(name, **size)
+            feature_cfg["out_indices"] = _feature_levels(name, **levels)
         return build_model_with_cfg(
             partial(create_model, name), name, pretrained, feature_cfg=feature_cfg, **kwargs
         )

@@ -10,9 +10,12 @@ from torch import nn
 
 from igcv.errors import InputError
 from igcv.models.blocks import RELU_EPS, ConvNorm, GroupConv, InterleavedConv, InterleavedResidual
-from igcv.models.network import Network, Options, plan_strides
+from igcv.models.network import EARLY, Network, Options, checked_strides, plan_strides
 
 CIFAR_SIZE, IMAGENET_SIZE = 32, 224  # pixels
+CIFAR_STRIDES = (1, 1, 2, 2)  # stem, then the stages
+IMAGENET_STRIDES = (2, 2, 1, 2, 2, 2)  # stem, its pooling, then the stages
+STEM_STRIDES = {1: (1, 1), 2: (1, 2), 4: (2, 2)}  # convolution and pooling by their product
 
 
 def igc(out_channels: int, primary: int, stride: int = 1, secondary: int | None = None) -> list[GroupConv]:
@@ -47,12 +50,14 @@ def igcv1_cifar(
     if repeats < 1 or rest:
         near = per_block * max(1, round((depth - 2) / per_block)) + 2
         raise InputError(f"depth {depth} makes no {kind} IGCV1: give {per_block}n + 2, for example {near}")
+    strides = checked_strides(options.strides, CIFAR_STRIDES)
     stem = in_channels = primary * secondary
+    widths = [stem, 2 * stem, 4 * stem]
     stages: list[list[nn.Module]] = []
-    for i, out_channels in enumerate((stem, 2 * stem, 4 * stem)):
+    for out_channels, stage_stride in zip(widths, strides[1:], strict=True):
         blocks: list[nn.Module] = []
         for block in range(repeats):
-            stride = 2 if i > 0 and block == 0 else 1
+            stride = stage_stride if block == 0 else 1
             first = igc(out_channels, primary, stride)
             if identity:
                 # The released networks give the first block of a stage the secondary groups of the stage before.
@@ -63,11 +68,11 @@ def igcv1_cifar(
             in_channels = out_channels
         stages.append(blocks)
     return Network(
-        ConvNorm(options.in_chans, stem, 3, act=nn.ReLU, eps=RELU_EPS),
+        ConvNorm(options.in_chans, stem, 3, stride=strides[0], act=nn.ReLU, eps=RELU_EPS),
         stages,
         nn.Identity(),
-        widths=[stem, 2 * stem, 4 * stem],
-        strides=(1, 1, 2, 2),
+        widths=widths,
+        strides=strides,
         num_features=4 * stem,
         options=replace(options, input_size=options.input_size or CIFAR_SIZE),
     )
@@ -86,12 +91,14 @@ def igcv1_imagenet(primary: int = 100, secondary: int = 2, options: Options = Op
     """
     check_partitions(primary, secondary)
     input_size = options.input_size or IMAGENET_SIZE
-    stem_stride, pool_stride, *strides = plan_strides((2, 2, 1, 2, 2, 2), input_size)
+    conv, pool, *planned = plan_strides(IMAGENET_STRIDES, input_size, EARLY)
+    strides = checked_strides(options.strides, (conv * pool, *planned), tuple(STEM_STRIDES))
+    conv_stride, pool_stride = STEM_STRIDES[strides[0]]
     grow_primary = secondary == 2
     stem = in_channels = primary if grow_primary else primary * secondary
     widths = [primary * secondary * 2**i for i in range(4)]
     stages: list[list[nn.Module]] = []
-    for i, (out_channels, stride) in enumerate(zip(widths, strides, strict=True)):
+    for i, (out_channels, stride) in enumerate(zip(widths, strides[1:], strict=True)):
         partitions = primary * 2**i if grow_primary else primary
         blocks: list[nn.Module] = []
         for block in range(2):
@@ -100,7 +107,7 @@ def igcv1_imagenet(primary: int = 100, secondary: int = 2, options: Options = Op
             in_channels = out_channels
         stages.append(blocks)
     stem_layers = nn.Sequential(
-        ConvNorm(options.in_chans, stem, 7, stride=stem_stride, act=nn.ReLU, eps=RELU_EPS),
+        ConvNorm(options.in_chans, stem, 7, stride=conv_stride, act=nn.ReLU, eps=RELU_EPS),
         nn.MaxPool2d(3, pool_stride, padding=1),
     )
     return Network(
@@ -108,7 +115,7 @@ def igcv1_imagenet(primary: int = 100, secondary: int = 2, options: Options = Op
         stages,
         nn.Identity(),
         widths=widths,
-        strides=(stem_stride * pool_stride, *strides),
+        strides=strides,
         num_features=widths[-1],
         options=replace(options, input_size=input_size),
     )

@@ -16,7 +16,7 @@ from torch import nn
 from igcv.errors import InputError
 from igcv.models.blocks import RELU_EPS, ConvNorm, GroupConv, InterleavedConv
 from igcv.models.inverted import check_multiplier
-from igcv.models.network import Network, Options, plan_strides
+from igcv.models.network import EARLY, Network, Options, checked_strides, plan_strides
 
 BRANCH_WIDTH = 8  # K, channels per branch of a pointwise layer (section 4 of the paper)
 CIFAR_SIZE, IMAGENET_SIZE = 32, 224  # pixels
@@ -104,20 +104,21 @@ def igcv2_mobilenet(
     input_size = options.input_size or IMAGENET_SIZE
     stem = max(1, round(4 * multiplier)) * 8
     stages = [tuple(channels * stem // 32 for channels in stage) for stage in MOBILENET]
-    strides = plan_strides(MOBILENET_STRIDES, input_size)
+    strides = plan_strides(MOBILENET_STRIDES, input_size, EARLY)
     return _network(stem, stages, strides, branch_width, replace(options, input_size=input_size))
 
 
 def _network(
     stem: int,
     stages: Sequence[Sequence[int]],
-    strides: Sequence[int],
+    planned: Sequence[int],
     branch_width: int,
     options: Options,
 ) -> Network:
-    """Build the network: `stages` holds the output channels of every block, `strides` the stem's and the stages'."""
+    """Build the network: `stages` holds the output channels of every block, `planned` the strides."""
     if stem < 2 or branch_width < 2:
         raise InputError(f"width {stem} with branches of {branch_width} makes no IGCV2: both start at 2")
+    strides = checked_strides(options.strides, planned)
     in_channels = stem
     built: list[list[nn.Module]] = []
     for widths, stride in zip(stages, strides[1:], strict=True):

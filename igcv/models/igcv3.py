@@ -26,7 +26,23 @@ WIDE = (  # IGCV3-W: twice the channels
     Stage(6, 320, 3, 2),
     Stage(6, 640, 1, 1),
 )
-TABLES = {"d": DEEP, "w": WIDE}
+# IGCV3-D with fewer blocks in its stages, at full width. "d_half" has MobileNetV2's depth. "d_p50" and "d_p70" are the
+# paper's CIFAR rows 0.5x and 0.7x. The authors say that these rows have fewer blocks, but published no counts: the
+# counts are igcv's choice. They meet the paper's parameters without the classifier (1.1 M, 1.5 M) and its repository's
+# with 100 classes (1.2 M, 1.7 M), and leave nearly the same share of every stage.
+FEWER_BLOCKS = {
+    "d_half": (1, 2, 3, 4, 3, 3, 1),
+    "d_p50": (1, 2, 3, 3, 2, 2, 1),
+    "d_p70": (1, 3, 4, 5, 5, 3, 1),
+}
+TABLES = {
+    "d": DEEP,
+    "w": WIDE,
+    **{
+        name: tuple(row._replace(n=n) for row, n in zip(DEEP, counts, strict=True))
+        for name, counts in FEWER_BLOCKS.items()
+    },
+}
 
 
 def igcv3(
@@ -39,7 +55,8 @@ def igcv3(
     """An IGCV3 network.
 
     Args:
-        table: "d" (deep, the one the paper reports as IGCV3-D) or "w" (wide).
+        table: a key of `TABLES`: "d" (deep, the one the paper reports as IGCV3-D), "d_half", "d_p50" or "d_p70" (fewer
+            blocks of it), or "w" (wide).
         multiplier: width multiplier; every channel count is rounded, then raised to the next multiple of
             both group counts. The head grows above 1.0 only.
         groups: (G1, G2), groups of the expanding and of the projecting pointwise convolution.

@@ -8,13 +8,13 @@ from torch import nn
 
 from igcv.errors import InputError
 from igcv.models.blocks import ConvNorm, InvertedResidual
-from igcv.models.network import Network, Options, plan_strides
+from igcv.models.network import BOTH_ENDS, Network, Options, checked_strides, plan_strides
 
 INPUT_SIZE = 224  # pixels; both families are published for ImageNet
 
 
 class Stage(NamedTuple):
-    """One row of the papers' tables: n blocks of c channels, expansion t, stride s in the first of them."""
+    """One row of the papers' tables: n blocks of c channels, expansion t, stride s in the first (at 224 pixels)."""
 
     t: int
     c: int
@@ -58,7 +58,8 @@ def inverted_residual_network(
         options: see `Options`.
     """
     input_size = options.input_size or INPUT_SIZE
-    strides = plan_strides((2, *(row.s for row in rows)), input_size)
+    planned = plan_strides((2, *(row.s for row in rows)), input_size, BOTH_ENDS)
+    strides = checked_strides(options.strides, planned)
     widths = [width(row.c) for row in rows]
     stem_width = in_channels = width(STEM)
     stages: list[list[nn.Module]] = []
@@ -66,7 +67,7 @@ def inverted_residual_network(
         blocks: list[nn.Module] = []
         for block in range(row.n):
             base = rescale(in_channels) if rescale and i > 0 and block == 0 else in_channels
-            same_shape = row.s == 1 and in_channels == out_channels
+            same_shape = row.s == stride == 1 and in_channels == out_channels
             blocks.append(
                 InvertedResidual(
                     in_channels,

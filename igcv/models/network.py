@@ -9,8 +9,11 @@ from torch import Tensor, nn
 
 from igcv.errors import InputError
 
-# Small images keep their early layers at stride 1: up to so many pixels, so many strides of 2 become 1.
-EARLY_STRIDES_DROPPED = ((32, 2), (64, 1))
+# Small images keep some layers at stride 1. Up to this many pixels, these of a table's strides of 2 become 1; they are
+# counted from the stem, -1 is the last.
+StridePlan = tuple[tuple[int, tuple[int, ...]], ...]
+BOTH_ENDS: StridePlan = ((32, (0, 1, -1)), (64, (0, -1)))  # IGCV3, MobileNetV2: 32 and 64 pixels end at 8 x 8
+EARLY: StridePlan = ((32, (0, 1)), (64, (0,)))  # IGCV1 and IGCV2 as built for ImageNet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +26,7 @@ class Options:
         in_chans: channels of the images.
         global_pool: timm's pooling name: "avg", "max", "avgmax", "catavgmax", or "" for none.
         drop_rate: dropout probability before the classifier, 0 to 1.
+        strides: total stride of the stem, then the stride of each stage; None: those of the family for `input_size`.
     """
 
     num_classes: int = 1000
@@ -30,6 +34,7 @@ class Options:
     in_chans: int = 3
     global_pool: str = "avg"
     drop_rate: float = 0.0
+    strides: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         for field, smallest in (("num_classes", 0), ("input_size", 1), ("in_chans", 1)):
@@ -38,19 +43,51 @@ class Options:
                 raise InputError(f"{field} is {value}; give a whole number of at least {smallest}")
 
 
-def plan_strides(strides: Sequence[int], input_size: int) -> tuple[int, ...]:
-    """The strides of a network, stem first, adapted to images of `input_size` pixels.
+def plan_strides(published: Sequence[int], input_size: int, plan: StridePlan) -> tuple[int, ...]:
+    """Return the strides of a network for images of `input_size` pixels.
 
-    The tables give the strides for 224 pixels. Images of up to 64 pixels keep the first stride of 2 at 1,
-    those of up to 32 pixels the first two, so that something is left to pool.
+    Args:
+        published: strides of the paper's table, which is for 224 pixels, stem first.
+        input_size: side of the images in pixels.
+        plan: which strides of 2 become 1 for small images.
+
+    >>> plan_strides((2, 1, 2, 2, 2, 1, 2, 1), 32, BOTH_ENDS)
+    (1, 1, 1, 2, 2, 1, 1, 1)
     """
-    dropped = next((count for limit, count in EARLY_STRIDES_DROPPED if input_size <= limit), 0)
-    planned = []
-    for stride in strides:
-        drop = stride == 2 and dropped > 0
-        planned.append(1 if drop else stride)
-        dropped -= drop
-    return tuple(planned)
+    strided = [i for i, stride in enumerate(published) if stride == 2]
+    kept = next((places for limit, places in plan if input_size <= limit), ())
+    at_one = {strided[place] for place in kept}
+    return tuple(1 if i in at_one else stride for i, stride in enumerate(published))
+
+
+def checked_strides(
+    given: Sequence[int] | None, planned: Sequence[int], stem: Sequence[int] = (1, 2)
+) -> tuple[int, ...]:
+    """Return the strides `given` by the user, or else those `planned`.
+
+    Args:
+        given: total stride of the stem, then the stride of each stage; None: as planned.
+        planned: the same for the family and the input size.
+        stem: strides that the stem can have; stages have 1 or 2.
+
+    Raises:
+        InputError: for another number of strides, or strides that the layers cannot have.
+    """
+    if given is None:
+        return tuple(planned)
+    fits = len(given) == len(planned) and given[0] in stem and all(stride in (1, 2) for stride in given[1:])
+    if not fits:
+        choices = " or ".join(map(str, stem))
+        raise InputError(
+            f"strides: got {strides_text(given)}, expected {len(planned)} numbers, {choices} for the stem and 1 or 2 "
+            f"for each of the {len(planned) - 1} stages. Give for example strides={strides_text(planned)}"
+        )
+    return tuple(given)
+
+
+def strides_text(strides: Sequence[int]) -> str:
+    """Return strides as recipes and commands take them: stem, then stages, with commas."""
+    return ",".join(map(str, strides))
 
 
 class Network(nn.Module):
@@ -64,6 +101,10 @@ class Network(nn.Module):
         strides: total stride of the stem, then the stride of each stage.
         num_features: channels after `head`.
         options: classifier, pooling and input; see `Options`.
+
+    Attributes:
+        strides: the same, as they are.
+        reduction: their product, by which the network divides the side of an image.
     """
 
     def __init__(
@@ -78,12 +119,13 @@ class Network(nn.Module):
         options: Options,
     ) -> None:
         super().__init__()
+        self.strides = tuple(strides)
         self.feature_info = _feature_info(widths, strides)
         self.reduction: int = self.feature_info[-1]["reduction"]
         if options.input_size is not None and options.input_size < self.reduction:
             raise InputError(
-                f"input_size {options.input_size} is too small for this network, which divides the image size "
-                f"by {self.reduction}; use at least {self.reduction}"
+                f"input_size: got {options.input_size}, expected at least {self.reduction}, by which the strides "
+                f"{strides_text(strides)} divide the image size"
             )
         assert options.input_size is not None  # a builder fills in its family's own
         self.input_size, self.in_chans = options.input_size, options.in_chans

@@ -44,7 +44,7 @@ def bench_data(recipe: Recipe, process: Process, seconds: float = 10.0) -> dict[
         keep_freed_memory()
     torch.manual_seed(recipe.seed)
     job = plan(recipe, process)
-    trainer = make_trainer(job, build_network(job, fresh=True))
+    trainer = make_trainer(job, build_network(job))
     choose_forms(job, trainer, State())
     loader, _ = make_loaders(job)
     batches = _endless(loader)

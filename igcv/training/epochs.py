@@ -192,6 +192,7 @@ def _card(job: Job, row: Row, result: Evaluation | None) -> Card:
         num_classes=len(job.source.class_names),
         multiplier=recipe.multiplier,
         input_size=recipe.input_size,
+        strides=recipe.strides,
         class_names=job.source.class_names,
         preprocessing=job.preprocessing.to_dict(),
         recipe={key: value for key, value in vars(recipe).items() if value is not None},

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from igcv.classifier import Classifier, load
 from igcv.data import (
     BATCHED,
     CIFAR,
@@ -16,9 +17,10 @@ from igcv.data import (
     open_source,
 )
 from igcv.errors import InputError
-from igcv.models import default_input_size
+from igcv.models import create_model, default_input_size
 from igcv.training.distributed import Process, first_on_machine, from_main, gather
 from igcv.training.recipe import Recipe
+from igcv.weights import Card
 
 WORTH_WORKERS = 5000  # images; starting processes for fewer takes longer than it saves
 RESIDENT_SHARE = 0.25  # of a GPU's free memory that images may take without being asked to
@@ -36,10 +38,16 @@ class Job:
     process: Process
     batch_size: int  # of one part in one process
     workers: int
+    start: Classifier | None  # the weights that it starts from; None: random ones, or those of its state
 
 
-def plan(recipe: Recipe, process: Process) -> Job:
-    """Open the data and fill in what the recipe leaves to it; all that can be wrong is found here.
+def plan(recipe: Recipe, process: Process, resume: bool = False) -> Job:
+    """Open data and weights and fill in what the recipe leaves to them; all that can be wrong is found here.
+
+    Args:
+        recipe: all settings.
+        process: this process.
+        resume: whether the run has a state already, so that `init_from` no longer matters.
 
     Raises:
         InputError: for anything in the recipe that does not fit the data, the network or the processes.
@@ -60,6 +68,7 @@ def plan(recipe: Recipe, process: Process) -> Job:
     check_same(source)
     if source.train is None:
         raise InputError(f"{recipe.data} has no training images; give a source with a training part")
+    start = load(recipe.init_from) if recipe.init_from and not resume else None
     batch_size = recipe.batch_size // parts
     if (recipe.mixup or recipe.cutmix) and min(batch_size, len(source.train) // process.world_size) < 2:
         raise InputError("mixup and cutmix pair images; give at least two per process and part of a batch")
@@ -69,13 +78,30 @@ def plan(recipe: Recipe, process: Process) -> Job:
     resident = from_main(is_resident(recipe, source, size, process.device))
     crop = 1.0 if source.image_size is not None and source.image_size <= size else preset.crop
     return Job(
-        recipe=replace(recipe, input_size=size, resident="on" if resident else "off"),
+        recipe=replace(
+            recipe,
+            input_size=size,
+            strides=choose_strides(recipe, size, start.card if start else None),
+            resident="on" if resident else "off",
+        ),
         source=source,
         preprocessing=replace(preset, input_size=size, crop=crop),
         process=process,
         batch_size=batch_size,
         workers=_workers(recipe.workers, process, len(source.train), resident),
+        start=start,
     )
+
+
+def choose_strides(recipe: Recipe, input_size: int, start: Card | None) -> tuple[int, ...]:
+    """Return the strides of a run's network: the recipe's, at their own size those of the weights to start from,
+    else the network's for `input_size`.
+    """
+    with torch.device("meta"):
+        network = create_model(recipe.model, 0, recipe.multiplier, input_size, strides=recipe.strides or None)
+    if recipe.strides or start is None or start.input_size != input_size:
+        return network.strides
+    return start.strides if len(start.strides) == len(network.strides) else network.strides
 
 
 def is_resident(recipe: Recipe, source: DataSource, side: int, device: torch.device) -> bool:

@@ -30,7 +30,7 @@ def gpu_list(gpus: str) -> list[str]:
 
 def check_before_launch(recipe: Recipe, folder: Path, resume: bool, gpus: list[str]) -> None:
     """Find what is wrong with the input here, once, rather than in every process."""
-    plan(recipe, Process(torch.device("cuda"), 0, len(gpus)))
+    plan(recipe, Process(torch.device("cuda"), 0, len(gpus)), resume)
     Run(folder, resume)
 
 

@@ -18,12 +18,13 @@ def parameter_groups(model: nn.Module, weight_decay: float, rule: str) -> list[d
         model: the network.
         weight_decay: of the first group.
         rule: "weights" decays tensors of two and more dimensions (convolutions, linear layers); "mxnet" decays
-            everything named *_weight or *_gamma there, so batch-norm scales too (Optimizer.set_wd_mult of MXNet).
+            everything named *_weight or *_gamma there, so batch-norm scales too (Optimizer.set_wd_mult of MXNet);
+            "all" decays every parameter.
     """
     decay: list[nn.Parameter] = []
     keep: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
-        decays = parameter.ndim > 1 or (rule == "mxnet" and name.endswith("weight"))
+        decays = parameter.ndim > 1 or rule == "all" or (rule == "mxnet" and name.endswith("weight"))
         (decay if decays else keep).append(parameter)
     return [{"params": decay, "weight_decay": weight_decay}, {"params": keep, "weight_decay": 0.0}]
 

@@ -29,6 +29,10 @@ class Recipe:
     input_size: int = setting(
         0, "side of the input images in pixels; 0: the network's own, at most the data's", low=0
     )
+    strides: tuple[int, ...] = setting(
+        (),
+        "stride of the stem, then of each stage, e.g. 1,1,1,2,2,1,1,1; empty: the network's for input_size",
+    )
     preprocessing: str = setting("imagenet", "normalisation", choices=("imagenet", "cifar", "mxnet"))
     init_from: str = setting(
         "", "run folder or weights file to start from; other class counts get a new classifier"
@@ -46,8 +50,8 @@ class Recipe:
     weight_decay: float = setting(4e-5, "weight decay", low=0)
     decay_rule: str = setting(
         "weights",
-        "what decays: weights (not biases and norms) or mxnet (weights and batch-norm gammas)",
-        choices=("weights", "mxnet"),
+        "what decays: weights (not biases and norms), mxnet (weights and batch-norm gammas) or all parameters",
+        choices=("weights", "mxnet", "all"),
     )
     schedule: str = setting("cosine", "learning rate", choices=("cosine", "step", "exponential", "constant"))
     warmup_epochs: float = setting(0.0, "epochs over which the rate rises linearly to its peak", low=0)
@@ -193,6 +197,8 @@ def _parse(key: str, text: str) -> Any:
     """The value of `key=text` from the command line: TOML where it is, else plain text."""
     if _kind(key) is str:
         return text
+    if typing.get_origin(_kind(key)) is tuple and not text.startswith("["):
+        text = f"[{text}]"
     try:
         return tomllib.loads(f"value = {text.lower()}")["value"]
     except tomllib.TOMLDecodeError:
@@ -214,7 +220,8 @@ def _convert(key: str, value: Any) -> Any:
     if kind is float and number:
         return float(value)
     if typing.get_origin(kind) is tuple and (number or isinstance(value, list | tuple)):
-        return tuple(_number(key, item) for item in (value if isinstance(value, list | tuple) else [value]))
+        items = value if isinstance(value, list | tuple) else [value]
+        return tuple(_number(key, item, typing.get_args(kind)[0]) for item in items)
     if kind in (int, bool, str) and type(value) is kind:
         return value
     name = getattr(kind, "__name__", str(kind)) if typing.get_origin(kind) is None else "list of numbers"
@@ -222,7 +229,9 @@ def _convert(key: str, value: Any) -> Any:
     raise InputError(f"{key} = {value!r} has the wrong type; expected {words.get(name, 'a list of numbers')}")
 
 
-def _number(key: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InputError(f"{key} holds {value!r}; expected a list of numbers, e.g. [100, 200]")
-    return float(value)
+def _number(key: str, value: Any, kind: type) -> Any:
+    """An item of a list in the type of its items; whole numbers pass as floats."""
+    if isinstance(value, bool) or not isinstance(value, int | kind):
+        words = "whole numbers, e.g. 1,2" if kind is int else "numbers, e.g. 100,200"
+        raise InputError(f"{key} holds {value!r}; expected a list of {words}")
+    return kind(value)

@@ -6,12 +6,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from igcv.analysis import summarize
-from igcv.classifier import LAST
+from igcv.classifier import LAST, network_of
 from igcv.errors import InputError
-from igcv.models import create_model
 from igcv.report import RunReport, Stage, report_page
 from igcv.training.recipe import Recipe, load_recipe
 from igcv.training.run import EVALUATION, RECIPE, SUMMARY, read_metrics
@@ -74,9 +71,7 @@ def _as_text(recipe: Recipe) -> dict[str, str]:
 def _stages(path: Path, recipe: Recipe) -> list[Stage]:
     """What the parts of the run's network cost."""
     _, card = load_weights(path / LAST)
-    with torch.device("meta"):
-        network = create_model(card.model, card.num_classes, card.multiplier, card.input_size)
-    rows = summarize(network, recipe.input_size)
+    rows = summarize(network_of(card), recipe.input_size)
     return [Stage(row.name, row.parameters, row.multiply_adds) for row in rows]
 
 

@@ -32,7 +32,7 @@ from igcv.classifier import BEST, LAST
 from igcv.errors import InputError
 from igcv.training.recipe import Recipe, load_recipe
 from igcv.training.state import State, decode, encode
-from igcv.weights import Card, save_weights, write_file
+from igcv.weights import Card, check_strides_known, save_weights, write_file
 
 RECIPE, METRICS, EVALUATION, BAD, REPORT, SUMMARY = (
     "recipe.toml",
@@ -46,7 +46,7 @@ STATE, PREVIOUS = "state.safetensors", "state.previous.safetensors"
 LOCK = ".lock"
 
 # What the state of a run depends on, so that it cannot change when the run goes on.
-FIXED = ("model", "multiplier", "input_size", "optimizer", "decay_rule", "precision", "ema_decay")
+FIXED = ("model", "multiplier", "input_size", "strides", "optimizer", "decay_rule", "precision", "ema_decay")
 
 
 class Run:
@@ -109,6 +109,9 @@ class Run:
     def check_recipe(self, recipe: Recipe) -> None:
         """Raise InputError where `recipe` cannot go on with this run: what its state depends on has changed."""
         stored = load_recipe(self.path / RECIPE)
+        check_strides_known(self.path, stored.model, stored.input_size, stored.strides)
+        if not stored.strides:  # as they are today
+            stored = replace(stored, strides=recipe.strides)
         for key in FIXED:
             before, now = getattr(stored, key), getattr(recipe, key)
             if before != now:

@@ -10,10 +10,10 @@ import torch
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
-from igcv.classifier import fill, load
+from igcv.classifier import fill
 from igcv.data import BATCHED, Finish, Loader, make_loader, plain_transform, train_transform
 from igcv.errors import InputError
-from igcv.models import Network, create_model, set_form
+from igcv.models import Network, create_model, set_form, strides_text
 from igcv.training.allocator import keep_freed_memory
 from igcv.training.checkpoint import restore
 from igcv.training.distributed import Process, from_main, parallel, together
@@ -76,7 +76,7 @@ def prepare(
 ) -> tuple[Job, Trainer, tuple[Loader, Loader | None], State, Run | None]:
     """Build everything that an epoch needs; whatever is wrong with the input shows here."""
     torch.manual_seed(recipe.seed)
-    job = plan(recipe, process)
+    job = plan(recipe, process, resume)
     folder = Run(out, resume, write=process.is_main) if process.is_main or resume else None
     state = State()
     if folder and resume:
@@ -87,7 +87,7 @@ def prepare(
             raise InputError(
                 f"the run in {out} has its {state.epoch} epochs; give epochs=N with a larger N to go on"
             )
-    network = build_network(job, fresh=not resume)
+    network = build_network(job)
     loaders = make_loaders(job)
     if len(loaders[0]) < recipe.accumulation:
         raise InputError(
@@ -110,10 +110,23 @@ def headline(job: Job, trainer: Trainer, out: Path, state: State, begun: Progres
     places = f"{job.process.world_size} processes, " if job.process.world_size > 1 else ""
     return (
         f"{recipe.model}: {parameters:,} parameters, {recipe.input_size} x {recipe.input_size} pixels, "
-        f"{len(source.class_names)} classes\n"
+        f"strides {strides_text(recipe.strides)}, {len(source.class_names)} classes\n"
+        f"{origin(job)}"
         f"{source.spec}: {images}; {places}{device}, {recipe.precision}; "
         f"{going_on} {recipe.epochs} epochs; run folder {out}\n"
         f"{whereabouts(job)}{note}"
+    )
+
+
+def origin(job: Job) -> str:
+    """Return a line on the weights that a training starts from, and on strides that are not theirs; else nothing."""
+    if job.start is None:
+        return ""
+    recipe, start, strides = job.recipe, job.start.card, job.start.model.strides
+    change = "" if strides == recipe.strides else f"; here the strides are {strides_text(recipe.strides)}"
+    size = f"{start.input_size} x {start.input_size} pixels"
+    return (
+        f"starting from {recipe.init_from}: {start.model}, {size}, strides {strides_text(strides)}{change}\n"
     )
 
 
@@ -126,18 +139,22 @@ def whereabouts(job: Job) -> str:
     return f"images: decoded anew in each epoch, workers = {job.workers}"
 
 
-def build_network(job: Job, fresh: bool) -> Network:
-    """The recipe's network on the device, with fresh weights, or those of `init_from` if it is `fresh`."""
+def build_network(job: Job) -> Network:
+    """Return the recipe's network on the device, initialized at random or with the weights to start from."""
     recipe, classes = job.recipe, len(job.source.class_names)
     network = create_model(
-        recipe.model, classes, recipe.multiplier, recipe.input_size, drop_rate=recipe.drop_rate
+        recipe.model,
+        classes,
+        recipe.multiplier,
+        recipe.input_size,
+        drop_rate=recipe.drop_rate,
+        strides=recipe.strides,
     )
-    if recipe.init_from and fresh:
-        start = load(recipe.init_from)
-        if start.card.num_classes != classes:
-            start.model.reset_classifier(classes)
-        tensors = start.model.state_dict()
-        fill(network, tensors, f"{recipe.init_from} ({start.card.model})")
+    if job.start is not None:
+        if job.start.card.num_classes != classes:
+            job.start.model.reset_classifier(classes)
+        tensors = job.start.model.state_dict()
+        fill(network, tensors, f"{recipe.init_from} ({job.start.card.model})")
     layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
     return network.to(job.process.device, memory_format=layout)  # type: ignore[call-overload]
 

@@ -1,6 +1,7 @@
 """Train the comparison table, or compare variants of its recipe, in pieces: `python -m campaign`."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -9,19 +10,19 @@ import typer
 
 from benchmarks.conditions import machine
 from campaign import figures
-from campaign.plan import NETWORKS, RECIPE, SEEDS, Training, ablation, table
+from campaign.plan import BASELINE, LATENCY, NETWORKS, RECIPE, SEEDS, Training, ablation, table
 from campaign.release import measure as measure_again
 from campaign.release import release
 from campaign.run import run_all
 from campaign.speed import seconds_to, timed_run
 from igcv.data import open_source
-from igcv.deploy.latency import contestant, measure
+from igcv.deploy.latency import contestant, measure, ratios
 from igcv.errors import InputError
 from igcv.weights import load_weights, released_weights
 
 ROOT = Path(__file__).parents[1]
 RESULTS, README, MODELS_FOLDER = ROOT / "results", ROOT / "README.md", ROOT / "models"
-LATENCY, PLOT = "latency.json", "accuracy.png"
+LATENCIES, PLOT = "latency.json", "accuracy.png"
 SPEED_RECIPE, TARGETS = "recipes/cifar_speed.toml", (94.56, 94.96)
 TOLERANCE = 0.02  # points of accuracy: another processor rounds otherwise
 MODELS = tuple(row.model for row in NETWORKS)
@@ -103,20 +104,30 @@ def speed(
 
 @app.command()
 def latency(rounds: Annotated[int, typer.Option(help="turns of each network", min=1)] = 15) -> None:
-    """Measure the time of an image in all networks of the table, folded, in ONNX Runtime, on one thread."""
-    entered = [contestant(model, "onnx", 1, 1, "auto", 32) for model in MODELS]
-    found = {
-        model: {
-            "median_ms": result.median_ms,
-            "low_ms": min(result.times_ms),
-            "high_ms": max(result.times_ms),
-        }
-        for model, result in zip(MODELS, measure(entered, 1, 1, rounds), strict=True)
-    }
+    """Measure the latency of the table's networks at 32 and 224 pixels: folded, ONNX Runtime, one image, one thread."""
+    sizes = {str(size): latencies(models, size, rounds) for size, models in LATENCY.items()}
     RESULTS.mkdir(exist_ok=True)
-    measured = {"machine": machine(), "engine": "onnx", "threads": 1, "batch": 1, "px": 32, "networks": found}
-    (RESULTS / LATENCY).write_text(json.dumps(measured, indent=2) + "\n")
-    print(json.dumps(found, indent=2))
+    measured = {"machine": machine(), "rounds": rounds, "sizes": sizes}
+    (RESULTS / LATENCIES).write_text(json.dumps(measured, indent=2) + "\n")
+    print(figures.latency_section(measured))
+
+
+def latencies(models: Sequence[str], size: int, rounds: int) -> dict[str, dict[str, dict[str, float]]]:
+    """Return "ms" and "ratio" to the baseline of each network at an image size, as median, low and high."""
+    entered = [contestant(model, "onnx", 1, 1, "auto", size) for model in models]
+    results = dict(zip(models, measure(entered, 1, 1, rounds), strict=True))
+    return {
+        model: {
+            "ms": spread(result.median_ms, min(result.times_ms), max(result.times_ms)),
+            "ratio": spread(*ratios(result, results[BASELINE])),
+        }
+        for model, result in results.items()
+    }
+
+
+def spread(middle: float, low: float, high: float) -> dict[str, float]:
+    """Return a median with its range by name."""
+    return {"median": round(middle, 4), "low": round(low, 4), "high": round(high, 4)}
 
 
 @app.command()
@@ -125,13 +136,14 @@ def report() -> None:
     folders = sorted(path for path in RESULTS.iterdir() if path.is_dir())
     tables = {path.name: path for path in folders if not path.name.endswith("_ablation")}
     found = {name: figures.by_network(path) for name, path in tables.items()}
-    file = RESULTS / LATENCY
-    networks = json.loads(file.read_text())["networks"] if file.is_file() else {}
-    figures.plot(found, {model: times["median_ms"] for model, times in networks.items()}, RESULTS / PLOT)
+    file = RESULTS / LATENCIES
+    measured = json.loads(file.read_text()) if file.is_file() else None
+    times = measured["sizes"]["32"] if measured else {}
+    figures.plot(found, {model: t["ms"]["median"] for model, t in times.items()}, RESULTS / PLOT)
     text = figures.tables(tables)
     README.write_text(figures.with_results(README.read_text(), text))
     ablations = {path.name: path for path in folders if path.name.endswith("_ablation")}
-    (RESULTS / "README.md").write_text(figures.results_page(text, ablations, networks))
+    (RESULTS / "README.md").write_text(figures.results_page(text, ablations, measured))
 
 
 @app.command("release")

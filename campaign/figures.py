@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
-from campaign.plan import NETWORKS, SEEDS, VARIANTS, ablation, table
+from campaign.plan import BASELINE, NETWORKS, SEEDS, VARIANTS, ablation, table
 from igcv.analysis import model_cost
 from igcv.training.run import SUMMARY
 
 BEGIN, END = "<!-- results: written by python -m campaign report -->\n", "<!-- end of results -->\n"
 PUBLISHED = "CIFAR-10, published"
+DATA = ("cifar10", "cifar100")
 COLOURS = ("#2f6db5", "#cc6600", "#3d8f2e", "#a03070")
 IMAGENET = (  # published, arXiv:1806.00178, tables 4 and 5: parameters in millions, top-1 / top-5, and retrained
     ("MobileNetV2 1.0x", 3.4, "70.0 / 89.0", "71.4 / 90.1"),
@@ -58,17 +59,40 @@ def by_network(results: Path) -> dict[str, Measured]:
 
 
 def accuracy_table(found: Mapping[str, Mapping[str, Measured]]) -> str:
-    """Published and measured accuracies side by side, in Markdown; what was found by data set and network."""
-    head = ["network", "parameters", "published", "CIFAR-10, published", "CIFAR-100, published"]
-    lines = [_cells([*head, *(f"{name}, measured" for name in found)]), "|---|" + "---:|" * (4 + len(found))]
+    """Return published and measured accuracies side by side, in Markdown.
+
+    Args:
+        found: what was measured, by data set and network.
+    """
+    head = [
+        "network",
+        "`--model`",
+        "parameters",
+        "published",
+        "CIFAR-10, paper",
+        "CIFAR-100, paper",
+        "by others",
+    ]
+    lines = [
+        _cells([*head, *(f"{name}, measured" for name in found)]),
+        "|---|---|" + "---:|" * (5 + len(found)),
+    ]
     for row in NETWORKS:
-        if not row.published and not any(networks[row.model].top1 for networks in found.values()):
+        if not (
+            row.published or row.by_others or any(networks[row.model].top1 for networks in found.values())
+        ):
             continue  # nothing is known of it yet
-        published = [f"{row.published[d]:.2f}" if d in row.published else "" for d in ("cifar10", "cifar100")]
-        parameters = f"{model_cost(row.model, 10, 32).parameters / 1e6:.1f} M"
+        parameters = " / ".join(f"{model_cost(row.model, n, 32).parameters / 1e6:.2f}" for n in (10, 100))
         listed = f"{row.published_parameters} M" if row.published_parameters else ""
+        published = [
+            "{0.mean:.2f} ± {0.deviation:.2f}".format(row.published[d]) if d in row.published else ""
+            for d in DATA
+        ]
+        others = " / ".join(f"{row.by_others[d]:.2f}" for d in DATA) if row.by_others else ""
         figures = [str(networks[row.model]) for networks in found.values()]
-        lines.append(_cells([row.label, parameters, listed, *published, *figures]))
+        lines.append(
+            _cells([row.label, f"`{row.model}`", f"{parameters} M", listed, *published, others, *figures])
+        )
     return "\n".join(lines)
 
 
@@ -86,15 +110,16 @@ def tables(results: Mapping[str, Path]) -> str:
     found = {name: by_network(folder) for name, folder in results.items()}
     summaries = [s for networks in found.values() for m in networks.values() for s in m.summaries]
     note = (
-        "Top-1 accuracy in percent. Published: arXiv:1806.00178. Measured: after the last epoch, mean and standard "
-        f"deviation over the seeds. {how(summaries)}"
+        "Top-1 accuracy in percent. Parameters: counted here, with 10 / 100 classes. Paper: arXiv:1806.00178, mean and "
+        "standard deviation of five runs; how these networks were trained is not known. Its row 0.5x has half the "
+        "parameters at full width, its row 0.7x seven tenths; the block counts are igcv's choice, as the authors "
+        "published none. By others: CIFAR-10 / CIFAR-100 in arXiv:1905.03672, 400 epochs. "
+        f"{how(summaries)}"
     )
     return "\n\n".join([accuracy_table(found), imagenet_table(), note])
 
 
-def results_page(
-    text: str, ablations: Mapping[str, Path], latencies: Mapping[str, Mapping[str, float]]
-) -> str:
+def results_page(text: str, ablations: Mapping[str, Path], latencies: Mapping[str, Any] | None) -> str:
     """The page of all results, in Markdown."""
     parts = [
         "# Results",
@@ -107,15 +132,32 @@ def results_page(
         models = sorted({path.name.partition("-")[0] for path in folder.iterdir()})
         parts += [f"## {name}, {model}\n\n{ablation_table(folder, model)}" for model in models]
     if latencies:
-        rows = [
-            _cells([model, f"{t['median_ms']:.2f} ({t['low_ms']:.2f} to {t['high_ms']:.2f})"])
-            for model, t in latencies.items()
-        ]
-        head = (
-            "## Latency\n\n32 pixels, folded, ONNX Runtime, one image at a time, one thread (latency.json)."
-        )
-        parts += ["\n".join([f"{head}\n\n| network | ms, smallest and largest |\n|---|---:|", *rows])]
+        parts += [latency_section(latencies)]
     return "\n\n".join(parts) + "\n"
+
+
+def latency_section(latencies: Mapping[str, Any]) -> str:
+    """Return the measured latencies, in Markdown, from what `python -m campaign latency` wrote."""
+    machine = latencies["machine"]
+    parts = [
+        "## Latency",
+        f"Measured {machine['date']} on {machine['processor']}, {machine['cores']} cores; ONNX Runtime "
+        f"{machine['onnxruntime']}, float32, folded, form `auto`, one image at a time, one thread, 1000 classes. "
+        f"Medians (smallest to largest) of {latencies['rounds']} rounds, in which the networks take turns. The ratio to "
+        f"`{BASELINE}` is taken within each round.",
+    ]
+    for size, networks in latencies["sizes"].items():
+        head = f"| {size} pixels | ms | ratio to `{BASELINE}` |\n|---|---:|---:|"
+        rows = [
+            _cells([f"`{model}`", _spread(t["ms"]), _spread(t["ratio"])]) for model, t in networks.items()
+        ]
+        parts.append("\n".join([head, *rows]))
+    return "\n\n".join(parts)
+
+
+def _spread(figures: Mapping[str, float]) -> str:
+    """Return a median with its range."""
+    return f"{figures['median']:.2f} ({figures['low']:.2f} to {figures['high']:.2f})"
 
 
 def ablation_table(results: Path, model: str) -> str:
@@ -132,7 +174,7 @@ def ablation_table(results: Path, model: str) -> str:
 def how(summaries: Sequence[Mapping[str, Any]]) -> str:
     """What the figures were measured with."""
     if not summaries:
-        return "Nothing is measured yet."
+        return "igcv has not reproduced these accuracies yet."
     seen = {
         (s["data"], s["epochs"], s["machine"]["device"], s["machine"]["torch"], s["machine"]["python"])
         for s in summaries
@@ -168,20 +210,24 @@ def plot(found: Mapping[str, Mapping[str, Measured]], latencies: Mapping[str, fl
             axes.errorbar(
                 [at[row.model] for row in shown],
                 [points[row.model][0] for row in shown],
-                yerr=None if label == PUBLISHED else [points[row.model][1] for row in shown],
+                yerr=[points[row.model][1] for row in shown],
                 **{"fmt": "o", "capsize": 3, "color": colour, "markerfacecolor": fill, "label": label},
             )
         axes.set(xlabel=unit, xscale="linear" if unit.startswith("parameters") else "log")
         axes.grid(alpha=0.25)
         axes.margins(0.4, 0.2)
     figure.axes[0].set(ylabel="top-1 (%)")
-    figure.axes[0].legend(frameon=False, loc="lower right")
+    figure.legend(
+        *figure.axes[0].get_legend_handles_labels(), frameon=False, loc="outside upper left", ncols=4
+    )
     figure.savefig(path, dpi=110)
 
 
 def _series(found: Mapping[str, Mapping[str, Measured]]) -> dict[str, dict[str, tuple[float, float]]]:
     """Mean and spread by network, of what is published and of each data set that was measured."""
-    published = {row.model: (row.published["cifar10"], 0.0) for row in NETWORKS if row.published}
+    published: dict[str, tuple[float, float]] = {
+        row.model: tuple(row.published["cifar10"]) for row in NETWORKS if row.published
+    }
     known = {name: {m: f for m, f in networks.items() if f.top1} for name, networks in found.items()}
     return {PUBLISHED: published} | {
         f"{name}, measured": {m: (f.mean, f.spread) for m, f in figures.items()}

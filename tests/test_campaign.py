@@ -24,9 +24,12 @@ TINY = ["input_size=16", "batch_size=8", "precision=float32", "warmup_epochs=0",
 
 
 def test_every_network_has_about_its_published_parameters() -> None:
+    """The repository's counts are with 100 classes, but IGCV2's is not: with 10 it fits."""
     for row in NETWORKS:
-        parameters = model_cost(row.model, 10, 32).parameters / 1e6
-        assert parameters == pytest.approx(row.published_parameters or 2.4, rel=0.08), row.label
+        classes = 10 if row.model.startswith("igcv2") else 100
+        parameters = model_cost(row.model, classes, 32).parameters / 1e6
+        if row.published_parameters:
+            assert parameters == pytest.approx(row.published_parameters, rel=0.03), row.label
 
 
 def test_every_variant_is_a_recipe() -> None:
@@ -101,10 +104,13 @@ def found(tmp_path: Path) -> Path:
 
 def test_tables_say_what_was_found(found: Path) -> None:
     text = figures.tables({"cifar10": found})
-    row = next(line for line in text.splitlines() if line.startswith("| IGCV3-D 1.0x | 2.2 M"))
+    row = next(line for line in text.splitlines() if line.startswith("| IGCV3-D 1.0x | `igcv3_d_100`"))
     assert [cell.strip() for cell in row.split("|")[1:-1]] == [
-        *("IGCV3-D 1.0x", "2.2 M", "2.4 M", "94.96", "77.95", "95.00 ± 1.00")
+        *("IGCV3-D 1.0x", "`igcv3_d_100`", "2.22 / 2.34 M", "2.4 M", "94.96 ± 0.07", "77.95 ± 0.39"),
+        *("95.01 / 78.24", "95.00 ± 1.00"),
     ]
+    half = next(line for line in text.splitlines() if "igcv3_d_half" in line)
+    assert half == "| IGCV3-D half depth | `igcv3_d_half` | 1.38 / 1.50 M |  |  |  | 94.75 / 77.65 |  |"
     assert "| 94.50 |" in next(line for line in text.splitlines() if line.startswith("| MobileNetV2"))
     assert "measured on cifar10, 200 epochs, cpu, torch 2.15.0, Python 3.11.7" in text
 
@@ -119,7 +125,7 @@ def test_ablation_table(tmp_path: Path) -> None:
     for training, top1 in zip(ablation(1, ["igcv3_d_100"]), range(80, 99), strict=False):
         (tmp_path / training.name).mkdir()
         (tmp_path / training.name / "summary.json").write_text(summary(top1))
-    page = figures.results_page("", {"cifar10_ablation": tmp_path}, {})
+    page = figures.results_page("", {"cifar10_ablation": tmp_path}, None)
     assert "## cifar10_ablation, igcv3_d_100" in page
     assert "| rate halved | `lr=0.1` | 81.00 |" in page
 

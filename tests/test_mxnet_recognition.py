@@ -69,6 +69,8 @@ def test_original_widths_differ_with_a_multiplier_only():
 
 RECOGNISED = [
     *("igcv3_d_100", "igcv3_d_069", "igcv3_d_070_mxnet", "igcv3_d_140_mxnet", "igcv3_w_100"),
+    *("igcv3_d_half_100", "igcv3_d_half_075", "igcv3_w_050", "igcv3_w_035_mxnet"),
+    *("igcv3_d_p50_100", "igcv3_d_p50_050", "igcv3_d_p70_140", "igcv3_d_p70_140_mxnet"),
     *("igcv3_g2g4_100", "igcv3_g2g4_070_mxnet", "igcv3_g4g2_060"),
     *("igcv3_g1g8_100", "mobilenetv2_100", "mobilenetv2_140", "mobilenetv2_035", "mobilenetv2_100_mxnet"),
     *(
@@ -87,6 +89,14 @@ def test_recognises(name):
     shapes = {key[4:]: shape for key, shape in mxnet_shapes(name, 7).items()}
     found = recognise(shapes)
     assert (found.model, found.num_classes, found.original_widths) == (name, 7, name.endswith("_mxnet"))
+
+
+def test_half_depth_and_half_of_the_wide_network_differ_in_stem_and_first_block_only():
+    half, wide = mxnet_shapes("igcv3_d_half_100", 10), mxnet_shapes("igcv3_w_050", 10)
+    assert half.keys() == wide.keys()
+    different = {key.partition(":")[2] for key in half if half[key] != wide[key]}
+    assert all(name.startswith(("first-3x3-conv", "seq-0-block0")) for name in different)
+    assert {"first-3x3-conv-conv2d_weight", "seq-0-block0-exp-conv2d_weight"} <= different
 
 
 def test_of_equal_networks_the_rounder_multiplier_is_recognised():

@@ -1,6 +1,7 @@
 """Recipes: resolution, round trip, errors; optimizer and schedule against hand-written arithmetic."""
 
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -84,10 +85,12 @@ def small_network() -> nn.Sequential:
 
 def test_decay_rules() -> None:
     network = small_network()
-    for rule, decaying in (("weights", {(2, 1, 3, 3), (2, 2)}), ("mxnet", {(2, 1, 3, 3), (2, 2), (2,)})):
+    weights = {(2, 1, 3, 3), (2, 2)}
+    for rule, decaying in (("weights", weights), ("mxnet", {*weights, (2,)}), ("all", {*weights, (2,)})):
         decay, keep = parameter_groups(network, 0.1, rule)
         assert {tuple(p.shape) for p in decay["params"]} == decaying
         assert (decay["weight_decay"], keep["weight_decay"]) == (0.1, 0.0)
+        assert len(decay["params"]) == {"weights": 2, "mxnet": 3, "all": 5}[rule]
         assert len(decay["params"]) + len(keep["params"]) == 5
 
 
@@ -106,3 +109,10 @@ def test_mxnet_momentum_under_a_changing_rate() -> None:
         momentum = 0.9 * momentum - lr * (1.0 + 0.1 * weight)
         weight += momentum
         assert layer.weight.item() == pytest.approx(weight, abs=1e-12)
+
+
+def test_every_setting_of_the_reproduction_names_its_source() -> None:
+    lines = find_recipe("recipes/cifar_paper.toml").read_text().splitlines()
+    settings = [line for line in lines if line and not line.startswith("#")]
+    unsourced = [line for line in settings if not re.search(r"# (\[(text|code|guess)\] ?)+", line)]
+    assert [line.split(" = ")[0] for line in unsourced] == ["model", "data"]

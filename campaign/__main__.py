@@ -141,7 +141,8 @@ def report() -> None:
     times = measured["sizes"]["32"] if measured else {}
     figures.plot(found, {model: t["ms"]["median"] for model, t in times.items()}, RESULTS / PLOT)
     text = figures.tables(tables)
-    README.write_text(figures.with_results(README.read_text(), text))
+    costs = [figures.cost_table(measured)] if measured else []
+    README.write_text(figures.with_results(README.read_text(), "\n\n".join([*costs, text])))
     ablations = {path.name: path for path in folders if path.name.endswith("_ablation")}
     (RESULTS / "README.md").write_text(figures.results_page(text, ablations, measured))
 

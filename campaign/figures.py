@@ -138,14 +138,7 @@ def results_page(text: str, ablations: Mapping[str, Path], latencies: Mapping[st
 
 def latency_section(latencies: Mapping[str, Any]) -> str:
     """Return the measured latencies, in Markdown, from what `python -m campaign latency` wrote."""
-    machine = latencies["machine"]
-    parts = [
-        "## Latency",
-        f"Measured {machine['date']} on {machine['processor']}, {machine['cores']} cores; ONNX Runtime "
-        f"{machine['onnxruntime']}, float32, folded, form `auto`, one image at a time, one thread, 1000 classes. "
-        f"Medians (smallest to largest) of {latencies['rounds']} rounds, in which the networks take turns. The ratio to "
-        f"`{BASELINE}` is taken within each round.",
-    ]
+    parts = ["## Latency", latency_conditions(latencies)]
     for size, networks in latencies["sizes"].items():
         head = f"| {size} pixels | ms | ratio to `{BASELINE}` |\n|---|---:|---:|"
         rows = [
@@ -153,6 +146,37 @@ def latency_section(latencies: Mapping[str, Any]) -> str:
         ]
         parts.append("\n".join([head, *rows]))
     return "\n\n".join(parts)
+
+
+def latency_conditions(latencies: Mapping[str, Any]) -> str:
+    """Return what the latencies were measured on and how, in Markdown."""
+    machine = latencies["machine"]
+    return (
+        f"Measured {machine['date']} on {machine['processor']}, {machine['cores']} shared cores: ONNX Runtime "
+        f"{machine['onnxruntime']}, float32, folded, form `auto`, batch 1, one thread, 1000 classes. Median (min to "
+        f"max) of {latencies['rounds']} rounds, in which the networks take turns. Ratios are taken within each round."
+    )
+
+
+def cost_table(latencies: Mapping[str, Any]) -> str:
+    """Return what the networks cost that run at every measured size, and the conditions, in Markdown."""
+    sizes = latencies["sizes"]
+    head = [
+        "network",
+        "`--model`",
+        "parameters",
+        "multiply-adds, 32 px",
+        *(f"time, {size} px" for size in sizes),
+    ]
+    lines = [_cells(head), "|---|---|" + "---:|" * (len(head) - 2)]
+    for row in NETWORKS:
+        if all(row.model in networks for networks in sizes.values()):
+            cost = model_cost(row.model, 10, 32)
+            counts = [f"{cost.parameters / 1e6:.2f} M", f"{cost.multiply_adds / 1e6:.0f} M"]
+            times = [_spread(networks[row.model]["ratio"]) for networks in sizes.values()]
+            lines.append(_cells([row.label, f"`{row.model}`", *counts, *times]))
+    note = f"Time: ratio to `{BASELINE}`. Parameters and multiply-adds: counted with 10 classes."
+    return "\n\n".join(["\n".join(lines), f"{note} {latency_conditions(latencies)}"])
 
 
 def _spread(figures: Mapping[str, float]) -> str:
@@ -203,9 +227,10 @@ def plot(found: Mapping[str, Mapping[str, Measured]], latencies: Mapping[str, fl
     for axes, (unit, at) in zip(figure.subplots(1, 3, sharey=True), places.items(), strict=True):
         for (label, points), colour in zip(_series(found).items(), COLOURS, strict=False):
             shown = [row for row in NETWORKS if row.model in at and row.model in points]
-            for row in shown:
-                place = (at[row.model], points[row.model][0])
-                axes.annotate(row.label, place, xytext=(6, 5), textcoords="offset points", fontsize=9)
+            for number, row in enumerate(shown):  # neighbors on both sides, so that few labels cover others
+                place, side = (at[row.model], points[row.model][0]), ("right", "left")[number % 2]
+                offset = (-6 if side == "right" else 6, 5)
+                axes.annotate(row.label, place, offset, textcoords="offset points", fontsize=9, ha=side)
             fill = "none" if label == PUBLISHED else colour
             axes.errorbar(
                 [at[row.model] for row in shown],

@@ -134,8 +134,12 @@ def test_the_readme_is_up_to_date() -> None:
     """Its tables are what the results say."""
     folders = [path for path in (ROOT / "results").iterdir() if path.is_dir()]
     tables = {path.name: path for path in folders if not path.name.endswith("_ablation")}
-    readme = (ROOT / "README.md").read_text()
-    assert figures.with_results(readme, figures.tables(dict(sorted(tables.items())))) == readme
+    readme, latencies = (
+        (ROOT / "README.md").read_text(),
+        json.loads((ROOT / "results" / "latency.json").read_text()),
+    )
+    text = [figures.cost_table(latencies), figures.tables(dict(sorted(tables.items())))]
+    assert figures.with_results(readme, "\n\n".join(text)) == readme
 
 
 @pytest.mark.parametrize("data, name", [("rec:a,b", ""), ("cifar10", "a/b")])

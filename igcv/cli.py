@@ -36,8 +36,9 @@ app = typer.Typer(
 bench = typer.Typer(help="Measure speed on this machine.", no_args_is_help=True)
 app.add_typer(bench, name="bench")
 DATA_HELP = (
-    "digits, cifar10, cifar100 (or cifar10:PATH), folder:PATH with class folders, rec:TRAIN.rec,VAL.rec "
-    "(MXNet RecordIO), timm/READER/NAME for what timm opens, or train:SOURCE for the training images of another alone"
+    "digits, cifar10, cifar100 (or cifar10:PATH), tinyimagenet:PATH, folder:PATH with class folders, "
+    "rec:TRAIN.rec,VAL.rec (MXNet RecordIO), timm/READER/NAME for what timm opens, or train:SOURCE for the training "
+    "images of another alone"
 )
 Weights = Annotated[
     str,

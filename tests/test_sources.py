@@ -63,6 +63,50 @@ def test_digits():
     assert source.val[7][1] == source.val.labels[7] and source.val.name(7).startswith("digits image ")
 
 
+def tiny_imagenet(root: Path) -> Path:
+    """Two classes of Tiny-ImageNet with three training images, and two validation images, as its archive has them."""
+    for wnid in ("n02", "n01"):
+        fill(root / "train" / wnid, {"images": 3}, (64, 64))
+        (root / "train" / wnid / f"{wnid}_boxes.txt").write_text("n01_0.JPEG\t0\t0\t62\t62\n")
+    fill(root / "val", {"images": 2}, (64, 64))
+    (root / "val" / "val_annotations.txt").write_text("1.png\tn01\t0\t0\t1\t1\n0.png\tn02\t0\t0\t1\t1\n")
+    (root / "wnids.txt").write_text("n02\nn01")
+    (root / "words.txt").write_text(
+        "n00\tentity\nn01\tgoldfish, Carassius auratus\nn02\ttailed frog, bell toad\n"
+    )
+    return root
+
+
+def test_tiny_imagenet(tmp_path):
+    root = tiny_imagenet(tmp_path)
+    source = open_source(f"tinyimagenet:{root}")
+    assert source.class_names == ("goldfish", "tailed frog")
+    assert source.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert (shades(source.val), source.val.labels.tolist()) == ([1, 0], [0, 1])
+    assert source.image_size == 64
+
+
+@pytest.mark.parametrize(
+    "file, text, message",
+    [
+        ("wnids.txt", None, "wnids.txt: cannot be read .* expected a file of tiny-imagenet-200"),
+        ("words.txt", "n01 goldfish\n", "got the line 'n01 goldfish', expected 2 columns with tabs"),
+        (
+            "words.txt",
+            "n01\tgoldfish\n",
+            "1 unknown class identifiers, expected tiny-imagenet-200 as published",
+        ),
+        ("val/val_annotations.txt", "0.png\tn09\t0\n", "1 unknown class identifiers"),
+        ("val/val_annotations.txt", "", "found 6 training and 0 validation images"),
+    ],
+)
+def test_damaged_tiny_imagenet(file, text, message, tmp_path):
+    path = tiny_imagenet(tmp_path) / file
+    path.unlink() if text is None else path.write_text(text)
+    with refused(message):
+        open_source(f"tinyimagenet:{tmp_path}")
+
+
 def test_folder_of_classes(tmp_path):
     fill(tmp_path, {"cat": 10, "ant": 5, ".hidden": 1})
     (tmp_path / "cat" / "deeper").mkdir()

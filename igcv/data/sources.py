@@ -76,7 +76,8 @@ def open_source(
     Of a source without a validation part a fifth of each class is set aside; a class's only image is not.
 
     Args:
-        spec: `digits`; `cifar10`, `cifar100`, or with `:FOLDER` that holds them; `folder:FOLDER` (or just the
+        spec: `digits`; `cifar10`, `cifar100`, or with `:FOLDER` that holds them; `tinyimagenet:FOLDER`, the unpacked
+            tiny-imagenet-200; `folder:FOLDER` (or just the
             folder) of class folders, or of train/ and val/ with class folders; `rec:TRAIN.rec,VAL.rec` (one
             may be left out); `train:SOURCE`, the training images of another source alone, of which some are set
             aside, for choices that its validation images must not influence; `timm/READER/NAME`, a data set that
@@ -192,6 +193,41 @@ def _open_cifar(request: _Request) -> _Parts:
         ) from None
     images = [ArrayImages(half.data, half.targets, request.kind) for half in (train, val)]
     return *images, train.classes
+
+
+def _open_tiny_imagenet(request: _Request) -> _Parts:
+    """Open Tiny-ImageNet-200 as published: train/WNID/images, val/images with val_annotations.txt, words.txt."""
+    root = Path(request.argument)
+    wnids = sorted(row[0] for row in _rows(root / "wnids.txt", 1))
+    labels = {wnid: label for label, wnid in enumerate(wnids)}
+    names = {wnid: words.split(",")[0].strip() for wnid, words in _rows(root / "words.txt", 2)}
+    train = [(file, wnid) for wnid in wnids for file in _image_files(root / "train" / wnid)]
+    annotated = _rows(root / "val" / "val_annotations.txt", 2)
+    val = [(str(root / "val" / "images" / file), wnid) for file, wnid in annotated]
+    unknown_ids = {wnid for _, wnid in val} - labels.keys() | set(wnids) - names.keys()
+    if unknown_ids or not train or not val:
+        raise InputError(
+            f"{root}: found {len(train)} training and {len(val)} validation images and {len(unknown_ids)} unknown "
+            "class identifiers, expected tiny-imagenet-200 as published. Unpack the archive again"
+        )
+    parts = [
+        FileImages([file for file, _ in part], [labels[wnid] for _, wnid in part]) for part in (train, val)
+    ]
+    return *parts, [names[wnid] for wnid in wnids]
+
+
+def _rows(file: Path, columns: int) -> list[list[str]]:
+    """The first columns of a file of lines with tabs."""
+    try:
+        rows = [line.split("\t")[:columns] for line in file.read_text("utf-8").splitlines() if line]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{file}: cannot be read ({error}), expected a file of tiny-imagenet-200. Give its folder as "
+            "tinyimagenet:FOLDER"
+        ) from None
+    if short := next((row for row in rows if len(row) < columns), None):
+        raise InputError(f"{file}: got the line '{short[0]}', expected {columns} columns with tabs")
+    return rows
 
 
 def _open_folder(request: _Request) -> _Parts:
@@ -412,6 +448,7 @@ _KINDS = {
     "digits": _Kind("digits", "nothing", _open_digits),
     "cifar10": _Kind("cifar10[:FOLDER]", "optional", _open_cifar),
     "cifar100": _Kind("cifar100[:FOLDER]", "optional", _open_cifar),
+    "tinyimagenet": _Kind("tinyimagenet:FOLDER", "required", _open_tiny_imagenet),
     "folder": _Kind("folder:FOLDER", "required", _open_folder),
     "rec": _Kind("rec:TRAIN.rec,VAL.rec", "required", _open_rec),
     "train": _Kind("train:SOURCE", "required", _open_train),

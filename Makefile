@@ -50,11 +50,14 @@ web-demo: $(INSTALLED)
 	mkdir -p runs
 	$(VENV)/bin/igcv web $(WEB_WEIGHTS) --out runs/web --serve 8000
 
-# The papers' comparison table, trained anew: runs or goes on for nine minutes; e.g. make table DATA=cifar100 MINUTES=600.
-DATA ?= cifar10
+# The comparison table: starts or continues its trainings for nine minutes, by the GPU's or the CPU's recipes.
+# DATA names one data set or more (default: all that are there), e.g. make table DATA='cifar10 cifar100' MINUTES=600
+# or make table DATA=cifar10=cifar10:FOLDER. RECIPE gives another recipe, e.g. RECIPE=recipes/cifar_paper.toml.
+DATA ?=
+RECIPE ?=
 MINUTES ?= 9
 table: $(INSTALLED)
-	$(VENV)/bin/python -m campaign table --data $(DATA) --minutes $(MINUTES)
+	$(VENV)/bin/python -m campaign table $(DATA:%=--data %) $(RECIPE:%=--recipe %) --minutes $(MINUTES)
 	$(VENV)/bin/python -m campaign report
 
 # The long form of the tests of reliability: an hour, as root (it mounts small disks). Writes docs/reliability.md.

@@ -10,7 +10,19 @@ import typer
 
 from benchmarks.conditions import machine
 from campaign import figures
-from campaign.plan import BASELINE, LATENCY, NETWORKS, RECIPE, SEEDS, Training, ablation, table
+from campaign.plan import (
+    BASELINE,
+    DATA_SETS,
+    LATENCY,
+    NETWORKS,
+    RECIPES,
+    SEEDS,
+    DataSet,
+    Training,
+    ablation,
+    data_set,
+    table,
+)
 from campaign.release import measure as measure_again
 from campaign.release import release
 from campaign.run import run_all
@@ -28,10 +40,11 @@ TOLERANCE = 0.02  # points of accuracy: another processor rounds otherwise
 MODELS = tuple(row.model for row in NETWORKS)
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-Data = Annotated[str, typer.Option(help="what igcv train takes as --data")]
-Name = Annotated[
+DataName = Annotated[
     str,
-    typer.Option(help="what to call the data in folders and tables; default: --data, if it is a plain name"),
+    typer.Option(
+        "--data", help=f"{', '.join(d.name for d in DATA_SETS)}, or NAME=SPEC with the --data of igcv train"
+    ),
 ]
 Minutes = Annotated[float, typer.Option(help="after which all are saved; the same command goes on", min=0)]
 AtOnce = Annotated[
@@ -44,23 +57,33 @@ Changes = Annotated[list[str] | None, typer.Argument(metavar="[key=value ...]", 
 @app.command("table")
 def train_table(
     changes: Changes = None,
-    data: Data = "cifar10",
-    name: Name = "",
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="data sets, as NAME or NAME=SPEC (the --data of igcv train); default: all that are there"
+        ),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="recipe for all data sets; default: the GPU's or the CPU's, as is at hand"),
+    ] = None,
     minutes: Minutes = 9.0,
     at_once: AtOnce = None,
     seeds: Seeds = len(SEEDS),
     model: Annotated[list[str] | None, typer.Option(help="networks; default: all of the table")] = None,
 ) -> None:
-    """Train all networks of the table, or go on with them; each leaves its figures in results/NAME."""
-    trainings = table(seeds, model or list(MODELS))
-    campaign(trainings, data, named(data, name), changes or [], minutes, at_once)
+    """Train the networks of the table in their order, or continue; each leaves its results in results/DATA/RECIPE."""
+    recipes = RECIPES["gpu" if torch.cuda.is_available() else "cpu"]
+    wanted = [data_set(text) for text in data or recipes]
+    known = {d.name: recipe or recipes.get(d.name, next(iter(recipes.values()))) for d in wanted}
+    opened = [d for d in wanted if is_there(d, required=bool(data))]
+    campaign(table(opened, known, model or MODELS, seeds, changes or []), minutes, at_once)
 
 
 @app.command("ablation")
 def train_ablation(
     changes: Changes = None,
-    data: Data = "cifar10",
-    name: Name = "",
+    data: DataName = "cifar10",
     minutes: Minutes = 9.0,
     at_once: AtOnce = None,
     seeds: Seeds = 1,
@@ -70,26 +93,26 @@ def train_ablation(
 
     The validation images of the data set are not looked at: they decide nothing.
     """
-    trainings = ablation(seeds, [model])
-    campaign(trainings, f"train:{data}", f"{named(data, name)}_ablation", changes or [], minutes, at_once)
+    trainings = ablation(data_set(data), model, seeds, changes or [])
+    is_there(trainings[0].data, required=True)
+    campaign(trainings, minutes, at_once)
 
 
 @app.command()
 def speed(
     changes: Changes = None,
-    data: Data = "cifar10",
-    name: Name = "",
+    data: DataName = "cifar10",
     target: Annotated[
         list[float] | None, typer.Option(help="accuracies in percent; default: 94.56 94.96")
     ] = None,
     seeds: Seeds = len(SEEDS),
 ) -> None:
     """Measure how many seconds `igcv train` takes to an accuracy, from the start of its process; one seed at a time."""
-    called, found = named(data, name), {}
-    open_source(data)  # a download is no part of the time
+    images, found = data_set(data), {}
+    open_source(images.spec)  # a download is no part of the time
     for seed in SEEDS[:seeds]:
-        settings = [SPEED_RECIPE, *(changes or []), f"seed={seed}", "--data", data]
-        epochs = timed_run(settings, ROOT / "runs" / f"{called}_speed" / f"seed{seed}")
+        settings = [SPEED_RECIPE, *(changes or []), f"seed={seed}", "--data", images.spec]
+        epochs = timed_run(settings, ROOT / "runs" / f"{images.name}_speed" / f"seed{seed}")
         times = {str(goal): seconds_to(goal, epochs) for goal in target or TARGETS}
         found[str(seed)] = {"seconds_to": times, "epochs": epochs}
         typer.echo(f"seed {seed}: {epochs[-1]['top1']:.2f} % after {epochs[-1]['seconds']:.1f} s; {times}")
@@ -99,7 +122,7 @@ def speed(
         "seeds": found,
     }
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"speed_{called}.json").write_text(json.dumps(measured, indent=2) + "\n")
+    (RESULTS / f"speed_{images.name}.json").write_text(json.dumps(measured, indent=2) + "\n")
 
 
 @app.command()
@@ -133,17 +156,15 @@ def spread(middle: float, low: float, high: float) -> dict[str, float]:
 @app.command()
 def report() -> None:
     """Write the tables and plots from results/: results/README.md, results/accuracy.png, and the README's part."""
-    folders = sorted(path for path in RESULTS.iterdir() if path.is_dir())
-    tables = {path.name: path for path in folders if not path.name.endswith("_ablation")}
-    found = {name: figures.by_network(path) for name, path in tables.items()}
+    found = figures.columns(RESULTS)
     file = RESULTS / LATENCIES
     measured = json.loads(file.read_text()) if file.is_file() else None
     times = measured["sizes"]["32"] if measured else {}
     figures.plot(found, {model: t["ms"]["median"] for model, t in times.items()}, RESULTS / PLOT)
-    text = figures.tables(tables)
+    text = figures.tables(found)
     costs = [figures.cost_table(measured)] if measured else []
     README.write_text(figures.with_results(README.read_text(), "\n\n".join([*costs, text])))
-    ablations = {path.name: path for path in folders if path.name.endswith("_ablation")}
+    ablations = {path.parent.name: path for path in sorted(RESULTS.glob("*_ablation/*")) if path.is_dir()}
     (RESULTS / "README.md").write_text(figures.results_page(text, ablations, measured))
 
 
@@ -155,7 +176,7 @@ def release_runs(
 ) -> None:
     """Put the weights after the last epoch of runs into models/, as small as costs no accuracy."""
     for run in runs:
-        file, card = release(run, named(name, ""), MODELS_FOLDER, data)
+        file, card = release(run, name, MODELS_FOLDER, data)
         typer.echo(f"{file}: {card.results['top1']:.2f} %, {card.results['stored']}")
 
 
@@ -172,28 +193,30 @@ def check(
     raise typer.Exit(int(wrong > 0))
 
 
-def campaign(
-    trainings: list[Training], data: str, name: str, changes: list[str], minutes: float, at_once: int | None
-) -> None:
+def is_there(data: DataSet, required: bool) -> bool:
+    """Return whether a data set can be opened, downloading it if possible; say so if it cannot.
+
+    Raises:
+        InputError: it cannot, and is required.
+    """
+    try:
+        open_source(data.spec)
+    except InputError as error:
+        if required:
+            raise
+        typer.echo(f"without {data.label}: {error}")
+        return False
+    return True
+
+
+def campaign(trainings: list[Training], minutes: float, at_once: int | None) -> None:
     """Run trainings until all are done or the time is up; exit status 1 if some failed."""
-    open_source(data)  # what is wrong with it shows here, and it is downloaded once
-    settings = [RECIPE, *changes, "--data", data]
     together = at_once or (6 if torch.cuda.is_available() else 1)
-    tally = run_all(
-        trainings, settings, ROOT / "runs" / name, RESULTS / name, together, 60 * minutes, typer.echo
-    )
+    tally = run_all(trainings, ROOT / "runs", RESULTS, together, 60 * minutes, typer.echo)
     if tally.left:
-        typer.echo(f"{tally.left} of {len(trainings)} are left; the same command goes on with them")
+        typer.echo(f"{tally.left} of {len(trainings)} are left; the same command continues with them")
     if tally.failed:
         raise typer.Exit(1)
-
-
-def named(data: str, name: str) -> str:
-    """What the data are called: `name`, or the data set's own if that can be a folder's."""
-    called = name or data
-    if not called.replace("_", "").isalnum():
-        raise InputError(f"'{called}' cannot be the name of a folder; add --name with letters, digits and _")
-    return called
 
 
 if __name__ == "__main__":

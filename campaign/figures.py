@@ -1,6 +1,7 @@
 """Tables and plots from the results of trainings: nothing is typed, everything is read."""
 
 import json
+import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
-from campaign.plan import BASELINE, NETWORKS, SEEDS, VARIANTS, ablation, table
+from campaign.plan import BASELINE, NETWORKS, SEEDS, VARIANTS, label_of
 from igcv.analysis import model_cost
 from igcv.training.run import SUMMARY
 
@@ -23,7 +24,7 @@ IMAGENET = (  # published, arXiv:1806.00178, tables 4 and 5: parameters in milli
 
 
 class Measured(NamedTuple):
-    """The accuracies of one network or variant after its last epoch, in percent, a seed each, and how they were got."""
+    """The accuracies of one network or variant after its last epoch, in percent, a seed each, and their summaries."""
 
     top1: Sequence[float]
     summaries: Sequence[Mapping[str, Any]]
@@ -34,36 +35,66 @@ class Measured(NamedTuple):
 
     @property
     def spread(self) -> float:
-        """The standard deviation; 0 of one seed."""
-        return statistics.stdev(self.top1) if len(self.top1) > 1 else 0.0
+        """The standard deviation over the seeds; of one seed the binomial standard error over its images."""
+        if len(self.top1) > 1:
+            return statistics.stdev(self.top1)
+        share, images = self.mean / 100, self.summaries[0]["last"]["images"]
+        return 100 * math.sqrt(share * (1 - share) / images)
 
     def __str__(self) -> str:
-        """Mean and standard deviation, of one seed the figure alone."""
+        """Mean and spread, and the number of seeds where it is one."""
         if not self.top1:
             return ""
-        return f"{self.mean:.2f} ± {self.spread:.2f}" if len(self.top1) > 1 else f"{self.mean:.2f}"
+        return f"{self.mean:.2f} ± {self.spread:.2f}" + (" (one seed)" if len(self.top1) == 1 else "")
 
 
-def measured(results: Path, names: Iterable[str]) -> Measured:
-    """What the finished trainings of these names came to."""
-    files = [results / name / SUMMARY for name in names]
+class Column(NamedTuple):
+    """What was measured on a data set with a recipe.
+
+    Attributes:
+        data: name of the data set.
+        recipe: name of the recipe, without suffix.
+        networks: what was measured, by catalog name.
+    """
+
+    data: str
+    recipe: str
+    networks: Mapping[str, Measured]
+
+    @property
+    def label(self) -> str:
+        """The head of the column: data set, recipe, and how many epochs it has."""
+        epochs = sorted({s["epochs"] for s in self.summaries})
+        return f"{label_of(self.data)}, {self.recipe}, {' or '.join(map(str, epochs))} epochs"
+
+    @property
+    def summaries(self) -> list[Mapping[str, Any]]:
+        """The summaries of all its trainings."""
+        return [summary for found in self.networks.values() for summary in found.summaries]
+
+
+def measured(folder: Path, names: Iterable[str]) -> Measured:
+    """What the finished trainings of these names in a folder came to."""
+    files = [folder / name / SUMMARY for name in names]
     summaries = [json.loads(file.read_text()) for file in files if file.is_file()]
     return Measured([summary["last"]["top1"] for summary in summaries], summaries)
 
 
-def by_network(results: Path) -> dict[str, Measured]:
-    """The measured accuracy of each network of the table, by its name in the catalog."""
-    return {
-        row.model: measured(results, [t.name for t in table(len(SEEDS), [row.model])]) for row in NETWORKS
-    }
+def columns(results: Path) -> list[Column]:
+    """Return what was measured, a column for each data set and recipe with a finished training."""
+    found = []
+    for folder in sorted(folder for folder in results.glob("*/*") if folder.is_dir()):
+        if folder.parent.name.endswith("_ablation"):
+            continue
+        networks = {
+            row.model: measured(folder, [f"{row.model}-seed{seed}" for seed in SEEDS]) for row in NETWORKS
+        }
+        found.append(Column(folder.parent.name, folder.name, networks))
+    return [column for column in found if column.summaries]
 
 
-def accuracy_table(found: Mapping[str, Mapping[str, Measured]]) -> str:
-    """Return published and measured accuracies side by side, in Markdown.
-
-    Args:
-        found: what was measured, by data set and network.
-    """
+def accuracy_table(found: Sequence[Column]) -> str:
+    """Return published and measured accuracies side by side, in Markdown."""
     head = [
         "network",
         "`--model`",
@@ -73,14 +104,10 @@ def accuracy_table(found: Mapping[str, Mapping[str, Measured]]) -> str:
         "CIFAR-100, paper",
         "by others",
     ]
-    lines = [
-        _cells([*head, *(f"{name}, measured" for name in found)]),
-        "|---|---|" + "---:|" * (5 + len(found)),
-    ]
+    lines = [_cells([*head, *(f"{column.label}, measured" for column in found)])]
+    lines.append("|---|---|" + "---:|" * (5 + len(found)))
     for row in NETWORKS:
-        if not (
-            row.published or row.by_others or any(networks[row.model].top1 for networks in found.values())
-        ):
+        if not (row.published or row.by_others or any(column.networks[row.model].top1 for column in found)):
             continue  # nothing is known of it yet
         parameters = " / ".join(f"{model_cost(row.model, n, 32).parameters / 1e6:.2f}" for n in (10, 100))
         listed = f"{row.published_parameters} M" if row.published_parameters else ""
@@ -89,7 +116,7 @@ def accuracy_table(found: Mapping[str, Mapping[str, Measured]]) -> str:
             for d in DATA
         ]
         others = " / ".join(f"{row.by_others[d]:.2f}" for d in DATA) if row.by_others else ""
-        figures = [str(networks[row.model]) for networks in found.values()]
+        figures = [str(column.networks[row.model]) for column in found]
         lines.append(
             _cells([row.label, f"`{row.model}`", f"{parameters} M", listed, *published, others, *figures])
         )
@@ -105,10 +132,9 @@ def imagenet_table() -> str:
     return "\n".join([*lines, *(_cells([name, f"{size} M", *rest]) for name, size, *rest in IMAGENET)])
 
 
-def tables(results: Mapping[str, Path]) -> str:
-    """Both tables with what they rest on, in Markdown: a folder of results for each data set, by its name."""
-    found = {name: by_network(folder) for name, folder in results.items()}
-    summaries = [s for networks in found.values() for m in networks.values() for s in m.summaries]
+def tables(found: Sequence[Column]) -> str:
+    """Return the accuracy tables with what they rest on, in Markdown."""
+    summaries = [summary for column in found for summary in column.summaries]
     note = (
         "Top-1 accuracy in percent. Parameters: counted here, with 10 / 100 classes. Paper: arXiv:1806.00178, mean and "
         "standard deviation of five runs; how these networks were trained is not known. Its row 0.5x has half the "
@@ -184,36 +210,34 @@ def _spread(figures: Mapping[str, float]) -> str:
     return f"{figures['median']:.2f} ({figures['low']:.2f} to {figures['high']:.2f})"
 
 
-def ablation_table(results: Path, model: str) -> str:
-    """What each variant of the recipe came to, on training images that were set aside, in Markdown."""
+def ablation_table(folder: Path, model: str) -> str:
+    """Return what each variant of the recipe came to, on held-out training images, in Markdown."""
     lines = ["| changed | settings | top-1 % |", "|---|---|---:|"]
     for variant, changes in VARIANTS.items():
-        names = [t.name for t in ablation(len(SEEDS), [model]) if t.changes[:-1] == changes]
-        lines.append(
-            _cells([variant, f"`{' '.join(changes)}`" if changes else "", str(measured(results, names))])
-        )
+        found = measured(folder, [f"{model}-{variant.replace(' ', '_')}-seed{seed}" for seed in SEEDS])
+        lines.append(_cells([variant, f"`{' '.join(changes)}`" if changes else "", str(found)]))
     return "\n".join(lines)
 
 
 def how(summaries: Sequence[Mapping[str, Any]]) -> str:
-    """What the figures were measured with."""
+    """Return what the measured accuracies rest on."""
     if not summaries:
         return "igcv has not reproduced these accuracies yet."
-    seen = {
-        (s["data"], s["epochs"], s["machine"]["device"], s["machine"]["torch"], s["machine"]["python"])
-        for s in summaries
-    }
-    return "; ".join(
-        f"measured on {data}, {epochs} epochs, {device}, torch {torch}, Python {python}"
-        for data, epochs, device, torch, python in sorted(seen)
+    seen = {(s["machine"]["device"], s["machine"]["torch"], s["machine"]["python"]) for s in summaries}
+    machines = "; ".join(
+        f"{device}, torch {torch}, Python {python}" for device, torch, python in sorted(seen)
+    )
+    return (
+        "Measured: after the last epoch; mean and standard deviation over the seeds, for one seed the binomial "
+        f"standard error over the test images ({machines})."
     )
 
 
-def plot(found: Mapping[str, Mapping[str, Measured]], latencies: Mapping[str, float], path: Path) -> None:
+def plot(found: Sequence[Column], latencies: Mapping[str, float], path: Path) -> None:
     """Accuracy against parameters, multiply-adds and latency, published and measured.
 
     Args:
-        found: what was measured, by the name of the data set.
+        found: what was measured.
         latencies: milliseconds of an image by network, where they are measured.
         path: the picture.
     """
@@ -248,16 +272,15 @@ def plot(found: Mapping[str, Mapping[str, Measured]], latencies: Mapping[str, fl
     figure.savefig(path, dpi=110)
 
 
-def _series(found: Mapping[str, Mapping[str, Measured]]) -> dict[str, dict[str, tuple[float, float]]]:
-    """Mean and spread by network, of what is published and of each data set that was measured."""
+def _series(found: Sequence[Column]) -> dict[str, dict[str, tuple[float, float]]]:
+    """Return mean and spread by network, of what is published and of what was measured on CIFAR-10."""
     published: dict[str, tuple[float, float]] = {
         row.model: tuple(row.published["cifar10"]) for row in NETWORKS if row.published
     }
-    known = {name: {m: f for m, f in networks.items() if f.top1} for name, networks in found.items()}
     return {PUBLISHED: published} | {
-        f"{name}, measured": {m: (f.mean, f.spread) for m, f in figures.items()}
-        for name, figures in known.items()
-        if figures
+        f"{column.label}, measured": {m: (f.mean, f.spread) for m, f in column.networks.items() if f.top1}
+        for column in found
+        if column.data == "cifar10"
     }
 
 

@@ -1,11 +1,69 @@
 """What is trained: the rows of the comparison table, and the variants among which its recipe is chosen."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-RECIPE = "recipes/cifar_table.toml"
+from igcv.errors import InputError
+
 SEEDS = (0, 1, 2)
+ABLATION_RECIPE = "recipes/cifar_table.toml"
+# The recipe of each data set, on a GPU and on a CPU.
+RECIPES = {
+    "gpu": {"cifar10": "recipes/cifar_table.toml", "cifar100": "recipes/cifar_table.toml"},
+    "cpu": {
+        "cifar10": "recipes/cifar_cpu.toml",
+        "cifar100": "recipes/cifar_cpu.toml",
+        "tinyimagenet": "recipes/tinyimagenet_cpu.toml",
+    },
+}
+
+
+class DataSet(NamedTuple):
+    """Images to train on.
+
+    Attributes:
+        name: part of the names of folders and released weights.
+        spec: what `igcv train` takes as --data.
+        label: name in tables.
+    """
+
+    name: str
+    spec: str
+    label: str
+
+
+DATA_SETS = (
+    DataSet("cifar10", "cifar10", "CIFAR-10"),
+    DataSet("cifar100", "cifar100", "CIFAR-100"),
+    DataSet("tinyimagenet", "tinyimagenet:data/tiny-imagenet-200", "Tiny-ImageNet"),
+)
+
+
+def data_set(text: str) -> DataSet:
+    """Return the data set that an option names, NAME or NAME=SPEC.
+
+    Raises:
+        InputError: for a name that is not known and has no spec, or that cannot be a folder's.
+    """
+    name, _, spec = text.partition("=")
+    if not name.replace("_", "").isalnum():
+        raise InputError(
+            f"--data: got '{text}', expected NAME or NAME=SPEC with letters, digits and _ in NAME"
+        )
+    known = next((data for data in DATA_SETS if data.name == name), None)
+    if known is None and not spec:
+        names = ", ".join(data.name for data in DATA_SETS)
+        raise InputError(
+            f"--data: got '{text}', expected one of {names}, or NAME=SPEC with the --data of igcv train"
+        )
+    return known._replace(spec=spec or known.spec) if known else DataSet(name, spec, name)
+
+
+def label_of(name: str) -> str:
+    """Return the name of a data set in tables."""
+    return next((data.label for data in DATA_SETS if data.name == name), name)
 
 
 class Published(NamedTuple):
@@ -76,28 +134,89 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 }
 
 
+# What is trained first. IGCV1 and IGCV2 take many times as long, and come last.
+ORDER = (
+    ("cifar10", ("igcv3_d_p50", "mobilenetv2_100")),
+    ("tinyimagenet", ("igcv3_d_p50",)),
+    ("cifar10", ("igcv3_d_100",)),
+    ("cifar100", ("igcv3_d_p50", "mobilenetv2_100", "igcv3_d_100")),
+    ("cifar10", ("igcv3_d_half", "igcv3_d_p70")),
+    ("cifar100", ("igcv3_d_half", "igcv3_d_p70")),
+)
+SLOW = ("igcv2_c1280_d20", "igcv1_l96m2_d38")
+
+
 class Training(NamedTuple):
-    """One run: the name of its folder, its network, and what it changes in the recipe."""
+    """One run.
+
+    Attributes:
+        name: path of its folder among runs and results: data set, recipe, and what tells it apart there.
+        data: what it trains on.
+        recipe: path of the recipe.
+        model: catalog name of the network.
+        changes: changes to the recipe.
+    """
 
     name: str
+    data: DataSet
+    recipe: str
     model: str
     changes: tuple[str, ...]
 
+    @property
+    def arguments(self) -> list[str]:
+        """Arguments of `igcv train`."""
+        return [self.recipe, *self.changes, "--data", self.data.spec, "--model", self.model]
 
-def table(seeds: int, models: list[str]) -> list[Training]:
-    """Every network with every seed; the first seeds first, so that a whole row of figures comes early."""
+
+def folder_of(data: str, recipe: str) -> str:
+    """Return the folder among runs and results for a data set and a recipe."""
+    return f"{data}/{Path(recipe).stem}"
+
+
+def table(
+    data: Sequence[DataSet],
+    recipes: Mapping[str, str],
+    models: Sequence[str],
+    seeds: int,
+    changes: Sequence[str] = (),
+) -> list[Training]:
+    """Return the trainings of the comparison table in their order: all networks with a seed before the next seed.
+
+    Args:
+        data: the data sets; one that `ORDER` does not name comes after those that it does.
+        recipes: path of the recipe by name of a data set; any other has the first one's.
+        models: catalog names of networks.
+        seeds: how many, from 0.
+        changes: changes to the recipe.
+    """
+    known = {d.name: d for d in data}
+    others = [(d.name, models) for d in data if d.name not in {name for name, _ in ORDER}]
+    fast = [(name, model) for name, listed in [*ORDER, *others] for model in listed if model not in SLOW]
+    slow = [(name, model) for name in known for model in SLOW if name != "tinyimagenet"]
+    found = []
+    for pairs in (fast, slow):
+        for seed in SEEDS[:seeds]:
+            for name, model in pairs:
+                if name in known and model in models:
+                    recipe = recipes.get(name) or next(iter(recipes.values()))
+                    path = f"{folder_of(name, recipe)}/{model}-seed{seed}"
+                    found.append(Training(path, known[name], recipe, model, (*changes, f"seed={seed}")))
+    return found
+
+
+def ablation(data: DataSet, model: str, seeds: int, changes: Sequence[str] = ()) -> list[Training]:
+    """Return a training for every variant of the recipe and every seed, on training images alone."""
+    held_out = data._replace(name=f"{data.name}_ablation", spec=f"train:{data.spec}")
+    folder = folder_of(held_out.name, ABLATION_RECIPE)
     return [
-        Training(f"{model}-seed{seed}", model, (f"seed={seed}",))
+        Training(
+            f"{folder}/{model}-{variant.replace(' ', '_')}-seed{seed}",
+            held_out,
+            ABLATION_RECIPE,
+            model,
+            (*changes, *variation, f"seed={seed}"),
+        )
         for seed in SEEDS[:seeds]
-        for model in models
-    ]
-
-
-def ablation(seeds: int, models: list[str]) -> list[Training]:
-    """Every variant of the recipe with every seed."""
-    return [
-        Training(f"{model}-{variant.replace(' ', '_')}-seed{seed}", model, (*changes, f"seed={seed}"))
-        for seed in SEEDS[:seeds]
-        for model in models
-        for variant, changes in VARIANTS.items()
+        for variant, variation in VARIANTS.items()
     ]

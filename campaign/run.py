@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from campaign.plan import Training
+from igcv.training import load_recipe
 from igcv.training.run import METRICS, RECIPE, SUMMARY, has_state
 
-KEPT = (RECIPE, METRICS, SUMMARY)  # what a training leaves among the results
 LAST_WORDS = 400  # characters of a failed run's output that are shown
 GRACE_S = 60.0  # for a run to save when the time is up
 
@@ -29,7 +29,6 @@ class Tally(NamedTuple):
 
 def run_all(
     trainings: Sequence[Training],
-    settings: Sequence[str],
     runs: Path,
     results: Path,
     at_once: int,
@@ -40,7 +39,6 @@ def run_all(
 
     Args:
         trainings: what to train, the first first.
-        settings: arguments of `igcv train` for all of them.
         runs: where their run folders are.
         results: where a folder of small files is left of each.
         at_once: how many at the same time.
@@ -59,7 +57,7 @@ def run_all(
         while (waiting or running) and time.monotonic() < deadline:
             while waiting and len(running) < at_once:
                 training = waiting.pop(0)
-                running[training] = start(training, settings, runs)
+                running[training] = start(training, runs, at_once)
             for training in [t for t, process in running.items() if process.poll() is not None]:
                 if running.pop(training).returncode == 0:
                     done += 1
@@ -79,11 +77,15 @@ def train_command(settings: Sequence[str], folder: Path) -> list[str]:
     return [sys.executable, "-m", "igcv", "train", *settings, "--out", str(folder)]
 
 
-def start(training: Training, settings: Sequence[str], runs: Path) -> subprocess.Popen[bytes]:
-    """Begin a training, or go on with it; its output goes to a log beside its folder."""
+def start(training: Training, runs: Path, at_once: int) -> subprocess.Popen[bytes]:
+    """Start a training or resume it; its output goes to a log next to its folder.
+
+    A training that runs by itself takes all cores, others one each.
+    """
     folder = runs / training.name
-    runs.mkdir(parents=True, exist_ok=True)
-    command = train_command([*settings, *training.changes, "--model", training.model], folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    command = train_command(training.arguments, folder)
+    threads = {"OMP_NUM_THREADS": "1"} if at_once > 1 else {}
     going_on = ["--resume"] if has_state(folder) else []
     with open(runs / f"{training.name}.log", "ab") as log:
         return subprocess.Popen(
@@ -91,7 +93,7 @@ def start(training: Training, settings: Sequence[str], runs: Path) -> subprocess
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C reaches them through `stop`, once
-            env=os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")},
+            env={**threads, **os.environ},
         )
 
 
@@ -116,12 +118,17 @@ def is_done(training: Training, runs: Path, results: Path) -> bool:
 
 
 def keep(training: Training, runs: Path, results: Path) -> str:
-    """Copy what is kept of a finished run among the results, the summary last; gives a line that tells of it."""
-    target = results / training.name
+    """Copy what is kept of a finished run among the results, the summary last; return a line that tells of it.
+
+    The data set stands there by its name: where its files were is nobody's business.
+    """
+    run, target = runs / training.name, results / training.name
     target.mkdir(parents=True, exist_ok=True)
-    for name in KEPT:
-        shutil.copyfile(runs / training.name / name, target / name)
-    summary = json.loads((target / SUMMARY).read_text())
+    recipe = load_recipe(run / RECIPE, data=training.data.name)
+    (target / RECIPE).write_text(recipe.to_toml())
+    shutil.copyfile(run / METRICS, target / METRICS)
+    summary = json.loads((run / SUMMARY).read_text()) | {"data": training.data.name}
+    (target / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n")
     return f"{training.name}: {summary['last']['top1']:.2f} % after {summary['epochs']} epochs"
 
 

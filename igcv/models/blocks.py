@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from igcv.errors import InputError
 from igcv.models import forms
+from igcv.models.gradients import StridedConv2d, match_gradient_format, memory_format
 
 RELU6_EPS = 1e-5  # batch-norm epsilon of IGCV3 and MobileNetV2, as in the original MXNet code
 RELU_EPS = 2e-5  # batch-norm epsilon of IGCV1, likewise
@@ -34,11 +35,15 @@ def channel_shuffle(x: Tensor, groups: int) -> Tensor:
         groups: number of groups G of the convolution that produced `x`; 1 and C leave `x` as it is.
 
     Returns:
-        (N, C, H, W) with channel g * C/G + i moved to i * G + g.
+        (N, C, H, W) with channel g * C/G + i moved to i * G + g, in the memory format of `x`.
     """
     n, c, h, w = x.shape
     if groups in (1, c):
         return x
+    if memory_format(x) == torch.channels_last:
+        # (N, C, H, W) -> (N, H, W, G, C/G) -> (N, H, W, C/G, G) -> (N, C, H, W), in channels-last memory as before
+        pixels = x.permute(0, 2, 3, 1).unflatten(3, (groups, c // groups))
+        return pixels.transpose(3, 4).flatten(3).permute(0, 3, 1, 2)
     # (N, C, H, W) -> (N, G, C/G, H, W) -> (N, C/G, G, H, W) -> (N, C, H, W)
     return x.view(n, groups, c // groups, h, w).transpose(1, 2).reshape(n, c, h, w)
 
@@ -54,7 +59,8 @@ def conv2d(
                 f"({in_channels} to {out_channels}); use a number of groups that divides both"
             )
     padding = (kernel_size - 1) // 2
-    return nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False)
+    kind = StridedConv2d if stride > 1 else nn.Conv2d
+    return kind(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False)
 
 
 class ConvNorm(nn.Sequential):
@@ -76,6 +82,9 @@ class ConvNorm(nn.Sequential):
         self.norm = nn.BatchNorm2d(out_channels, eps=eps)
         if act is not None:
             self.act = act(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return match_gradient_format(super().forward(x))
 
 
 class GroupConv(NamedTuple):
@@ -129,7 +138,7 @@ class InterleavedConv(nn.Module):
                 x = channel_shuffle(conv(x), groups)
         else:
             x = nn.functional.conv2d(self.convs[0](x), self.pointwise_weight())
-        return self.act(self.norm(x))
+        return match_gradient_format(self.act(self.norm(x)))
 
     def auto_form(self, device: str) -> str:
         """The form that `set_form` takes by default: dense where that at most doubles the arithmetic."""
@@ -229,7 +238,7 @@ class InvertedResidual(nn.Module):
         if self.form != "literal" and forms.applies(self.expand, self.depthwise):
             out = forms.run(self.expand, self.depthwise, self.project.conv, x, self.form)
             out = self.project.norm(out)
-            return out.add_(x) if self.shortcut else out
+            return match_gradient_format(out.add_(x) if self.shortcut else out)
         out = channel_shuffle(self.expand(x), self.groups)
         out = self.project(self.depthwise(out))
         return x + out if self.shortcut else out

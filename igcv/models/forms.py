@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from igcv.errors import unknown
+from igcv.models.gradients import convolution_gradients
 
 aten = torch.ops.aten
 
@@ -354,10 +355,7 @@ class _Block(torch.autograd.Function):
         spread, grad_gamma2, grad_beta2 = aten.native_batch_norm_backward(
             spread, filtered, *statistics, (True, True, True)
         )
-        geometry = ctx.stride, (1, 1), (1, 1), False, (0, 0), len(w3)
-        spread, grad_w3, _none = aten.convolution_backward(
-            spread, hidden, w3, None, *geometry, (True, True, False)
-        )
+        spread, grad_w3 = convolution_gradients(spread, hidden, w3, ctx.stride, (1, 1), len(w3))
         spread = _pixels(spread)
         grad_beta1 = (spread.new_ones(1, len(spread)) @ spread)[0].to(w1.dtype)
         grad_folded = products(spread, centred, expansion).to(w1.dtype)

@@ -24,6 +24,7 @@ from igcv.report.figures import (
 PAIRS = 12  # confusions that are listed
 COLUMNS = {  # of the metrics log, as a table of every epoch shows them
     "epoch": "epoch",
+    "input_size": "pixels",
     "train_loss": "training loss",
     "val_loss": "validation loss",
     "val_top1": "top-1 %",
@@ -68,8 +69,12 @@ class RunReport:
 
     @property
     def best(self) -> Mapping[str, Any] | None:
-        """The epoch of the highest top-1 accuracy, of several the last: its weights are kept."""
-        measured = [row for row in self.history if "val_top1" in row]
+        """The epoch of the highest top-1 accuracy, of several the last: its weights are kept.
+
+        With progressive resizing it is an epoch of the newest image size: accuracies of two sizes do not compare.
+        """
+        size = self.history[-1].get("input_size")
+        measured = [row for row in self.history if "val_top1" in row and row.get("input_size") == size]
         return max(measured, key=lambda row: (row["val_top1"], row["epoch"]), default=None)
 
     @property
@@ -125,7 +130,7 @@ def report_page(runs: Sequence[RunReport]) -> str:
         colours=run_colours(len(runs)),
         panels=[(panel.title, panel.unit, curves(panel, histories)) for panel in PANELS],
         differing=[key for key in keys if len({run.recipe.get(key, "") for run in runs}) > 1],
-        columns=COLUMNS,
+        columns=columns_of([row for run in runs for row in run.history]),
         most_classes=MOST_CLASSES,
         confusion=confusion,
         class_accuracy=class_accuracy,
@@ -133,6 +138,12 @@ def report_page(runs: Sequence[RunReport]) -> str:
         plotly=get_plotlyjs(),
         **{kind: files("igcv.report").joinpath(f"page.{kind}").read_text() for kind in ("css", "js")},
     )
+
+
+def columns_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the columns of the table of epochs, without those that no row has."""
+    found = {key for row in rows for key in row}
+    return {key: title for key, title in COLUMNS.items() if key in found}
 
 
 def duration(seconds: float) -> str:

@@ -15,10 +15,11 @@ from igcv.training.epochs import machine
 from igcv.training.job import Job, plan
 from igcv.training.loop import Trainer, train_epoch
 from igcv.training.measure import now
+from igcv.training.parts import make_loaders
 from igcv.training.progress import Silent
 from igcv.training.recipe import Recipe
 from igcv.training.state import State
-from igcv.training.train import build_network, choose_forms, make_loaders, make_trainer
+from igcv.training.train import build_network, choose_forms, make_trainer
 
 REPEATS = 5  # measurements of each kind; their median and range are reported
 
@@ -45,7 +46,7 @@ def bench_data(recipe: Recipe, process: Process, seconds: float = 10.0) -> dict[
     torch.manual_seed(recipe.seed)
     job = plan(recipe, process)
     trainer = make_trainer(job, build_network(job))
-    choose_forms(job, trainer, State())
+    trainer = choose_forms(job, trainer, State())
     loader, _ = make_loaders(job)
     batches = _endless(loader)
     for _ in range(_warm_up(job, loader)):

@@ -26,6 +26,8 @@ def capture(t: Trainer, epoch: int, best_top1: float, bad: dict[str, str]) -> St
     momenta, scalars = flatten_optimizer(t.optimizer)
     scalars["scaler"] = t.scaler.state_dict()
     scalars["forms"] = {name: block.form for name, block in blocks_with_forms(t.network).items()}
+    if t.recipe.form == "measure":
+        scalars["measured_forms"] = {str(size): forms for size, forms in t.forms.items()}
     return State(epoch, best_top1, t.recipe.batch_size, (), bad, tensors | momenta, scalars)
 
 

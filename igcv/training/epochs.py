@@ -17,6 +17,7 @@ from igcv.training.evaluate import Evaluation, evaluate
 from igcv.training.job import Job
 from igcv.training.loop import NonFiniteError, Trainer, train_epoch
 from igcv.training.optimize import learning_rate
+from igcv.training.parts import Parts
 from igcv.training.progress import Reporter
 from igcv.training.recipe import Recipe
 from igcv.training.report import write_report
@@ -31,9 +32,8 @@ SHOWN_BAD = 5  # unreadable images named in an epoch; the log counts all
 
 
 def run_epochs(
-    job: Job,
     trainer: Trainer,
-    loaders: tuple[Loader, Loader | None],
+    parts: Parts,
     state: State,
     begun: Progress,
     run: Run | None,
@@ -42,9 +42,8 @@ def run_epochs(
     """Train and evaluate what is left; the first process (`run`) writes the run folder.
 
     Args:
-        job: the resolved run.
         trainer: as the state left it.
-        loaders: of training and validation images.
+        parts: the run, with the part open that the state is in.
         state: where the run stands.
         begun: how far this process has come in the next epoch.
         run: the run folder, in the process that writes.
@@ -54,14 +53,18 @@ def run_epochs(
         Interrupted: a signal asked the run to end; all is saved.
         InputError: for anything the user can mend.
     """
-    train_loader, val_loader = loaders
-    train_loader.bad |= state.bad
+    recipe = parts.job.recipe
+    parts.train.bad |= state.bad
     history = run.history(state.epoch) if run else []
     result = None
-    with Watch(60 * job.recipe.save_minutes) as watch:
-        for epoch in range(state.epoch, job.recipe.epochs):
+    with Watch(60 * recipe.save_minutes) as watch:
+        for epoch in range(state.epoch, recipe.epochs):
             started = time.perf_counter() - begun.time_s
-            train_loader.set_epoch(epoch, begun.steps * job.recipe.accumulation)
+            if parts.go_to(epoch):
+                trainer.use_forms(parts.size)
+                report.say(f"images of {parts.size} x {parts.size} pixels from epoch {epoch + 1} on")
+            train_loader, val_loader, job = parts.train, parts.val, parts.job
+            train_loader.set_epoch(epoch, begun.steps * recipe.accumulation)
             keeper = CheckpointKeeper(trainer, train_loader, run, state, watch)
             with reporting_bad(train_loader, run, report):
                 own = _train(trainer, train_loader, epoch, report, begun, keeper)
@@ -71,19 +74,19 @@ def run_epochs(
             except InputError as error:  # a broken image, say: once it is mended, no training is repeated
                 keeper.keep(own, SAVE)
                 raise type(error)(f"{error}; then go on with --resume") from error
-            best = max(state.best_top1, result.top1 if result else -1.0)
+            best = max(_best_before(recipe, epoch, state), result.top1 if result else -1.0)
             state = capture(trainer, epoch + 1, best, dict(train_loader.bad))
             time_s = time.perf_counter() - started
-            row = _row(job.recipe, epoch, measured, result, len(train_loader.bad), time_s)
-            row["time_left_s"] = round(_mean_time(history, row) * (job.recipe.epochs - epoch - 1), 1)
+            row = _row(recipe, epoch, measured, result, len(train_loader.bad), time_s)
+            row["time_left_s"] = round(_time_left(recipe, [*history, row]), 1)
             with together():
                 _save(job, trainer, run, state, result, row, history)
             watch.saved()
             report.epoch(row)
     if result is None:  # the run had ended, but for its summary
-        result = _evaluate(job, trainer, val_loader)
+        result = _evaluate(parts.job, trainer, parts.val)
     with together():
-        return _finish(job, trainer, run, history, result)
+        return _finish(parts.job, trainer, run, history, result)
 
 
 def _train(
@@ -130,9 +133,20 @@ def _evaluate(job: Job, trainer: Trainer, loader: Loader | None) -> Evaluation |
     return evaluate(trainer.evaluated, loader, job.process.device, job.recipe.precision, loader.names)
 
 
-def _mean_time(history: list[Row], row: Row) -> float:
-    """Mean seconds of an epoch so far."""
-    return sum(r["epoch_time_s"] for r in (*history, row)) / (len(history) + 1)
+def _best_before(recipe: Recipe, epoch: int, state: State) -> float:
+    """Return the best accuracy before `epoch`, percent; accuracies on images of another size do not compare."""
+    return state.best_top1 if recipe.size_at(epoch) == recipe.size_at(epoch - 1) else -1.0
+
+
+def _time_left(recipe: Recipe, history: list[Row]) -> float:
+    """Return the seconds that the epochs after `history` will take, by the pixels of their images."""
+    time_s = sum(row["epoch_time_s"] for row in history)
+    pixels = sum(recipe.size_at(row["epoch"] - 1) ** 2 for row in history)
+    return (
+        time_s
+        / pixels
+        * sum(recipe.size_at(epoch) ** 2 for epoch in range(history[-1]["epoch"], recipe.epochs))
+    )
 
 
 def _save(
@@ -178,20 +192,22 @@ def _row(
         "epoch_time_s": round(time_s, 3),
         "bad_images": bad,
     }
+    if recipe.progressive_sizes:
+        row["input_size"] = recipe.size_at(epoch)
     if result is not None:
         row |= {"val_loss": round(result.loss, 6), "val_top1": result.top1, "val_top5": result.top5}
     return row
 
 
 def _card(job: Job, row: Row, result: Evaluation | None) -> Card:
-    """What the weights of this epoch are."""
+    """What the weights of this epoch are; the size is that of the images on which they were measured."""
     recipe = job.recipe
     measured = {"top1": result.top1, "top5": result.top5, "images": result.images} if result else {}
     return Card(
         model=recipe.model,
         num_classes=len(job.source.class_names),
         multiplier=recipe.multiplier,
-        input_size=recipe.input_size,
+        input_size=job.preprocessing.input_size,
         strides=recipe.strides,
         class_names=job.source.class_names,
         preprocessing=job.preprocessing.to_dict(),
@@ -205,13 +221,15 @@ def _finish(
     job: Job, trainer: Trainer, run: Run | None, history: list[Row], result: Evaluation | None
 ) -> Row:
     """Write TensorBoard events, summary and report; returns the summary."""
+    size = job.recipe.input_size
+    full_size = [row for row in history if row.get("input_size", size) == size]
     summary: Row = {
         "model": job.recipe.model,
         "parameters": sum(p.numel() for p in trainer.network.parameters()),
         "data": job.recipe.data,
         "epochs": job.recipe.epochs,
         "time_s": round(sum(row["epoch_time_s"] for row in history), 2),
-        "best_top1": max((row["val_top1"] for row in history if "val_top1" in row), default=None),
+        "best_top1": max((row["val_top1"] for row in full_size if "val_top1" in row), default=None),
         "last": result.as_dict(job.source.class_names) if result else None,
         "images_per_s": history[-1]["images_per_s"] if history else None,
         "bad_images": history[-1]["bad_images"] if history else 0,

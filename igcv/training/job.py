@@ -1,5 +1,6 @@
 """A resolved run: the recipe with everything filled in that it leaves to the data, the network and the machine."""
 
+import math
 import os
 from dataclasses import dataclass, replace
 
@@ -17,7 +18,7 @@ from igcv.data import (
     open_source,
 )
 from igcv.errors import InputError
-from igcv.models import create_model, default_input_size
+from igcv.models import create_model, default_input_size, strides_text
 from igcv.training.distributed import Process, first_on_machine, from_main, gather
 from igcv.training.recipe import Recipe
 from igcv.weights import Card
@@ -39,6 +40,11 @@ class Job:
     batch_size: int  # of one part in one process
     workers: int
     start: Classifier | None  # the weights that it starts from; None: random ones, or those of its state
+
+    def at(self, epoch: int) -> "Job":
+        """Return the job with the preprocessing of `epoch`, counted from 0: its images may be smaller than later."""
+        size = self.recipe.size_at(epoch)
+        return replace(self, preprocessing=replace(self.preprocessing, input_size=size))
 
 
 def plan(recipe: Recipe, process: Process, resume: bool = False) -> Job:
@@ -77,13 +83,10 @@ def plan(recipe: Recipe, process: Process, resume: bool = False) -> Job:
     preset = PREPROCESSING[recipe.preprocessing]
     resident = from_main(is_resident(recipe, source, size, process.device))
     crop = 1.0 if source.image_size is not None and source.image_size <= size else preset.crop
+    strides = choose_strides(recipe, size, start.card if start else None)
+    check_sizes(recipe.progressive_sizes, strides)
     return Job(
-        recipe=replace(
-            recipe,
-            input_size=size,
-            strides=choose_strides(recipe, size, start.card if start else None),
-            resident="on" if resident else "off",
-        ),
+        recipe=replace(recipe, input_size=size, strides=strides, resident="on" if resident else "off"),
         source=source,
         preprocessing=replace(preset, input_size=size, crop=crop),
         process=process,
@@ -102,6 +105,16 @@ def choose_strides(recipe: Recipe, input_size: int, start: Card | None) -> tuple
     if recipe.strides or start is None or start.input_size != input_size:
         return network.strides
     return start.strides if len(start.strides) == len(network.strides) else network.strides
+
+
+def check_sizes(sizes: tuple[int, ...], strides: tuple[int, ...]) -> None:
+    """Raise InputError where images of one of the sizes, in pixels, are too small for a network's strides."""
+    smallest = math.prod(strides)
+    if sizes and min(sizes) < smallest:
+        raise InputError(
+            f"progressive_sizes: got {min(sizes)}, expected at least {smallest}, by which the strides "
+            f"{strides_text(strides)} divide the image size. Give larger sizes"
+        )
 
 
 def is_resident(recipe: Recipe, source: DataSource, side: int, device: torch.device) -> bool:

@@ -2,9 +2,9 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import torch
@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from igcv.data.chance import seed_global
 from igcv.errors import InputError, SharedError
+from igcv.models import set_form
 from igcv.training.distributed import Process, highest
 from igcv.training.evaluate import autocast
 from igcv.training.nonfinite import first_nonfinite
@@ -23,6 +24,8 @@ from igcv.training.optimize import learning_rate, set_learning_rate
 from igcv.training.progress import Reporter
 from igcv.training.recipe import Recipe
 from igcv.training.state import Progress
+
+Form = str | dict[str, str]  # of all blocks, or of each by name
 
 
 class Batches(Iterable[tuple[Tensor, Tensor]], Sized, Protocol):
@@ -49,6 +52,13 @@ class Trainer:
     ema: ModelEmaV3 | None
     mix: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None
     process: Process
+    forms: Mapping[int, Form] = field(default_factory=dict)  # by the side of the images in pixels
+
+    def use_forms(self, size: int) -> dict[str, str]:
+        """Compute the blocks as chosen for images of `size` pixels; return the form of each."""
+        for module in [self.network] if self.ema is None else [self.ema.module, self.network]:
+            used = set_form(module, self.forms[size])
+        return used
 
     @property
     def evaluated(self) -> nn.Module:

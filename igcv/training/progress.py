@@ -36,6 +36,7 @@ def epoch_line(row: Row, epochs: int) -> str:
     left = row["time_left_s"]
     parts = [
         f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}",
+        *([f"{row['input_size']} px"] if "input_size" in row else []),
         f"loss {row['train_loss']:.3f}",
         *([f"top-1 {row['val_top1']:.2f} %"] if "val_top1" in row else []),
         *([f"val loss {row['val_loss']:.3f}"] if "val_loss" in row else []),

@@ -7,6 +7,7 @@ import types
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,12 @@ class Recipe:
     strides: tuple[int, ...] = setting(
         (),
         "stride of the stem, then of each stage, e.g. 1,1,1,2,2,1,1,1; empty: the network's for input_size",
+    )
+    progressive_sizes: tuple[int, ...] = setting(
+        (), "image sides in pixels of the first parts of the run, e.g. 16,24; input_size follows; empty: none"
+    )
+    progressive_epochs: tuple[int, ...] = setting(
+        (), "epochs of each of these parts, e.g. 8,12; the remaining epochs train at input_size"
     )
     preprocessing: str = setting("imagenet", "normalisation", choices=("imagenet", "cifar", "mxnet"))
     init_from: str = setting(
@@ -115,6 +122,7 @@ class Recipe:
             raise InputError(
                 "random_erasing, label_smoothing, ema_decay and drop_rate are shares: give 0 to 1"
             )
+        _check_parts(self)
         for name, value in vars(self).items():
             if (
                 isinstance(value, str)
@@ -122,6 +130,16 @@ class Recipe:
                 and value.encode(errors="replace").decode() != value
             ):
                 raise InputError(f"{name} = {value!r} holds characters that UTF-8 cannot write; rename it")
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Sides in pixels of the images of all parts of the run, the last one input_size."""
+        return (*self.progressive_sizes, self.input_size)
+
+    def size_at(self, epoch: int) -> int:
+        """Return the side in pixels of the images in `epoch`, counted from 0; input_size is resolved before."""
+        parts = zip(self.progressive_sizes, accumulate(self.progressive_epochs), strict=True)
+        return next((size for size, end in parts if epoch < end), self.input_size)
 
     def to_toml(self) -> str:
         """The resolved recipe as a file that `igcv train` reads back."""
@@ -141,6 +159,35 @@ def _check(name: str, value: Any, rule: Mapping[str, Any]) -> None:
         raise InputError(f"{name} = '{value}' is unknown{guess} (one of: {', '.join(rule['choices'])})")
     if rule["low"] is not None and value is not None and not value >= rule["low"]:
         raise InputError(f"{name} = {value} is too small; give at least {rule['low']}")
+
+
+def _check_parts(recipe: Recipe) -> None:
+    """Raise InputError unless the settings of progressive resizing fit each other, epochs and input_size."""
+    sizes, epochs = recipe.progressive_sizes, recipe.progressive_epochs
+    for name, values in (("progressive_sizes", sizes), ("progressive_epochs", epochs)):
+        if values and min(values) < 1:
+            raise InputError(f"{name}: got {_listed(values)}, expected whole numbers of at least 1")
+    if len(sizes) != len(epochs):
+        raise InputError(
+            f"progressive_sizes has {len(sizes)} numbers ({_listed(sizes)}) and progressive_epochs {len(epochs)} "
+            f"({_listed(epochs)}), expected as many. Give both for each part, e.g. progressive_sizes=16,24 "
+            "progressive_epochs=8,12"
+        )
+    if sum(epochs) >= recipe.epochs:
+        raise InputError(
+            f"progressive_epochs: got {_listed(epochs)}, which uses up all {recipe.epochs} epochs; expected a sum of "
+            f"at most {recipe.epochs - 1}. Leave epochs for input_size, or give epochs={sum(epochs) + 1} or more"
+        )
+    if recipe.input_size and sizes and max(sizes) > recipe.input_size:
+        raise InputError(
+            f"progressive_sizes: got {_listed(sizes)}, expected at most input_size = {recipe.input_size}. Give smaller "
+            "sizes, or a larger input_size"
+        )
+
+
+def _listed(values: tuple[Any, ...]) -> str:
+    """A list as the command line takes it."""
+    return ",".join(map(str, values)) or "none"
 
 
 def _toml(value: Any) -> str:

@@ -46,7 +46,10 @@ STATE, PREVIOUS = "state.safetensors", "state.previous.safetensors"
 LOCK = ".lock"
 
 # What the state of a run depends on, so that it cannot change when the run goes on.
-FIXED = ("model", "multiplier", "input_size", "strides", "optimizer", "decay_rule", "precision", "ema_decay")
+FIXED = (
+    *("model", "multiplier", "input_size", "strides", "progressive_sizes", "progressive_epochs"),
+    *("optimizer", "decay_rule", "precision", "ema_decay"),
+)
 
 
 class Run:

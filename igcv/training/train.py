@@ -1,8 +1,9 @@
 """From a recipe to a run folder: opens the data, builds what an epoch needs, and runs all epochs."""
 
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import closing
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,18 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from igcv.classifier import fill
-from igcv.data import BATCHED, Finish, Loader, make_loader, plain_transform, train_transform
 from igcv.errors import InputError
-from igcv.models import Network, create_model, set_form, strides_text
+from igcv.models import Network, create_model, strides_text
 from igcv.training.allocator import keep_freed_memory
 from igcv.training.checkpoint import restore
 from igcv.training.distributed import Process, from_main, parallel, together
 from igcv.training.epochs import run_epochs
-from igcv.training.evaluate import autocast, evaluation_loader
-from igcv.training.job import WORTH_WORKERS, Job, plan, resident_bytes
-from igcv.training.loop import Trainer, make_mix
+from igcv.training.evaluate import autocast
+from igcv.training.job import Job, plan, resident_bytes
+from igcv.training.loop import Form, Trainer, make_mix
 from igcv.training.measure import measure_forms
 from igcv.training.optimize import make_optimizer
+from igcv.training.parts import Loaders, Parts, make_loaders
 from igcv.training.progress import reporter
 from igcv.training.recipe import Recipe
 from igcv.training.run import Run
@@ -52,7 +53,7 @@ def train(
         keep_freed_memory()
     with together():
         job, trainer, loaders, state, run = prepare(recipe, out, process, resume)
-    forms = choose_forms(job, trainer, state)
+    trainer = choose_forms(job, trainer, state)
     model = parallel(trainer.network, process, recipe.sync_batch_norm, recipe.accumulation)
     trainer = replace(trainer, model=model)
     if process.world_size > 2:
@@ -61,19 +62,19 @@ def train(
         begun = restore(trainer, state, out) if resume else Progress()
     steps, quiet = len(loaders[0]) // recipe.accumulation, quiet or not process.is_main
     done = steps * state.epoch + begun.steps
-    with ExitStack() as ending, reporter(recipe.epochs, steps * recipe.epochs, done, quiet) as report:
-        for loader in filter(None, loaders):
-            ending.callback(loader.close)
-        report.say(headline(job, trainer, out, state, begun))
+    parts = Parts(job.at(state.epoch), loaders)
+    forms = trainer.use_forms(parts.size)
+    with closing(parts), reporter(recipe.epochs, steps * recipe.epochs, done, quiet) as report:
+        report.say(headline(parts.job, trainer, out, state, begun))
         if job.recipe.form == "measure":
             counts = Counter(forms.values()).most_common()
             report.say(f"fastest forms: {', '.join(f'{form} {count} blocks' for form, count in counts)}")
-        return run_epochs(job, trainer, loaders, state, begun, run, report)
+        return run_epochs(trainer, parts, state, begun, run, report)
 
 
 def prepare(
     recipe: Recipe, out: Path, process: Process, resume: bool
-) -> tuple[Job, Trainer, tuple[Loader, Loader | None], State, Run | None]:
+) -> tuple[Job, Trainer, Loaders, State, Run | None]:
     """Build everything that an epoch needs; whatever is wrong with the input shows here."""
     torch.manual_seed(recipe.seed)
     job = plan(recipe, process, resume)
@@ -88,7 +89,7 @@ def prepare(
                 f"the run in {out} has its {state.epoch} epochs; give epochs=N with a larger N to go on"
             )
     network = build_network(job)
-    loaders = make_loaders(job)
+    loaders = make_loaders(job.at(state.epoch))
     if len(loaders[0]) < recipe.accumulation:
         raise InputError(
             f"{recipe.data} makes {len(loaders[0])} batches, fewer than accumulation = {recipe.accumulation}; "
@@ -108,14 +109,26 @@ def headline(job: Job, trainer: Trainer, out: Path, state: State, begun: Progres
     going_on = f"going on after {place} of" if state.tensors else "for"
     note = f"\ngoing on from the checkpoint before the newest: {state.note}" if state.note else ""
     places = f"{job.process.world_size} processes, " if job.process.world_size > 1 else ""
+    pixels = f"{recipe.input_size} x {recipe.input_size} pixels{smaller(recipe)}"
     return (
-        f"{recipe.model}: {parameters:,} parameters, {recipe.input_size} x {recipe.input_size} pixels, "
+        f"{recipe.model}: {parameters:,} parameters, {pixels}, "
         f"strides {strides_text(recipe.strides)}, {len(source.class_names)} classes\n"
         f"{origin(job)}"
         f"{source.spec}: {images}; {places}{device}, {recipe.precision}; "
         f"{going_on} {recipe.epochs} epochs; run folder {out}\n"
         f"{whereabouts(job)}{note}"
     )
+
+
+def smaller(recipe: Recipe) -> str:
+    """Return the smaller image sizes of the first epochs, for the headline; empty if there are none."""
+    ends = list(accumulate(recipe.progressive_epochs))
+    begins = [1, *(end + 1 for end in ends)]
+    parts = [
+        f"{size} in epochs {begin} to {end}"
+        for size, begin, end in zip(recipe.sizes, begins, ends, strict=False)
+    ]
+    return f" ({', '.join(parts)})" if parts else ""
 
 
 def origin(job: Job) -> str:
@@ -134,8 +147,9 @@ def whereabouts(job: Job) -> str:
     """Where the images are while the network is trained, in one line."""
     if job.recipe.resident == "on":
         memory = "GPU memory" if job.process.device.type == "cuda" else "memory"
-        size = resident_bytes(job.source, job.recipe.input_size) / 2**20
-        return f"images: decoded once, then kept in {memory} ({size:,.1f} MiB)"
+        size = resident_bytes(job.source, job.preprocessing.input_size) / 2**20
+        once = "once for each size" if job.recipe.progressive_sizes else "once"
+        return f"images: decoded {once}, then kept in {memory} ({size:,.1f} MiB)"
     return f"images: decoded anew in each epoch, workers = {job.workers}"
 
 
@@ -159,35 +173,6 @@ def build_network(job: Job) -> Network:
     return network.to(job.process.device, memory_format=layout)  # type: ignore[call-overload]
 
 
-def make_loaders(job: Job) -> tuple[Loader, Loader | None]:
-    """Training and validation batches."""
-    recipe, source, process = job.recipe, job.source, job.process
-    assert source.train is not None
-    pre, layout = job.preprocessing, recipe.channels_last
-    resident = BATCHED[recipe.augment] if recipe.resident == "on" else None
-    augmented = train_transform(pre, recipe.augment, recipe.randaugment)
-    train_loader = make_loader(
-        source.train,
-        augmented if resident is None else plain_transform(pre),
-        job.batch_size,
-        finish=Finish(pre, process.device, layout, recipe.random_erasing),
-        train=True,
-        seed=recipe.seed,
-        workers=job.workers,
-        rank=process.rank,
-        world_size=process.world_size,
-        skip_bad=True,
-        max_bad=recipe.max_bad_images if recipe.max_bad_images >= 0 else None,
-        resident=resident,
-    )
-    if source.val is None:
-        return train_loader, None
-    workers = job.workers if len(source.val) >= WORTH_WORKERS else 0
-    finish = Finish(pre, process.device, layout)
-    val_batch = max(job.batch_size, 64)
-    return train_loader, evaluation_loader(source.val, finish, val_batch, workers, process, resident)
-
-
 def make_trainer(job: Job, network: Network) -> Trainer:
     """Optimizer, moving average and the rest, fresh."""
     recipe, device = job.recipe, job.process.device
@@ -200,22 +185,31 @@ def make_trainer(job: Job, network: Network) -> Trainer:
     return Trainer(recipe, network, network, optimizer, scaler, ema, mix, job.process)
 
 
-def choose_forms(job: Job, trainer: Trainer, state: State) -> dict[str, str]:
-    """Set how the blocks are computed: as the recipe says, or with "measure" what the first process finds fastest.
+def choose_forms(job: Job, trainer: Trainer, state: State) -> Trainer:
+    """Return `trainer` with the forms of the blocks for every image size of the run; those for input_size are set.
 
-    A run that goes on keeps the forms that it measured, so that its numbers stay the same to the last bit.
+    They are the recipe's, or with "measure" what the first process finds fastest. All sizes are measured before the
+    first epoch. A resumed run keeps what it measured, so that its numbers stay the same to the last bit.
     """
-    forms: str | dict[str, str] = job.recipe.form
-    if forms == "measure":
-        forms = state.scalars.get("forms") or from_main(measured_forms(job, trainer.network))
-    if trainer.ema is not None:
-        set_form(trainer.ema.module, forms)
-    return set_form(trainer.network, forms)
+    recipe = job.recipe
+    forms: dict[int, Form] = dict.fromkeys(recipe.sizes, recipe.form)
+    if recipe.form == "measure":
+        kept = state.scalars.get("measured_forms", {})
+        for size in forms:
+            forms[size] = kept.get(str(size)) or state.scalars.get("forms") or measured(job, trainer, size)
+    trainer = replace(trainer, forms=forms)
+    trainer.use_forms(recipe.input_size)
+    return trainer
 
 
-def measured_forms(job: Job, network: nn.Module) -> dict[str, str]:
-    """The fastest forms for batches as this run trains on."""
-    return measure_forms(network, example_images(job), job.recipe.precision)
+def measured(job: Job, trainer: Trainer, size: int) -> dict[str, str]:
+    """Return the fastest forms for images of `size` pixels, as the first process finds them."""
+    return from_main(measured_forms(job, trainer.network, size))
+
+
+def measured_forms(job: Job, network: nn.Module, size: int) -> dict[str, str]:
+    """Return the fastest forms for batches as this run trains on."""
+    return measure_forms(network, example_images(job, size), job.recipe.precision)
 
 
 def lay_out_gradients(job: Job, trainer: Trainer) -> None:
@@ -228,16 +222,16 @@ def lay_out_gradients(job: Job, trainer: Trainer) -> None:
     trainer.model.train()
     for _ in range(2):
         with autocast(job.process.device, job.recipe.precision):
-            logits = trainer.model(example_images(job))
+            logits = trainer.model(example_images(job, job.recipe.input_size))
         logits.float().square().mean().backward()
     trainer.optimizer.zero_grad(set_to_none=True)
     for name, buffer in trainer.network.named_buffers():
         buffer.copy_(buffers[name])
 
 
-def example_images(job: Job) -> Tensor:
-    """Noise in the shape of a batch as this run trains on."""
-    recipe = job.recipe
-    size = (job.batch_size, 3, recipe.input_size, recipe.input_size)
-    images = torch.randn(size, generator=torch.Generator().manual_seed(0)).to(job.process.device)
-    return images.to(memory_format=torch.channels_last if recipe.channels_last else torch.contiguous_format)
+def example_images(job: Job, size: int) -> Tensor:
+    """Return noise in the shape of a batch as this run trains on, the images with sides of `size` pixels."""
+    shape = (job.batch_size, 3, size, size)
+    images = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(job.process.device)
+    layout = torch.channels_last if job.recipe.channels_last else torch.contiguous_format
+    return images.to(memory_format=layout)

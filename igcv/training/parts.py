@@ -1,0 +1,72 @@
+"""The parts of a run: epochs on images of one size each, with loaders of their own (progressive resizing)."""
+
+from igcv.data import BATCHED, Finish, Loader, make_loader, plain_transform, train_transform
+from igcv.training.distributed import together
+from igcv.training.evaluate import evaluation_loader
+from igcv.training.job import WORTH_WORKERS, Job
+
+Loaders = tuple[Loader, Loader | None]  # of training and of validation images
+
+
+class Parts:
+    """The parts of a run, one of which is open.
+
+    Attributes:
+        job: the run, its preprocessing for the images of the open part.
+        train: loader of the training images of that size.
+        val: loader of the validation images of that size; None without any.
+    """
+
+    def __init__(self, job: Job, loaders: Loaders) -> None:
+        self.job, (self.train, self.val) = job, loaders
+
+    @property
+    def size(self) -> int:
+        """Side of the images in pixels."""
+        return self.job.preprocessing.input_size
+
+    def go_to(self, epoch: int) -> bool:
+        """Open the part of `epoch`, counted from 0, and close the one before; return whether the part is another."""
+        job = self.job.at(epoch)
+        if job.preprocessing == self.job.preprocessing:
+            return False
+        bad = self.train.bad
+        self.close()
+        with together():
+            self.job, (self.train, self.val) = job, make_loaders(job)
+        self.train.bad |= bad
+        return True
+
+    def close(self) -> None:
+        """End the loader processes and drop the resident images of the open part."""
+        for loader in filter(None, (self.train, self.val)):
+            loader.close()
+
+
+def make_loaders(job: Job) -> Loaders:
+    """Return loaders of training and validation batches, the images in the size of the job's preprocessing."""
+    recipe, source, process = job.recipe, job.source, job.process
+    assert source.train is not None
+    pre, layout = job.preprocessing, recipe.channels_last
+    resident = BATCHED[recipe.augment] if recipe.resident == "on" else None
+    augmented = train_transform(pre, recipe.augment, recipe.randaugment)
+    train_loader = make_loader(
+        source.train,
+        augmented if resident is None else plain_transform(pre),
+        job.batch_size,
+        finish=Finish(pre, process.device, layout, recipe.random_erasing),
+        train=True,
+        seed=recipe.seed,
+        workers=job.workers,
+        rank=process.rank,
+        world_size=process.world_size,
+        skip_bad=True,
+        max_bad=recipe.max_bad_images if recipe.max_bad_images >= 0 else None,
+        resident=resident,
+    )
+    if source.val is None:
+        return train_loader, None
+    workers = job.workers if len(source.val) >= WORTH_WORKERS else 0
+    finish = Finish(pre, process.device, layout)
+    val_batch = max(job.batch_size, 64)
+    return train_loader, evaluation_loader(source.val, finish, val_batch, workers, process, resident)

@@ -1,0 +1,256 @@
+"""Progressive resizing: small images first, the full size last, and exact resume in every part."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+
+import igcv
+from igcv.errors import InputError, Interrupted
+from igcv.models import Network
+from igcv.report import RunReport
+from igcv.training import Process, load_recipe, read_metrics, train
+from igcv.training.epochs import _time_left, _train
+from igcv.training.evaluate import Evaluation, evaluate
+from igcv.training.job import plan
+from igcv.training.parts import Parts, make_loaders
+from igcv.training.state import Progress, decode
+from igcv.training.watch import SAVE
+from igcv.weights import load_weights, read_tensors
+from tests.conftest import ONE_THREAD, Igcv
+
+CPU = Process(torch.device("cpu"))
+SIZES = ("input_size=16", "progressive_sizes=8,12", "progressive_epochs=1,1", "epochs=3")
+SMALL = [*SIZES, "model=igcv3_w_010", "batch_size=8", "lr=0.05", "workers=0", "random_erasing=0.3"]
+PLACES = {
+    "resident": ("augment=flip_crop", "resident=on"),
+    "decoded": ("augment=inception", "ema_decay=0.9", "mixup=0.2", "accumulation=2"),
+    "measured": ("augment=shift", "form=measure"),
+}
+
+
+def run(data: object, out: Path, *settings: str, resume: bool = False) -> dict:
+    recipe = load_recipe(None, [*SMALL, f"data={data}", *settings])
+    return train(recipe, out, CPU, resume=resume, quiet=True)
+
+
+def stop_after(steps: int, data: object, out: Path, *settings: str) -> None:
+    """Run, and be asked to end by a signal after so many steps."""
+    wishes = [0] * (steps - 1) + [SAVE + signal.SIGTERM]
+    with mock.patch("igcv.training.watch.Watch.wish", side_effect=wishes), suppress(Interrupted):
+        run(data, out, *settings)
+        raise AssertionError("the run was not interrupted")
+
+
+def same_end(first: Path, second: Path) -> bool:
+    """Whether two runs have the same weights and states, bitwise, and the same losses and accuracies."""
+    for name in ("last", "best", "state"):
+        ours, theirs = (read_tensors(folder / f"{name}.safetensors")[0] for folder in (first, second))
+        if ours.keys() != theirs.keys() or not all(torch.equal(ours[key], theirs[key]) for key in ours):
+            return False
+    keys = ("epoch", "train_loss", "val_loss", "val_top1", "lr", "input_size")
+    rows = [[[row[key] for key in keys] for row in read_metrics(folder)] for folder in (first, second)]
+    return rows[0] == rows[1]
+
+
+@pytest.fixture
+def forms_that_depend_on_the_size(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Measuring finds another form for each size; the sizes that were measured."""
+    sizes: list[int] = []
+
+    def measure(job: object, network: torch.nn.Module, size: int) -> dict[str, str]:
+        sizes.append(size)
+        names = igcv.models.blocks_with_forms(network)
+        return dict.fromkeys(names, {8: "literal", 12: "branches", 16: "literal"}[size])
+
+    monkeypatch.setattr(sys.modules["igcv.training.train"], "measured_forms", measure)
+    return sizes
+
+
+@pytest.mark.parametrize("settings", PLACES.values(), ids=PLACES)
+def test_a_run_resumed_in_any_part_is_an_uninterrupted_one(
+    settings: tuple[str, ...], digit_folder: Path, tmp_path: Path, forms_that_depend_on_the_size: list[int]
+) -> None:
+    """24 images: in each epoch three steps of eight, or one of two parts; stopped in each part and at its end."""
+    run(digit_folder, tmp_path / "whole", *settings)
+    for steps in (1,) if "accumulation=2" in settings else (1, 4, 8):
+        out = tmp_path / f"step{steps}"
+        stop_after(steps, digit_folder, out, *settings)
+        run(digit_folder, out, *settings, resume=True)
+        assert same_end(out, tmp_path / "whole"), steps
+    for epoch in (1, 2):
+        out = tmp_path / f"epoch{epoch}"
+        with mock.patch("igcv.training.epochs._train", side_effect=Stop(epoch)), suppress(StoppedError):
+            run(digit_folder, out, *settings)
+        assert (decode(out / "state.safetensors").epoch, len(read_metrics(out))) == (epoch, epoch)
+        run(digit_folder, out, *settings, resume=True)
+        assert same_end(out, tmp_path / "whole"), epoch
+    if "form=measure" in settings:  # by every run once, at its start
+        assert forms_that_depend_on_the_size == [8, 12, 16] * 6
+
+
+class StoppedError(Exception):
+    """As if the process were killed."""
+
+
+class Stop:
+    """Trains so many epochs and is killed in the next."""
+
+    def __init__(self, epochs: int) -> None:
+        self.left = epochs
+
+    def __call__(self, *arguments: Any) -> Progress:
+        if not self.left:
+            raise StoppedError
+        self.left -= 1
+        return _train(*arguments)
+
+
+@pytest.mark.parametrize("settings", PLACES.values(), ids=PLACES)
+def test_the_network_sees_the_sizes(
+    settings: tuple[str, ...], digit_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training and validation in each part, with the strides of the full size throughout."""
+    seen: list[tuple[bool, int]] = []
+    forward = Network.forward
+
+    def watching(network: Network, x: torch.Tensor) -> torch.Tensor:
+        assert network.strides == (1, 1, 1, 2, 2, 1, 1, 1)
+        seen.append((network.training, x.shape[-1]))
+        return forward(network, x)
+
+    monkeypatch.setattr(Network, "forward", watching)
+    monkeypatch.setattr(sys.modules["igcv.training.train"], "measured_forms", lambda *given: {"": "literal"})
+    run(digit_folder, tmp_path / "run", *settings)
+    sizes = list(dict.fromkeys(seen))
+    assert sizes == [(True, 8), (False, 8), (True, 12), (False, 12), (True, 16), (False, 16)]
+    assert [row["input_size"] for row in read_metrics(tmp_path / "run")] == [8, 12, 16]
+
+
+def test_what_a_run_says_in_the_middle(digit_folder: Path, tmp_path: Path, igcv_command: Igcv) -> None:
+    """The card has the size of the images that its accuracy was measured on: igcv evaluate finds the same."""
+    out = tmp_path / "run"
+    stop_after(4, digit_folder, out, "augment=shift")  # in the second part
+    _, card = load_weights(out / "best.safetensors")
+    assert (card.input_size, card.preprocessing["input_size"]) == (8, 8)
+    assert card.strides == (1, 1, 1, 2, 2, 1, 1, 1)
+    (row,) = read_metrics(out)
+    figures = json.loads(igcv_command("evaluate", out, "--json").out)
+    assert figures["top1"] == pytest.approx(row["val_top1"], abs=1e-3)
+    assert figures["loss"] == pytest.approx(row["val_loss"], abs=1e-4)
+    image = next((digit_folder / "val" / "zero").iterdir())
+    assert igcv_command("predict", out, image).status == 0
+    assert igcv_command("report", out).status == 0
+
+
+def test_the_best_weights_start_again_with_each_size(digit_folder: Path, tmp_path: Path) -> None:
+    """A high accuracy on small images does not keep the weights of later parts from being the best."""
+    found = iter([100.0, 20.0, 10.0])
+
+    def changed(*arguments: Any) -> Evaluation:
+        return replace(evaluate(*arguments), top1=next(found))
+
+    with mock.patch("igcv.training.epochs.evaluate", changed):
+        summary = run(digit_folder, tmp_path / "run")
+    _, card = load_weights(tmp_path / "run" / "best.safetensors")
+    assert (summary["best_top1"], card.results["top1"], card.input_size) == (10.0, 10.0, 16)
+    assert json.loads((tmp_path / "run" / "evaluation.json").read_text())["epoch"] == 3
+
+
+def test_the_report_takes_the_best_of_the_newest_size() -> None:
+    rows = [{"epoch": 1, "val_top1": 90.0, "input_size": 8}, {"epoch": 2, "val_top1": 50.0, "input_size": 16}]
+    values = {"name": "", "recipe": {}, "defaults": {}, "stages": [], "evaluation": None, "environment": {}}
+    best = RunReport(history=rows, **values).best  # type: ignore[arg-type]
+    assert best is not None and best["epoch"] == 2
+
+
+def test_parts_follow_the_epoch(digit_folder: Path) -> None:
+    job = plan(load_recipe(None, [*SMALL, f"data={digit_folder}", "progressive_epochs=2,3", "epochs=7"]), CPU)
+    assert [job.at(epoch).preprocessing.input_size for epoch in range(8)] == [8, 8, 12, 12, 12, 16, 16, 16]
+    assert (job.preprocessing.input_size, job.recipe.input_size) == (16, 16)
+    parts = Parts(job.at(0), make_loaders(job.at(0)))
+    parts.train.bad["a.png"] = "broken"
+    assert [parts.go_to(epoch) for epoch in range(7)] == [False, False, True, False, False, True, False]
+    assert parts.train.bad == {"a.png": "broken"}
+    parts.close()
+
+
+def test_the_time_left_follows_the_pixels() -> None:
+    recipe = load_recipe(None, [*SIZES, "progressive_epochs=2,1", "epochs=5"])
+    rows = [{"epoch": epoch, "epoch_time_s": 3.0} for epoch in (1, 2)]
+    assert _time_left(recipe, rows) == pytest.approx(6 / (2 * 64) * (144 + 2 * 256))
+    plain = load_recipe(None, ["epochs=5", "input_size=16"])
+    assert _time_left(plain, rows) == pytest.approx(9)
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        (
+            ["progressive_sizes=8"],
+            r"progressive_sizes has 1 numbers \(8\) and progressive_epochs 2 \(1,1\), expected as",
+        ),
+        (["progressive_epochs=1,2"], "progressive_epochs: got 1,2, which uses up all 3 epochs; .* at most 2"),
+        (["progressive_epochs=0,1"], "progressive_epochs: got 0,1, expected whole numbers of at least 1"),
+        (["progressive_sizes=8,24"], "progressive_sizes: got 8,24, expected at most input_size = 16"),
+        (
+            ["progressive_sizes=2,8"],
+            "progressive_sizes: got 2, expected at least 4, by which the strides 1,1,1",
+        ),
+        (["progressive_sizes=8,1.5"], "progressive_sizes holds 1.5; expected a list of whole numbers"),
+        (["input_size=0", "progressive_sizes=8,20"], "got 8,20, expected at most input_size = 16"),
+    ],
+)
+def test_parts_that_do_not_fit(settings: list[str], message: str, digit_folder: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        plan(load_recipe(None, [*SMALL, f"data={digit_folder}", *settings]), CPU)
+
+
+def test_parts_stay_in_a_resumed_run(digit_folder: Path, tmp_path: Path) -> None:
+    stop_after(1, digit_folder, tmp_path / "run")
+    with pytest.raises(InputError, match=r"has progressive_epochs = \(1, 1\), not \(1, 2\)"):
+        run(digit_folder, tmp_path / "run", "epochs=4", "progressive_epochs=1,2", resume=True)
+
+
+def test_the_terminal_shows_the_sizes(digit_folder: Path, tmp_path: Path, igcv_command: Igcv) -> None:
+    settings = [*SMALL, "resident=on", f"data={digit_folder}", "--out", tmp_path / "run", "--device", "cpu"]
+    said = igcv_command("train", *settings).out
+    assert "16 x 16 pixels (8 in epochs 1 to 1, 12 in epochs 2 to 2), strides 1,1,1,2,2,1,1,1" in said
+    assert "images: decoded once for each size, then kept in memory" in said
+    assert "images of 12 x 12 pixels from epoch 2 on" in said
+    for epoch, size in enumerate((8, 12, 16), 1):
+        assert f"epoch {epoch}/3  {size} px  loss" in said
+
+
+def test_two_processes(digit_folder: Path, tmp_path: Path) -> None:
+    """Two processes, killed in the second part: they end as two that were not."""
+    settings = [*SMALL, "augment=shift", "workers=1", f"data={digit_folder}", "save_minutes=0"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [*launcher, "-m", "igcv", "train", *settings, "--device", "cpu", "--quiet", "--out"]
+    for name in ("whole", "parts"):
+        line = (*command, str(tmp_path / name))
+        if name == "parts":
+            with subprocess.Popen(line, env=ONE_THREAD) as process:
+                wait_until_epoch(1, tmp_path / name)
+                process.send_signal(signal.SIGTERM)
+            line += ("--resume",)
+        subprocess.run(line, env=ONE_THREAD, check=True, timeout=300)
+    assert same_end(tmp_path / "whole", tmp_path / "parts")
+    assert [row["input_size"] for row in read_metrics(tmp_path / "parts")] == [8, 12, 16]
+
+
+def wait_until_epoch(epochs: int, out: Path) -> None:
+    """Wait until a run has finished so many epochs."""
+    deadline = time.monotonic() + 120
+    while not (out / "state.safetensors").is_file() or decode(out / "state.safetensors").epoch < epochs:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

@@ -39,8 +39,9 @@ from igcv.models import Options
 from igcv.models.igcv3 import DEEP
 from igcv.models.inverted import HEAD, inverted_residual_network
 from igcv.training.allocator import keep_freed_memory
-from igcv.training.evaluate import autocast
-from igcv.training.measure import measure_forms, now
+from igcv.training.measure import measure_forms
+from igcv.training.precision import autocast
+from igcv.training.timing import now
 
 BATCH = {"cpu": {32: 64, 224: 16}, "cuda": {32: 1024, 224: 256}}
 

@@ -339,7 +339,7 @@ def test_a_run_is_never_overwritten(finished: Path, digit_folder: Path, igcv_com
         (["train", "--data", "folder:/nowhere/at/all"], "/nowhere/at/all"),
         (["train", "--data", "digits", "batch_size=10", "accumulation=3"], "give a multiple of 3"),
         (["train", "--data", "digits", "precision=fp16", "--device", "cpu"], "fp16 needs a GPU"),
-        (["train", "--data", "digits", "input_size=4"], "input_size 4 is too small"),
+        (["train", "--data", "digits", "input_size=2"], "input_size: got 2, expected at least 4"),
         (["train", "--data", "digits", "model=igcv3_g0g2_100"], "groups 0 and 2 make no IGCV3 block"),
         (["train", "--data", "digits", "--device", "gpu"], "unknown device 'gpu'"),
         (["train", "--data", "digits", "--resume"], "--resume needs --out"),

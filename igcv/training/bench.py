@@ -14,12 +14,12 @@ from igcv.training.distributed import Process
 from igcv.training.epochs import machine
 from igcv.training.job import Job, plan
 from igcv.training.loop import Trainer, train_epoch
-from igcv.training.measure import now
 from igcv.training.parts import make_loaders
 from igcv.training.progress import Silent
 from igcv.training.recipe import Recipe
 from igcv.training.state import State
-from igcv.training.train import build_network, choose_forms, make_trainer
+from igcv.training.timing import now
+from igcv.training.train import build_network, choose_forms, make_trainer, resolve_precision
 
 REPEATS = 5  # measurements of each kind; their median and range are reported
 
@@ -45,7 +45,9 @@ def bench_data(recipe: Recipe, process: Process, seconds: float = 10.0) -> dict[
         keep_freed_memory()
     torch.manual_seed(recipe.seed)
     job = plan(recipe, process)
-    trainer = make_trainer(job, build_network(job))
+    network = build_network(job)
+    job = resolve_precision(job, network)
+    trainer = make_trainer(job, network)
     trainer = choose_forms(job, trainer, State())
     loader, _ = make_loaders(job)
     batches = _endless(loader)

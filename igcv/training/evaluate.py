@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +16,7 @@ from igcv.models import set_form
 from igcv.report import images_of
 from igcv.training.distributed import Process, gather, sum_over_processes, together
 from igcv.training.mistakes import Mistake, Names, Worst
-
-AUTOCAST = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+from igcv.training.precision import autocast
 
 
 @dataclass(frozen=True)
@@ -43,12 +41,6 @@ class Evaluation:
         }
         rounded = {"loss": round(self.loss, 5), "top1": round(self.top1, 3), "top5": round(self.top5, 3)}
         return {**rounded, "images": self.images, "per_class": per_class}
-
-
-def autocast(device: torch.device, precision: str) -> AbstractContextManager:
-    """The context in which a forward pass uses the recipe's precision."""
-    dtype = AUTOCAST[precision]
-    return torch.autocast(device.type, dtype) if dtype else nullcontext()
 
 
 @torch.inference_mode()

@@ -40,6 +40,7 @@ class Job:
     batch_size: int  # of one part in one process
     workers: int
     start: Classifier | None  # the weights that it starts from; None: random ones, or those of its state
+    why_precision: str = ""  # the reason of precision = "auto" for its choice; empty if nothing was chosen
 
     def at(self, epoch: int) -> "Job":
         """Return the job with the preprocessing of `epoch`, counted from 0: its images may be smaller than later."""

@@ -18,9 +18,9 @@ from igcv.data.chance import seed_global
 from igcv.errors import InputError, SharedError
 from igcv.models import set_form
 from igcv.training.distributed import Process, highest
-from igcv.training.evaluate import autocast
 from igcv.training.nonfinite import first_nonfinite
 from igcv.training.optimize import learning_rate, set_learning_rate
+from igcv.training.precision import autocast
 from igcv.training.progress import Reporter
 from igcv.training.recipe import Recipe
 from igcv.training.state import Progress

@@ -1,6 +1,5 @@
 """Choosing the form of every block by measurement: a few training steps of each distinct block."""
 
-import time
 from collections.abc import Callable
 from statistics import median
 from typing import Any
@@ -9,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from igcv.models import blocks_with_forms, set_form
-from igcv.training.evaluate import autocast
+from igcv.training.precision import autocast
+from igcv.training.timing import now
 
 REPEATS = 5  # timed steps of each form; the median counts
 
@@ -75,10 +75,3 @@ def _fastest(block: Any, x: Tensor, precision: str) -> str:
     block.form = "literal"
     block.zero_grad(set_to_none=True)
     return min(times, key=lambda form: median(times[form][1:]))  # the first one warms up
-
-
-def now(device: torch.device) -> float:
-    """Seconds, once the device has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()

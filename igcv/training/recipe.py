@@ -84,7 +84,11 @@ class Recipe:
     label_smoothing: float = setting(0.0, "share of the target spread over all classes", low=0)
     drop_rate: float = setting(0.0, "dropout before the classifier", low=0)
 
-    precision: str = setting("float32", "arithmetic of the forward pass", choices=("float32", "bf16", "fp16"))
+    precision: str = setting(
+        "float32",
+        "arithmetic of the forward pass; auto: bf16 where it is native and measured faster at the start of the run",
+        choices=("auto", "float32", "bf16", "fp16"),
+    )
     form: str = setting(
         "auto",
         "how the blocks are computed, with equal results; measure: try all at the start and keep the fastest",

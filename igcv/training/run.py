@@ -109,18 +109,25 @@ class Run:
             os.truncate(file, 0)
             os.write(file, f"process {os.getpid()} on {socket.gethostname()}\n{_starter()}\n".encode())
 
-    def check_recipe(self, recipe: Recipe) -> None:
-        """Raise InputError where `recipe` cannot go on with this run: what its state depends on has changed."""
+    def check_recipe(self, recipe: Recipe) -> Recipe:
+        """Return `recipe` with the run's own choice of precision in place of "auto".
+
+        Raises:
+            InputError: `recipe` cannot resume this run, as something on which its state depends has changed.
+        """
         stored = load_recipe(self.path / RECIPE)
         check_strides_known(self.path, stored.model, stored.input_size, stored.strides)
         if not stored.strides:  # as they are today
             stored = replace(stored, strides=recipe.strides)
+        if recipe.precision == "auto":
+            recipe = replace(recipe, precision=stored.precision)
         for key in FIXED:
             before, now = getattr(stored, key), getattr(recipe, key)
             if before != now:
                 raise InputError(
                     f"the run in {self.path} has {key} = {before}, not {now}; resume it with its own"
                 )
+        return recipe
 
     def save_epoch(
         self,

@@ -13,17 +13,17 @@ from torch import Tensor, nn
 
 from igcv.classifier import fill
 from igcv.errors import InputError
-from igcv.models import Network, create_model, strides_text
+from igcv.models import Network, create_model, set_form, strides_text
 from igcv.training.allocator import keep_freed_memory
 from igcv.training.checkpoint import restore
 from igcv.training.distributed import Process, from_main, parallel, together
 from igcv.training.epochs import run_epochs
-from igcv.training.evaluate import autocast
 from igcv.training.job import Job, plan, resident_bytes
 from igcv.training.loop import Form, Trainer, make_mix
 from igcv.training.measure import measure_forms
 from igcv.training.optimize import make_optimizer
 from igcv.training.parts import Loaders, Parts, make_loaders
+from igcv.training.precision import autocast, choose_precision
 from igcv.training.progress import reporter
 from igcv.training.recipe import Recipe
 from igcv.training.run import Run
@@ -81,7 +81,7 @@ def prepare(
     folder = Run(out, resume, write=process.is_main) if process.is_main or resume else None
     state = State()
     if folder and resume:
-        folder.check_recipe(job.recipe)
+        job = replace(job, recipe=folder.check_recipe(job.recipe))
         state = folder.load_state()
         beyond = state.epoch > recipe.epochs or (state.epoch == recipe.epochs and state.progress)
         if beyond or (state.epoch == recipe.epochs and folder.is_finished(recipe.epochs)):
@@ -89,6 +89,7 @@ def prepare(
                 f"the run in {out} has its {state.epoch} epochs; give epochs=N with a larger N to go on"
             )
     network = build_network(job)
+    job = resolve_precision(job, network)
     loaders = make_loaders(job.at(state.epoch))
     if len(loaders[0]) < recipe.accumulation:
         raise InputError(
@@ -108,13 +109,14 @@ def headline(job: Job, trainer: Trainer, out: Path, state: State, begun: Progres
     place = f"step {begun.steps} of epoch {state.epoch + 1}" if begun.steps else f"epoch {state.epoch}"
     going_on = f"going on after {place} of" if state.tensors else "for"
     note = f"\ngoing on from the checkpoint before the newest: {state.note}" if state.note else ""
+    why = f" ({job.why_precision})" if job.why_precision else ""
     places = f"{job.process.world_size} processes, " if job.process.world_size > 1 else ""
     pixels = f"{recipe.input_size} x {recipe.input_size} pixels{smaller(recipe)}"
     return (
         f"{recipe.model}: {parameters:,} parameters, {pixels}, "
         f"strides {strides_text(recipe.strides)}, {len(source.class_names)} classes\n"
         f"{origin(job)}"
-        f"{source.spec}: {images}; {places}{device}, {recipe.precision}; "
+        f"{source.spec}: {images}; {places}{device}, {recipe.precision}{why}; "
         f"{going_on} {recipe.epochs} epochs; run folder {out}\n"
         f"{whereabouts(job)}{note}"
     )
@@ -171,6 +173,16 @@ def build_network(job: Job) -> Network:
         fill(network, tensors, f"{recipe.init_from} ({job.start.card.model})")
     layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
     return network.to(job.process.device, memory_format=layout)  # type: ignore[call-overload]
+
+
+def resolve_precision(job: Job, network: Network) -> Job:
+    """Return `job` with precision "auto" replaced by what the first process measures to be faster."""
+    recipe = job.recipe
+    if recipe.precision != "auto":
+        return job
+    set_form(network, "auto" if recipe.form == "measure" else recipe.form)  # as in training, or close to it
+    chosen = from_main(choose_precision(network, example_images(job, recipe.input_size)))
+    return replace(job, recipe=replace(recipe, precision=chosen.precision), why_precision=chosen.reason)
 
 
 def make_trainer(job: Job, network: Network) -> Trainer:

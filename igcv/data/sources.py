@@ -210,10 +210,10 @@ def _open_tiny_imagenet(request: _Request) -> _Parts:
             f"{root}: found {len(train)} training and {len(val)} validation images and {len(unknown_ids)} unknown "
             "class identifiers, expected tiny-imagenet-200 as published. Unpack the archive again"
         )
-    parts = [
+    first, second = (
         FileImages([file for file, _ in part], [labels[wnid] for _, wnid in part]) for part in (train, val)
-    ]
-    return *parts, [names[wnid] for wnid in wnids]
+    )
+    return first, second, [names[wnid] for wnid in wnids]
 
 
 def _rows(file: Path, columns: int) -> list[list[str]]:

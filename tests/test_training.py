@@ -557,3 +557,13 @@ def test_a_resumed_run_keeps_the_forms_it_measured(
     resumed = json.loads(read_tensors(tmp_path / "run" / "state.safetensors")[1]["state"])
     assert len(state["scalars"]["forms"]) == 17  # IGCV3-W's blocks
     assert resumed["scalars"]["forms"] == state["scalars"]["forms"]
+
+
+def test_the_commit_of_a_checkout(digits_run: Path) -> None:
+    """A summary names the code that it was measured with, where the code is a checkout."""
+    summary = json.loads((digits_run / "summary.json").read_text())
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        pytest.skip("this is no checkout")
+    head = subprocess.run(["git", "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+    assert head.stdout.startswith(summary["machine"]["commit"].removesuffix("+"))

@@ -1,9 +1,11 @@
 """Epoch after epoch: train, evaluate, save, and at the end the summary."""
 
 import platform
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -250,7 +252,27 @@ def machine(process: Process) -> Row:
         "processor": platform.processor() or platform.machine(),
         "cpu_threads": torch.get_num_threads(),
         "processes": process.world_size,
+        "igcv": __version__,
+        **({"commit": commit} if (commit := source_commit()) else {}),
         "torch": torch.__version__,
         "timm": timm.__version__,
         "python": platform.python_version(),
     }
+
+
+def source_commit() -> str | None:
+    """Return the git commit of the running code, "+" after it where files differ; None outside a checkout."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

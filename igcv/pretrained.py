@@ -20,8 +20,9 @@ def create_model(
     """Build a network by name.
 
     Args:
-        name: a name of the catalog (see `igcv.models.create_model`); with `pretrained` also NETWORK.DATA, where there
-            are several released weights of the network (`igcv.weights.released_weights`).
+        name: a name of the catalog (see `igcv.models.create_model`); with `pretrained` also NETWORK.DATA, the name of
+            released weights (`igcv.weights.released_weights`). Of several releases of NETWORK the first of imagenet,
+            tinyimagenet, cifar100, cifar10 and digits is the default.
         num_classes: outputs; 0 returns pooled features. None: 1000, or those of the released weights. Another number
             than theirs gives a new classifier, for fine-tuning.
         multiplier: width multiplier, instead of the one in the name; not with `pretrained`.

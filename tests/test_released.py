@@ -9,7 +9,7 @@ import igcv
 from campaign.__main__ import TOLERANCE
 from campaign.release import measure
 from igcv.data import open_source
-from igcv.weights import find_released, load_weights, released_weights
+from igcv.weights import find_released, load_weights, released, released_weights
 from tests.conftest import Igcv
 
 NAMES = list(released_weights())
@@ -84,4 +84,17 @@ def test_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_released("b").name == "b.x.safetensors"
     assert find_released("a.y").name == "a.y.safetensors"
     with pytest.raises(igcv.InputError, match=r"several released weights of a; name one: a\.x, a\.y"):
+        find_released("a")
+
+
+def test_of_several_releases_one_is_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a_100.digits", "a_100.cifar10", "a_100.mine", "b.mine", "b.yours", "c.mine"):
+        (tmp_path / f"{name}.safetensors").touch()
+    monkeypatch.setattr(released, "PLACES", (tmp_path,))
+    assert find_released("a_100").stem == "a_100.cifar10"
+    assert find_released("a_100.mine").stem == "a_100.mine"
+    assert find_released("c").stem == "c.mine"
+    with pytest.raises(igcv.InputError, match=r"several released weights of b; name one: b\.mine, b\.yours"):
+        find_released("b")
+    with pytest.raises(igcv.InputError, match="unknown released weights 'a'"):
         find_released("a")

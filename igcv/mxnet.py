@@ -22,6 +22,7 @@ from igcv.models import (
     InvertedResidual,
     create_model,
     default_input_size,
+    list_models,
 )
 from igcv.models.igcv3 import TABLES
 from igcv.models.inverted import Stage
@@ -293,7 +294,13 @@ def _seq_names(shapes: Shapes) -> Iterator[str]:
         for family in (family for family in tables if counts[family] == blocks):
             full = tables[family][-1].c  # channels of the last stage at multiplier 1.0
             near = [percent for percent in PERCENTS if abs(full * percent / 100 - last) <= off_by]
-            yield from (f"{family}_{percent:03d}{suffix}" for percent in near)
+            yield from (_listed_name(f"{family}_{percent:03d}") + suffix for percent in near)
+
+
+def _listed_name(name: str) -> str:
+    """Return the name under which the catalog lists a network: igcv3_d_p50 for igcv3_d_p50_100."""
+    short = name.removesuffix("_100")
+    return short if short in list_models() else name
 
 
 def _tables(groups: tuple[int, int]) -> dict[str, tuple[Stage, ...]]:

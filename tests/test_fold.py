@@ -23,6 +23,8 @@ from tests.conftest import randomized
 NAMES = (
     "igcv3_d_025",
     "igcv3_d_069",  # widths that no vector width divides
+    "igcv3_d_p50_050",
+    "igcv3_d_half_025",
     "igcv3_g2g4_050",
     "igcv3_g4g2_050",
     "igcv3_w_140_mxnet",

@@ -69,8 +69,8 @@ def test_original_widths_differ_with_a_multiplier_only():
 
 RECOGNISED = [
     *("igcv3_d_100", "igcv3_d_069", "igcv3_d_070_mxnet", "igcv3_d_140_mxnet", "igcv3_w_100"),
-    *("igcv3_d_half_100", "igcv3_d_half_075", "igcv3_w_050", "igcv3_w_035_mxnet"),
-    *("igcv3_d_p50_100", "igcv3_d_p50_050", "igcv3_d_p70_140", "igcv3_d_p70_140_mxnet"),
+    *("igcv3_d_half", "igcv3_d_half_075", "igcv3_w_050", "igcv3_w_035_mxnet"),
+    *("igcv3_d_p50", "igcv3_d_p50_050", "igcv3_d_p70_140", "igcv3_d_p70_140_mxnet"),
     *("igcv3_g2g4_100", "igcv3_g2g4_070_mxnet", "igcv3_g4g2_060"),
     *("igcv3_g1g8_100", "mobilenetv2_100", "mobilenetv2_140", "mobilenetv2_035", "mobilenetv2_100_mxnet"),
     *(

@@ -43,6 +43,71 @@ def test_bytes_and_operations_by_hand(training: ModuleType, monkeypatch: pytest.
     assert found["mb"] == pytest.approx(5 * 4 * 8 * 16 * 16 / 1e6)
 
 
+@pytest.mark.parametrize("before", [True, False])
+def test_a_step_is_profiled_by_kind_of_call(
+    training: ModuleType, monkeypatch: pytest.MonkeyPatch, before: bool
+) -> None:
+    from timm.utils import ModelEmaV3
+
+    from igcv.models import blocks, gradients
+
+    monkeypatch.setattr(blocks, "match_gradient_format", blocks.match_gradient_format)  # put back afterwards
+    monkeypatch.setattr(gradients, "FAST_BF16", gradients.FAST_BF16)
+    if before:
+        training.without_remedies()
+    network = training.NETWORKS["igcv3_d_half"](32).train()
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9)
+    average = ModelEmaV3(network)
+
+    def step() -> None:
+        network(torch.randn(2, 3, 32, 32)).square().mean().backward()
+        with training.record_function("optimizer"):
+            optimizer.step()
+        with training.record_function("moving average"):
+            average.update(network)
+
+    kinds = training.profiled(step)
+    assert kinds.keys() >= {*training.KINDS, *training.RANGES, "channel-wise convolutions"}
+    assert "channel-wise convolutions, backward" in kinds
+    assert all(milliseconds >= 0 for milliseconds in kinds.values())
+
+
+def test_kinds_of_convolutions(training: ModuleType) -> None:
+    assert training.kind_of_convolution([32, 16, 1, 1], "mkldnn_convolution") == "matrix products"
+    found = training.kind_of_convolution([144, 1, 3, 3], "convolution_backward")
+    assert found == "channel-wise convolutions, backward"
+    assert training.kind_of_convolution([32, 3, 3, 3], "mkldnn_convolution") == "other convolutions"
+
+
+def test_a_page_shows_before_and_after(training: ModuleType) -> None:
+    names = training.contestants(32, "cpu", "bf16", short=True)
+    assert [c.network for c in names] == [name for name in training.COMPARED for _ in range(2)]
+    rows = [
+        {
+            "label": c.label,
+            "before": c.before,
+            "batch": c.batch,
+            "rates": [10.0 if c.before else 15.0, 10.0 if c.before else 20.0, 10.0 if c.before else 16.0],
+            "memory_mib": 1,
+            "profile": {"matrix products": 2.0},
+        }
+        for c in names
+    ]
+    load = {"size": 32, "gflop": 1.0, "mb": 1.0}
+    result = {
+        "machine": {"precision": "bf16"},
+        "ceilings": {"copy_gb_per_s": 1.0, "matmul_gflop_per_s": 1.0},
+        "loads": [{"network": name, **load} for name in ("igcv3_d_100", "mobilenetv2_100")],
+        "sizes": {"32": rows},
+        "growth": {},
+    }
+    page = training.page(result)
+    gain = "10.0 (10.0 to 10.0) | 16.0 (15.0 to 20.0) | 1.60 (1.50 to 2.00) | 1.00 (1.00 to 1.00)"
+    assert f"| igcv3_d_p50, auto | {gain} |" in page
+    assert "| 32 | igcv3_d_half, auto | mobilenetv2_100 | 1.00 (1.00 to 1.00) | 1.1 |" in page
+    assert "| all | 2 | 2 | 2 | 2 |" in page
+
+
 def test_hours_of_imagenet(training: ModuleType) -> None:
     """480 epochs at 1000 images a second: 7.1 days; eight GPUs take an eighth."""
     import imagenet

@@ -23,6 +23,11 @@ IMAGENET = (  # published, arXiv:1806.00178, tables 4 and 5: parameters in milli
 )
 
 
+TINY = "tinyimagenet"
+# Published by others, trained from scratch: github.com/JunrQ/pytorch-cifar100. Top-1 on the validation photos.
+TINY_BY_OTHERS = (("MobileNetV2", 48.26), ("EfficientNet", 57.34), ("ResNet-50", 66.21))
+
+
 class Measured(NamedTuple):
     """The accuracies of one network or variant after its last epoch, in percent, a seed each, and their summaries."""
 
@@ -135,6 +140,7 @@ def imagenet_table() -> str:
 def tables(found: Sequence[Column]) -> str:
     """Return the accuracy tables with what they rest on, in Markdown."""
     summaries = [summary for column in found for summary in column.summaries]
+    tiny, cifar = ([c for c in found if (c.data == TINY) == is_tiny] for is_tiny in (True, False))
     note = (
         "Top-1 accuracy in percent. Parameters: counted here, with 10 / 100 classes. Paper: arXiv:1806.00178, mean and "
         "standard deviation of five runs; how these networks were trained is not known. Its row 0.5x has half the "
@@ -142,7 +148,25 @@ def tables(found: Sequence[Column]) -> str:
         "published none. By others: CIFAR-10 / CIFAR-100 in arXiv:1905.03672, 400 epochs. "
         f"{how(summaries)}"
     )
-    return "\n\n".join([accuracy_table(found), imagenet_table(), note])
+    parts = [accuracy_table(cifar), *([tiny_table(tiny)] if tiny else []), imagenet_table(), note]
+    return "\n\n".join(parts)
+
+
+def tiny_table(found: Sequence[Column]) -> str:
+    """Return the accuracies on Tiny-ImageNet, measured here and published by others, in Markdown."""
+    lines = [_cells(["Tiny-ImageNet, 200 classes", "parameters", "top-1 %", "from"]), "|---|---:|---:|---|"]
+    for column in found:
+        for row in NETWORKS:
+            if column.networks[row.model].top1:
+                parameters = f"{model_cost(row.model, 200, 64).parameters / 1e6:.2f} M"
+                lines.append(
+                    _cells([f"`{row.model}`", parameters, str(column.networks[row.model]), column.label])
+                )
+    by_others = [
+        _cells([name, "", f"{top1:.2f}", "published by others, from scratch"])
+        for name, top1 in TINY_BY_OTHERS
+    ]
+    return "\n".join([*lines, *by_others])
 
 
 def results_page(text: str, ablations: Mapping[str, Path], latencies: Mapping[str, Any] | None) -> str:

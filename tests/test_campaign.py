@@ -177,6 +177,16 @@ def test_tables_say_what_was_found(found: list[figures.Column]) -> None:
     assert "(cpu, torch 2.15.0, Python 3.11.7)" in text
 
 
+def test_tiny_imagenet_has_a_table_of_its_own(tmp_path: Path) -> None:
+    folder = tmp_path / "tinyimagenet" / "tinyimagenet_cpu" / "igcv3_d_p50-seed0"
+    folder.mkdir(parents=True)
+    (folder / "summary.json").write_text(summary(50.0))
+    text = figures.tables(figures.columns(tmp_path))
+    row = "| `igcv3_d_p50` | 1.36 M | 50.00 ± 0.50 (one seed) | Tiny-ImageNet, tinyimagenet_cpu, 200 epochs |"
+    assert row in text.splitlines()
+    assert "Tiny-ImageNet" not in text.splitlines()[0]
+
+
 def test_plot(found: list[figures.Column], tmp_path: Path) -> None:
     figures.plot(found, {"igcv3_d_100": 4.0}, tmp_path / "plot.png")
     with Image.open(tmp_path / "plot.png") as picture:

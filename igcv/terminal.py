@@ -64,6 +64,7 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
         if summary["best_top1"] is None
         else f"{summary['best_top1']:.2f} %",
         "epochs": f"{summary['epochs']} in {summary['time_s']:,.0f} s",
+        "peak memory": f"{summary['peak_memory_mib']:,} MiB" if summary["peak_memory_mib"] else "unknown",
         "report": str(folder / "report.html"),
         "weights": str(folder / "best.safetensors"),
     }
@@ -147,6 +148,8 @@ def print_data_bench(figures: dict[str, Any]) -> None:
         table.add_row(name, f"{spread['median']:,.1f}", f"{spread['low']:,.1f} to {spread['high']:,.1f}")
     median, low, high = (f"{100 * figures['waiting'][key]:.1f} %" for key in ("median", "low", "high"))
     table.add_row("  waiting for images", median, f"{low} to {high}")
+    table.add_row("peak memory, MiB", f"{figures['peak_memory_mib']:,}", "")
+    table.add_row("largest batch_size that fits, estimate", f"{figures['largest_batch_size']:,}", "")
     console.print(table)
 
 

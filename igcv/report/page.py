@@ -33,6 +33,7 @@ COLUMNS = {  # of the metrics log, as a table of every epoch shows them
     "images_per_s": "images/s",
     "train_time_s": "training s",
     "data_wait_s": "waiting s",
+    "peak_memory_mib": "peak MiB",
 }
 
 

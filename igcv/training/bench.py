@@ -14,6 +14,7 @@ from igcv.training.distributed import Process
 from igcv.training.epochs import machine
 from igcv.training.job import Job, plan
 from igcv.training.loop import Trainer, train_epoch
+from igcv.training.memory import explained, largest_batch, peak_mib, reset_peak
 from igcv.training.parts import make_loaders
 from igcv.training.progress import Silent
 from igcv.training.recipe import Recipe
@@ -37,6 +38,7 @@ def bench_data(recipe: Recipe, process: Process, seconds: float = 10.0) -> dict[
     Returns:
         The conditions, and "loading" and "training": images per second of all loading processes together, and
         "waiting", the share of the training steps' time, 0 to 1; each as median, low and high of `REPEATS`.
+        "peak_memory_mib", and "largest_batch_size", the batch_size that fits by estimate into the memory that is free.
 
     Raises:
         InputError: for anything the user can mend.
@@ -54,13 +56,18 @@ def bench_data(recipe: Recipe, process: Process, seconds: float = 10.0) -> dict[
     for _ in range(_warm_up(job, loader)):
         next(batches)
     share = seconds / 2 / REPEATS
+    reset_peak(process.device)
     loading = [_loading_rate(batches, share, process.device) for _ in range(REPEATS)]
-    training, waiting = zip(*_training(trainer, batches, share), strict=True)
+    with explained(job, network, job.batch_size):
+        training, waiting = zip(*_training(trainer, batches, share), strict=True)
+    peak = peak_mib(process.device)
     return {
         **_conditions(job),
         "loading": _spread(loading),
         "training": _spread(training),
         "waiting": _spread(waiting),
+        "peak_memory_mib": peak,
+        "largest_batch_size": largest_batch(job, network),
         "repeats": REPEATS,
         "machine": machine(process),
     }

@@ -14,10 +14,11 @@ import torch
 from igcv.data import Loader
 from igcv.errors import InputError
 from igcv.training.checkpoint import CheckpointKeeper, capture
-from igcv.training.distributed import Process, gather, share_buffers, together
+from igcv.training.distributed import Process, gather, highest, share_buffers, together
 from igcv.training.evaluate import Evaluation, evaluate
 from igcv.training.job import Job
 from igcv.training.loop import NonFiniteError, Trainer, train_epoch
+from igcv.training.memory import explained, peak_mib, reset_peak
 from igcv.training.optimize import learning_rate
 from igcv.training.parts import Parts
 from igcv.training.progress import Reporter
@@ -68,7 +69,8 @@ def run_epochs(
             train_loader, val_loader, job = parts.train, parts.val, parts.job
             train_loader.set_epoch(epoch, begun.steps * recipe.accumulation)
             keeper = CheckpointKeeper(trainer, train_loader, run, state, watch)
-            with reporting_bad(train_loader, run, report):
+            reset_peak(job.process.device)
+            with reporting_bad(train_loader, run, report), explained(job, trainer.network, job.batch_size):
                 own = _train(trainer, train_loader, epoch, report, begun, keeper)
             measured, begun = combined(gather(own)), Progress()
             try:
@@ -80,6 +82,7 @@ def run_epochs(
             state = capture(trainer, epoch + 1, best, dict(train_loader.bad))
             time_s = time.perf_counter() - started
             row = _row(recipe, epoch, measured, result, len(train_loader.bad), time_s)
+            (row["peak_memory_mib"],) = highest(peak_mib(job.process.device))
             row["time_left_s"] = round(_time_left(recipe, [*history, row]), 1)
             with together():
                 _save(job, trainer, run, state, result, row, history)
@@ -235,6 +238,7 @@ def _finish(
         "last": result.as_dict(job.source.class_names) if result else None,
         "images_per_s": history[-1]["images_per_s"] if history else None,
         "bad_images": history[-1]["bad_images"] if history else 0,
+        "peak_memory_mib": max((row.get("peak_memory_mib", 0) for row in history), default=None),
         "machine": machine(job.process),
     }
     if run:

@@ -21,6 +21,7 @@ from igcv.training.epochs import run_epochs
 from igcv.training.job import Job, plan, resident_bytes
 from igcv.training.loop import Form, Trainer, make_mix
 from igcv.training.measure import measure_forms
+from igcv.training.memory import explained
 from igcv.training.optimize import make_optimizer
 from igcv.training.parts import Loaders, Parts, make_loaders
 from igcv.training.precision import autocast, choose_precision
@@ -57,7 +58,8 @@ def train(
     model = parallel(trainer.network, process, recipe.sync_batch_norm, recipe.accumulation)
     trainer = replace(trainer, model=model)
     if process.world_size > 2:
-        lay_out_gradients(job, trainer)
+        with explained(job, trainer.network, job.batch_size):
+            lay_out_gradients(job, trainer)
     with together():  # after `parallel`, which gives all processes the first one's running statistics
         begun = restore(trainer, state, out) if resume else Progress()
     steps, quiet = len(loaders[0]) // recipe.accumulation, quiet or not process.is_main
@@ -181,7 +183,9 @@ def resolve_precision(job: Job, network: Network) -> Job:
     if recipe.precision != "auto":
         return job
     set_form(network, "auto" if recipe.form == "measure" else recipe.form)  # as in training, or close to it
-    chosen = from_main(choose_precision(network, example_images(job, recipe.input_size)))
+    with together(), explained(job, network, job.batch_size):
+        chosen = choose_precision(network, example_images(job, recipe.input_size))
+    chosen = from_main(chosen)
     return replace(job, recipe=replace(recipe, precision=chosen.precision), why_precision=chosen.reason)
 
 
@@ -216,7 +220,9 @@ def choose_forms(job: Job, trainer: Trainer, state: State) -> Trainer:
 
 def measured(job: Job, trainer: Trainer, size: int) -> dict[str, str]:
     """Return the fastest forms for images of `size` pixels, as the first process finds them."""
-    return from_main(measured_forms(job, trainer.network, size))
+    with together(), explained(job, trainer.network, job.batch_size):
+        forms = measured_forms(job, trainer.network, size)
+    return from_main(forms)
 
 
 def measured_forms(job: Job, network: nn.Module, size: int) -> dict[str, str]:

@@ -1,9 +1,10 @@
 """Train the comparison table, or compare variants of its recipe, in pieces: `python -m campaign`."""
 
 import json
+import signal
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import torch
 import typer
@@ -219,7 +220,13 @@ def campaign(trainings: list[Training], minutes: float, at_once: int | None) -> 
         raise typer.Exit(1)
 
 
+def end(number: int, frame: object) -> NoReturn:
+    """End as an exception does, so that the trainings that run are asked to save first."""
+    raise SystemExit(128 + number)
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, end)
     try:
         app(prog_name="python -m campaign")
     except InputError as error:

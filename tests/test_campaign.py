@@ -2,6 +2,11 @@
 
 import json
 import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -123,6 +128,24 @@ def test_it_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     }
     kept = "".join(path.read_text() for path in (results / "short").iterdir())
     assert str(tmp_path) not in kept and '"digits_two"' in kept  # no place of a machine
+
+
+def test_a_campaign_that_is_ended_saves_its_trainings(tmp_path: Path) -> None:
+    photos = write_digits(tmp_path / "photos", train=24)
+    settings = ["--data", f"mine=folder:{photos}", "--model", "igcv3_w_025", "--recipe", ABLATION_RECIPE]
+    runs = ROOT / "runs" / "mine"
+    command = [sys.executable, "-m", "campaign", "table", *settings, *TINY, "epochs=4000", "save_minutes=100"]
+    try:
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as campaign:
+            deadline = time.monotonic() + 120
+            while not list(runs.glob("*/*/metrics.jsonl")) and time.monotonic() < deadline:
+                time.sleep(0.1)
+            campaign.send_signal(signal.SIGTERM)
+            assert campaign.wait(60) == 143
+        [log] = runs.glob("*/*.log")
+        assert "SIGTERM: saved after" in log.read_text()
+    finally:
+        shutil.rmtree(runs, ignore_errors=True)
 
 
 def test_seconds_to_an_accuracy(tmp_path: Path) -> None:

@@ -21,9 +21,7 @@ from igcv.training.job import Job
 from igcv.training.precision import autocast
 
 MIB = 2**20
-OVERHEAD = (
-    1.25  # what kernels and fragments add to the tensors: measured on a CPU, 1.04 to 1.25 of their bytes
-)
+OVERHEAD = 1.5  # what kernels and fragments add to the tensors of a step, with some room to spare
 TRIAL = (2, 4)  # images of the two steps from which others are estimated
 SIGNS = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory", "bad_alloc")
 

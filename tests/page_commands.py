@@ -94,7 +94,11 @@ def small(words: list[str]) -> list[str]:
     recipe = next((word for word in words if word.endswith(".toml")), None)
     named = recipe is not None or "--model" in words
     few = recipe and load_recipe(find_recipe(recipe)).data and option(words, "--data") is None
-    words = [word for word in without(words, "--model") if not re.match("input_size=|epochs=|workers=", word)]
+    words = [
+        word
+        for word in without(words, "--model")
+        if not re.match("input_size=|epochs=|workers=|progressive_", word)
+    ]
     return [*words, *SMALL, *([NETWORK] if named else []), *(["data=folder:photos"] if few else [])]
 
 

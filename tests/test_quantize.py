@@ -20,6 +20,8 @@ from igcv.deploy.onnx_graph import onnx_graph
 from igcv.deploy.quantize import _linear_pairs, correct_biases, equalize, prepared, quantize, rounded
 from tests.conftest import Igcv, randomized
 
+RELEASED = "igcv3_w_025.digits"
+
 
 def calibration(count: int = 8) -> np.ndarray:
     return np.random.default_rng(0).standard_normal((count, 3, 32, 32))
@@ -67,14 +69,16 @@ def test_bias_correction_restores_the_mean() -> None:
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".xml"])
-def test_a_trained_network_in_int8(digits_run: Path, tmp_path: Path, igcv_command: Igcv, suffix: str) -> None:
+def test_a_trained_network_in_int8(tmp_path: Path, igcv_command: Igcv, suffix: str) -> None:
+    """The released digits network: one that has learned, so that rounding has answers to change."""
     file = tmp_path / f"int8{suffix}"
-    outcome = igcv_command("export", digits_run, "--out", file, "--int8", "--form", "dense", "--json")
+    outcome = igcv_command("export", RELEASED, "--out", file, "--int8", "--form", "dense", "--json")
     assert outcome.status == 0, outcome.err
     figures = json.loads(outcome.out)["int8"]
     assert figures["images"] == 359
-    assert figures["top1"]["int8"] > figures["top1"]["float32"] - 1.5
-    assert figures["agreement"] > 0.97
+    assert figures["top1"]["float32"] > 98
+    assert figures["top1"]["int8"] > figures["top1"]["float32"] - 0.6  # two images
+    assert figures["agreement"] > 0.98
     if suffix == ".onnx":  # the .xml of OpenVINO outweighs the weights of a network as small as this
         assert figures["bytes"]["int8"] < 0.4 * figures["bytes"]["float32"]
     assert set(figures["median_ms"]) == {"float32", "int8"}

@@ -1,5 +1,6 @@
 """Progressive resizing: small images first, the full size last, and exact resume in every part."""
 
+import io
 import json
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from unittest import mock
 
 import pytest
 import torch
+from rich.console import Console
 
 import igcv
 from igcv.errors import InputError, Interrupted
@@ -23,6 +25,7 @@ from igcv.training.epochs import _time_left, _train
 from igcv.training.evaluate import Evaluation, evaluate
 from igcv.training.job import plan
 from igcv.training.parts import Parts, make_loaders
+from igcv.training.progress import Live, reporter
 from igcv.training.state import Progress, decode
 from igcv.training.watch import SAVE
 from igcv.weights import load_weights, read_tensors
@@ -190,6 +193,21 @@ def test_the_time_left_follows_the_pixels() -> None:
     assert _time_left(recipe, rows) == pytest.approx(6 / (2 * 64) * (144 + 2 * 256))
     plain = load_recipe(None, ["epochs=5", "input_size=16"])
     assert _time_left(plain, rows) == pytest.approx(9)
+
+
+def test_the_bar_follows_the_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three epochs of three steps on images of 8, 12 and 16 pixels, resumed after four steps."""
+    console = Console(file=io.StringIO(), force_terminal=True)
+    monkeypatch.setattr("igcv.training.progress.Console", lambda **settings: console)
+    with reporter([64, 144, 256], 3, 4, quiet=False) as report:
+        assert isinstance(report, Live)
+        (task,) = report.progress.tasks
+        assert (task.completed, task.total) == (3 * 64 + 144, 3 * (64 + 144 + 256))
+        report.step(2, 0.5, 100.0, 0.1)
+        report.step(2, 0.5, 100.0, 0.1)
+        assert task.completed == 3 * (64 + 144)
+        report.step(3, 0.5, 100.0, 0.1)
+        assert (task.completed, task.fields["done"], task.fields["steps"]) == (3 * (64 + 144) + 256, 7, 9)
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,12 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 Row = dict[str, Any]
 SILENCE_S = 60.0  # seconds after which a long epoch says where it is
@@ -70,12 +70,14 @@ class Lines:
 class Live(Lines):
     """The same lines above a bar that moves with every step."""
 
-    def __init__(self, console: Console, epochs: int, progress: Progress, task: TaskID) -> None:
-        super().__init__(console, epochs)
-        self.progress, self.task = progress, task
+    def __init__(self, console: Console, costs: Sequence[int], progress: Progress, task: TaskID) -> None:
+        super().__init__(console, len(costs))
+        self.costs, self.progress, self.task = costs, progress, task
 
     def step(self, epoch: int, loss: float, images_per_s: float, lr: float) -> None:
-        self.progress.update(self.task, advance=1, text=step_text(epoch, loss, images_per_s, lr))
+        done = self.progress.tasks[self.task].fields["done"] + 1
+        text = step_text(epoch, loss, images_per_s, lr)
+        self.progress.update(self.task, advance=self.costs[epoch - 1], done=done, text=text)
 
 
 class Silent:
@@ -92,12 +94,12 @@ class Silent:
 
 
 @contextmanager
-def reporter(epochs: int, steps: int, done: int, quiet: bool) -> Iterator[Reporter]:
+def reporter(costs: Sequence[int], steps: int, done: int, quiet: bool) -> Iterator[Reporter]:
     """The reporter that suits the place.
 
     Args:
-        epochs: of the whole run.
-        steps: optimizer steps of the whole run.
+        costs: of a step in each epoch of the run, in any unit; the bar moves by them.
+        steps: optimizer steps of an epoch.
         done: steps already done, when resuming.
         quiet: say nothing.
     """
@@ -105,14 +107,16 @@ def reporter(epochs: int, steps: int, done: int, quiet: bool) -> Iterator[Report
     if quiet:
         yield Silent()
     elif not console.is_terminal:
-        yield Lines(console, epochs)
+        yield Lines(console, len(costs))
     else:
         columns = (
             BarColumn(30),
-            MofNCompleteColumn(),
-            TextColumn("steps  {task.fields[text]}"),
+            TextColumn("{task.fields[done]}/{task.fields[steps]} steps  {task.fields[text]}"),
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=console, transient=True) as progress:
-            task = progress.add_task("", total=steps, completed=done, text="starting")
-            yield Live(console, epochs, progress, task)
+            each = [cost for cost in costs for _ in range(steps)]
+            task = progress.add_task(
+                "", total=sum(each), completed=sum(each[:done]), done=done, steps=len(each), text="starting"
+            )
+            yield Live(console, costs, progress, task)

@@ -64,9 +64,10 @@ def train(
         begun = restore(trainer, state, out) if resume else Progress()
     steps, quiet = len(loaders[0]) // recipe.accumulation, quiet or not process.is_main
     done = steps * state.epoch + begun.steps
+    costs = [job.recipe.size_at(epoch) ** 2 for epoch in range(recipe.epochs)]  # pixels
     parts = Parts(job.at(state.epoch), loaders)
     forms = trainer.use_forms(parts.size)
-    with closing(parts), reporter(recipe.epochs, steps * recipe.epochs, done, quiet) as report:
+    with closing(parts), reporter(costs, steps, done, quiet) as report:
         report.say(headline(parts.job, trainer, out, state, begun))
         if job.recipe.form == "measure":
             counts = Counter(forms.values()).most_common()

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from igcv.deploy.choose import processor
+from igcv.version import __version__
 
-PACKAGES = ("igcv", "torch", "torchvision", "timm", "pytorchcv", "onnxruntime", "openvino", "pillow", "numpy")
+PACKAGES = ("torch", "torchvision", "timm", "pytorchcv", "onnxruntime", "openvino", "pillow", "numpy")
 
 
 def machine(device: str = "cpu") -> dict[str, Any]:
@@ -23,6 +24,7 @@ def machine(device: str = "cpu") -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "python": platform.python_version(),
+        "igcv": __version__,
         **{name: installed for name in PACKAGES if (installed := _version(name))},
     }
 

@@ -39,7 +39,7 @@ def test_a_fixed_subset() -> None:
     firsts = {label: val[i][0] for i in reversed(range(len(val))) for label in [int(val.labels[i])]}
     guesses = igcv.load("igcv3_w_025.digits").predict([firsts[label] for label in range(10)])
     assert [first.label for first, *_ in guesses] == list(range(10))
-    assert min(first.probability for first, *_ in guesses) == pytest.approx(0.7479, abs=0.01)
+    assert min(first.probability for first, *_ in guesses) == pytest.approx(0.71, abs=0.01)
 
 
 def test_pretrained() -> None:

@@ -205,7 +205,7 @@ def run(expand: Any, depthwise: Any, projection: nn.Conv2d, x: Tensor, form: str
         weights = written_out(conv), spatial.weight, written_out(projection)
         affine = norm1.weight, norm1.bias, norm2.weight, norm2.bias
         if not norm1.training:
-            w1, w3, w2, *affines = _in_order(order, *weights, *affine)
+            w1, w3, w2, *affines = _in_order(order, (*weights, *affine))
             statistics = _running(norm1, made), _running(norm2, place)
             return _evaluate(x, w1, w3, w2, affines, statistics, order, spatial.stride)
         rest = order, spatial.stride, norm1.eps, norm2.eps
@@ -215,17 +215,9 @@ def run(expand: Any, depthwise: Any, projection: nn.Conv2d, x: Tensor, form: str
         return out
 
 
-def _in_order(
-    order: Order,
-    w1: Tensor,
-    w3: Tensor,
-    w2: Tensor,
-    gamma1: Tensor,
-    beta1: Tensor,
-    gamma2: Tensor,
-    beta2: Tensor,
-) -> tuple[Tensor, ...]:
-    """Return the parameters of a block with their expanded channels in the order of a form."""
+def _in_order(order: Order, parameters: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Return the parameters that a block takes, their expanded channels in the order of a form."""
+    w1, w3, w2, gamma1, beta1, gamma2, beta2 = parameters
     made, place = order.made, order.place
     return (
         *(w1[made], w3[place], w2[:, place]),
@@ -401,7 +393,7 @@ class _Block(torch.autograd.Function):
         eps1: float,
         eps2: float,
     ) -> tuple[Tensor, ...]:
-        ordered = _in_order(order, w1, w3, w2, gamma1, beta1, gamma2, beta2)
+        ordered = _in_order(order, (w1, w3, w2, gamma1, beta1, gamma2, beta2))
         w1, w3, w2, gamma1, beta1, gamma2, beta2 = ordered
         exact = x.to(w1.dtype)
         mean = _pixels(exact).mean(0)

@@ -242,7 +242,7 @@ def test_parts_stay_in_a_resumed_run(digit_folder: Path, tmp_path: Path) -> None
 def test_the_terminal_shows_the_sizes(digit_folder: Path, tmp_path: Path, igcv_command: Igcv) -> None:
     settings = [*SMALL, "resident=on", f"data={digit_folder}", "--out", tmp_path / "run", "--device", "cpu"]
     said = igcv_command("train", *settings).out
-    assert "16 x 16 pixels (8 in epochs 1 to 1, 12 in epochs 2 to 2), strides 1,1,1,2,2,1,1,1" in said
+    assert "16 x 16 pixels (8 in epoch 1, 12 in epoch 2), strides 1,1,1,2,2,1,1,1" in said
     assert "images: decoded once for each size, then kept in memory" in said
     assert "images of 12 x 12 pixels from epoch 2 on" in said
     for epoch, size in enumerate((8, 12, 16), 1):

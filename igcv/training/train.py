@@ -130,7 +130,7 @@ def smaller(recipe: Recipe) -> str:
     ends = list(accumulate(recipe.progressive_epochs))
     begins = [1, *(end + 1 for end in ends)]
     parts = [
-        f"{size} in epochs {begin} to {end}"
+        f"{size} in epoch{f's {begin} to' if end > begin else ''} {end}"
         for size, begin, end in zip(recipe.sizes, begins, ends, strict=False)
     ]
     return f" ({', '.join(parts)})" if parts else ""

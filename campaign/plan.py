@@ -185,7 +185,7 @@ def table(
 
     Args:
         data: the data sets; one that `ORDER` does not name comes after those that it does.
-        recipes: path of the recipe by name of a data set; any other has the first one's.
+        recipes: path of the recipe by name of every data set.
         models: catalog names of networks.
         seeds: how many, from 0.
         changes: changes to the recipe.
@@ -199,9 +199,9 @@ def table(
         for seed in SEEDS[:seeds]:
             for name, model in pairs:
                 if name in known and model in models:
-                    recipe = recipes.get(name) or next(iter(recipes.values()))
-                    path = f"{folder_of(name, recipe)}/{model}-seed{seed}"
-                    found.append(Training(path, known[name], recipe, model, (*changes, f"seed={seed}")))
+                    path = f"{folder_of(name, recipes[name])}/{model}-seed{seed}"
+                    settings = (*changes, f"seed={seed}")
+                    found.append(Training(path, known[name], recipes[name], model, settings))
     return found
 
 

@@ -7,7 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from igcv.cli import main
+from igcv.commands.main import main
 from igcv.errors import InputError, unknown
 
 NETWORKS = {  # the original's names -> ours

@@ -27,13 +27,13 @@ import torch
 from conditions import machine
 
 import igcv
-from igcv.data import IMAGENET
-from igcv.data.augment import short_side
-from igcv.deploy.export import Settings, write_network
-from igcv.deploy.fold import fold
-from igcv.deploy.onnx_web import PACKAGE, VERSION, engine_files
-from igcv.deploy.serve import Handler
-from igcv.deploy.web import FORM, PAGE
+from igcv.data.preprocessing import IMAGENET, short_side
+from igcv.deploy.inference import fold
+from igcv.deploy.write import write_network
+from igcv.deploy.writers.settings import ExportSettings
+from igcv.web.engine import PACKAGE, VERSION, engine_files
+from igcv.web.server import Handler
+from igcv.web.writer import FORM, PAGE
 
 NETWORKS = ("mobilenetv2_100", "igcv3_d_100", "igcv3_d_050")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -82,7 +82,7 @@ def write_files(folder: Path, size: int) -> list[tuple[str, Path]]:
         shutil.copy(file, folder / "ort")
     pixels = np.random.default_rng(0).integers(0, 256, (8, size, size, 3), np.uint8)
     pre = replace(IMAGENET, input_size=size)
-    settings = Settings(format="onnx", with_preprocessing=True)
+    settings = ExportSettings(format="onnx", with_preprocessing=True)
     found = []
     for name in NETWORKS:
         torch.manual_seed(0)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from igcv.deploy.choose import processor
+from igcv.machine.host import processor
 from igcv.version import __version__
 
 PACKAGES = ("torch", "torchvision", "timm", "pytorchcv", "onnxruntime", "openvino", "pillow", "numpy")

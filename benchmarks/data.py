@@ -22,7 +22,9 @@ import torch
 from conditions import machine
 from PIL import features
 
-from igcv.data import IMAGENET, Finish, Images, StreamImages, make_loader, open_source, train_transform
+from igcv.data import Finish, Images, StreamImages, make_loader, train_transform
+from igcv.data.preprocessing import IMAGENET
+from igcv.data.sources.open import open_source
 
 Epochs = Iterator[torch.Tensor]  # batches without end
 

@@ -32,15 +32,17 @@ from training import NETWORKS
 
 import igcv
 from igcv.analysis import model_cost
-from igcv.data import IMAGENET
+from igcv.data.preprocessing import IMAGENET
 from igcv.deploy.choose import choose_plan
-from igcv.deploy.engines import ENGINES, Session
-from igcv.deploy.export import Settings, folded_for, write_network
-from igcv.deploy.exported import open_session
-from igcv.deploy.fold import build_network, foldable_blocks
-from igcv.deploy.latency import Contestant, Latency, matrix_rate, measure, ratios
-from igcv.deploy.onnx_graph import onnx_graph
-from igcv.weights import Card
+from igcv.deploy.folding.plan import foldable_blocks, folded_network
+from igcv.deploy.latency import Latency, LatencyEntry, matrix_rate, ratios, time_networks
+from igcv.deploy.write import folded_for, write_network
+from igcv.deploy.writers.onnx import onnx_graph
+from igcv.deploy.writers.settings import ExportSettings
+from igcv.engines.opened import open_session
+from igcv.engines.session import Session
+from igcv.engines.table import ENGINES
+from igcv.weights.card import Card
 
 matplotlib.use("Agg")
 OURS, BASELINE = "igcv3_d_100 folded", "mobilenetv2_100 folded"
@@ -62,7 +64,7 @@ def folded(name: str, form: str, engine: str, size: int, batch: int, threads: in
     model = igcv.create_model(name, input_size=size).eval()
     if form != "auto":
         return igcv.fold(model, form)
-    return build_network(model, foldable_blocks(model), choose_plan(model, engine, size, batch, threads))
+    return folded_network(model, foldable_blocks(model), choose_plan(model, engine, size, batch, threads))
 
 
 def torch_session(build: Callable[[], nn.Module], threads: int) -> Session:
@@ -82,7 +84,7 @@ def foreign_file(name: str, size: int, folder: Path) -> Path:
     return file
 
 
-def contestants(engine: str, size: int, batch: int, threads: int, folder: Path) -> list[Contestant]:
+def contestants(engine: str, size: int, batch: int, threads: int, folder: Path) -> list[LatencyEntry]:
     """Everybody who takes part in an engine."""
     found = []
     forms = (
@@ -97,16 +99,16 @@ def contestants(engine: str, size: int, batch: int, threads: int, folder: Path) 
         network = build()  # measures forms now, so that the processes find them
         if engine == "torch":
             opener: Callable[[], Session] = partial(torch_session, build, threads)
-            kept = Contestant(label + KEPT, opener, shape, multiply_adds=cost, keeps_memory=True)
+            kept = LatencyEntry(label + KEPT, opener, shape, multiply_adds=cost, keeps_memory=True)
             found += [kept] if form == "auto" else []
         else:
             file = folder / f"{label.replace(' ', '_')}_{engine}_{size}_{batch}_{threads}.onnx"
             file.write_bytes(onnx_graph(network, torch.zeros(1, *shape)).SerializeToString())
             opener = partial(open_session, file, engine, threads)
-        found.append(Contestant(label, opener, shape, multiply_adds=cost))
+        found.append(LatencyEntry(label, opener, shape, multiply_adds=cost))
     if engine != "torch":
         file = int8_file(engine, size, batch, threads, folder)
-        found.append(Contestant(INT8, partial(open_session, file, engine, threads), shape))
+        found.append(LatencyEntry(INT8, partial(open_session, file, engine, threads), shape))
     for name in OTHERS:
         if name.startswith("pytorchcv") and (size != 224 or not find_spec("pytorchcv")):
             continue
@@ -114,7 +116,7 @@ def contestants(engine: str, size: int, batch: int, threads: int, folder: Path) 
             opener = partial(torch_session, partial(NETWORKS[name], size), threads)
         else:
             opener = partial(open_session, foreign_file(name, size, folder), engine, threads)
-        found.append(Contestant(name, opener, shape))
+        found.append(LatencyEntry(name, opener, shape))
     return found
 
 
@@ -132,7 +134,7 @@ def int8_file(engine: str, size: int, batch: int, threads: int, folder: Path) ->
         preprocessing=pre.to_dict(),
     )
     pixels = np.random.default_rng(0).integers(0, 256, (8, size, size, 3), np.uint8)
-    settings = Settings(format=engine, int8=True, batch_size=batch, threads=threads)
+    settings = ExportSettings(format=engine, int8=True, batch_size=batch, threads=threads)
     network = folded_for(igcv.Classifier(model, card), settings, pixels)
     file = folder / f"int8_{engine}_{size}_{batch}_{threads}{ENGINES[engine].suffix}"
     write_network(network, file, settings, pre, pixels[:1], pixels)
@@ -180,7 +182,7 @@ def run(rounds: int, places: list[Place], out: Path) -> None:
                     "memory_mib": round(measured.memory_mib),
                     "share": measured.share,
                 }
-                for measured in measure(entered, batch, threads, rounds)
+                for measured in time_networks(entered, batch, threads, rounds)
             ]
             rows = [*(r for r in rows if place_of(r) != (size, engine, batch, threads)), *new]
             rows.sort(key=lambda r: (-r["size"], [*ENGINES].index(r["engine"]), r["batch"], r["threads"]))

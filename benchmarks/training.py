@@ -41,13 +41,13 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 import igcv
 from igcv.analysis.cost import network_cost, output_shapes, weighted_layers
+from igcv.machine.memory import keep_freed_memory
+from igcv.machine.precision import autocast
+from igcv.machine.timing import now
 from igcv.models import Options, blocks, gradients
 from igcv.models.igcv3 import DEEP
 from igcv.models.inverted import HEAD, inverted_residual_network
-from igcv.training.allocator import keep_freed_memory
-from igcv.training.measure import measure_forms
-from igcv.training.precision import autocast
-from igcv.training.timing import now
+from igcv.training.choose_forms import measure_forms
 
 BATCH = {
     ("cpu", "float32"): {32: 64, 224: 16},

@@ -28,10 +28,11 @@ from campaign.release import measure as measure_again
 from campaign.release import release
 from campaign.run import run_all
 from campaign.speed import seconds_to, timed_run
-from igcv.data import open_source
-from igcv.deploy.latency import contestant, measure, ratios
+from igcv.data.sources.open import open_source
+from igcv.deploy.latency import latency_entry, ratios, time_networks
 from igcv.errors import InputError
-from igcv.weights import load_weights, released_weights
+from igcv.weights import load_weights
+from igcv.weights.pretrained import released_weights
 
 ROOT = Path(__file__).parents[1]
 RESULTS, README, MODELS_FOLDER = ROOT / "results", ROOT / "README.md", ROOT / "models"
@@ -138,8 +139,8 @@ def latency(rounds: Annotated[int, typer.Option(help="turns of each network", mi
 
 def latencies(models: Sequence[str], size: int, rounds: int) -> dict[str, dict[str, dict[str, float]]]:
     """Return "ms" and "ratio" to the baseline of each network at an image size, as median, low and high."""
-    entered = [contestant(model, "onnx", 1, 1, "auto", size) for model in models]
-    results = dict(zip(models, measure(entered, 1, 1, rounds), strict=True))
+    entered = [latency_entry(model, "onnx", 1, 1, "auto", size) for model in models]
+    results = dict(zip(models, time_networks(entered, 1, 1, rounds), strict=True))
     return {
         model: {
             "ms": spread(result.median_ms, min(result.times_ms), max(result.times_ms)),

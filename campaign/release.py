@@ -9,9 +9,11 @@ from torch import Tensor
 
 from igcv.classifier import LAST, load
 from igcv.errors import InputError
-from igcv.training import Evaluation, Process, evaluate_classifier
+from igcv.evaluation.accuracy import Evaluation, evaluate_in
+from igcv.machine.processes import Process
 from igcv.training.run import SUMMARY
-from igcv.weights import Card, load_weights, save_weights
+from igcv.weights import load_weights, save_weights
+from igcv.weights.card import Card
 
 CPU = Process(torch.device("cpu"))
 
@@ -54,4 +56,4 @@ def halved(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def measure(file: Path, data: str | None = None) -> Evaluation:
     """The accuracy of released weights, on the images that their card names or on others."""
     classifier = load(file)
-    return evaluate_classifier(classifier, classifier.open_data(data), batch_size=128, workers=0, process=CPU)
+    return evaluate_in(CPU, classifier, classifier.open_data(data), batch_size=128, workers=0)

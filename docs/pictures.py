@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.terminal_theme import MONOKAI
 
 from igcv.classifier import load
-from igcv.deploy.serve import make_server
-from igcv.deploy.web import write_page
+from igcv.web.server import make_server
+from igcv.web.writer import write_page
 
 ROOT = Path(__file__).parents[1]
 COLUMNS = 108

@@ -3,25 +3,105 @@
 >>> import igcv
 >>> igcv.create_model("igcv3_d_100", num_classes=10).reduction
 32
+
+The names below are resolved on first use: `import igcv` loads nothing. timm knows igcv's networks as soon as both are
+imported, in any order.
 """
 
-from igcv.classifier import Classifier, Prediction, load
-from igcv.deploy import fold
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
 from igcv.errors import InputError
-from igcv.models import list_models, set_form
-from igcv.mxnet import from_mxnet
-from igcv.pretrained import create_model
 from igcv.version import __version__
+
+if TYPE_CHECKING:
+    from igcv.classifier import Classifier, Prediction, load
+    from igcv.conversion import convert, from_mxnet
+    from igcv.deploy import Exported, export, fold
+    from igcv.evaluation import Evaluation, evaluate
+    from igcv.models import list_models, set_form
+    from igcv.training import TrainedRun, train, write_report
+    from igcv.web import Page, write_page
+    from igcv.weights.pretrained import create_model
+
+_HOMES = {
+    "igcv.classifier": ("Classifier", "Prediction", "load"),
+    "igcv.conversion": ("convert", "from_mxnet"),
+    "igcv.deploy": ("Exported", "export", "fold"),
+    "igcv.evaluation": ("Evaluation", "evaluate"),
+    "igcv.models": ("list_models", "set_form"),
+    "igcv.training": ("TrainedRun", "train", "write_report"),
+    "igcv.weights.pretrained": ("create_model",),
+    "igcv.web": ("Page", "write_page"),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Classifier",
+    "Evaluation",
+    "Exported",
     "InputError",
+    "Page",
     "Prediction",
+    "TrainedRun",
     "__version__",
+    "convert",
     "create_model",
+    "evaluate",
+    "export",
     "fold",
     "from_mxnet",
     "list_models",
     "load",
     "set_form",
+    "train",
+    "write_page",
+    "write_report",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'igcv' has no attribute '{name}'")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _WithTimm(MetaPathFinder, Loader):
+    """Imports timm.models as ever, and registers the networks of igcv once it is there."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if name != "timm.models":
+            return None
+        spec = PathFinder.find_spec(name, path)
+        if spec is None or spec.loader is None:
+            return None
+        self._found, spec.loader = spec.loader, self
+        return spec
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self._found.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        assert module.__spec__ is not None
+        module.__spec__.loader = module.__loader__ = self._found
+        self._found.exec_module(module)
+        import_module("igcv.models.timm_names")
+
+
+if "timm.models" in sys.modules:
+    import_module("igcv.models.timm_names")
+else:
+    sys.meta_path.insert(0, _WithTimm())

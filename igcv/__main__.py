@@ -1,5 +1,5 @@
 """python -m igcv."""
 
-from igcv.cli import main
+from igcv.commands.main import main
 
 main()

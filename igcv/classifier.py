@@ -3,16 +3,21 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from igcv.data import DataSource, Preprocessing, Transform, eval_transform, open_source, read_image
-from igcv.errors import InputError, differences
-from igcv.models import Network, create_model
-from igcv.weights import Card, load_weights, released_weights
+from igcv.data.images import read_image
+from igcv.data.preprocessing import Preprocessing, Transform, eval_transform
+from igcv.data.sources.open import DataSource, open_source
+from igcv.engines.opened import EngineModule, card_of, is_exported, open_session, takes_pixels
+from igcv.errors import InputError
+from igcv.models import Network, build_model
+from igcv.weights.card import Card
+from igcv.weights.files import fill, load_weights
+from igcv.weights.pretrained import released_weights
 
 LAST, BEST = "last.safetensors", "best.safetensors"  # the weights in a run folder
 
@@ -30,8 +35,8 @@ class Classifier:
     """A network in evaluation mode with its card; `igcv.load` makes one.
 
     Attributes:
-        model: the network.
-        card: what it is; see `igcv.weights.Card`.
+        model: the network; of an exported file its engine as a module.
+        card: what it is; see `igcv.weights.card.Card`.
     """
 
     model: Network
@@ -59,7 +64,7 @@ class Classifier:
         other source without a validation part, all images are validation images.
 
         Args:
-            spec: a data source, as for `igcv.data.open_source`.
+            spec: a data source, as for `igcv.data.sources.open.open_source`.
             download: whether missing files may be fetched.
 
         Raises:
@@ -122,44 +127,63 @@ def weights_file(path: str | Path) -> Path:
     )
 
 
-def load(path: str | Path, device: str | torch.device = "cpu") -> Classifier:
+def load(what: str | Path, device: str | torch.device = "cpu") -> Classifier:
     """Open a trained network.
 
     Args:
-        path: a run folder, a .safetensors file written by igcv, or the name of released weights
-            (`igcv.weights.released_weights`).
-        device: where to put it.
+        what: a run folder, a .safetensors file written by igcv, a file written by `igcv.export`, or the name of
+            released weights (`igcv.weights.released_weights`).
+        device: where to put a network that runs in PyTorch; engines run exported files on the CPU.
 
     Raises:
-        InputError: if there is none, or its weights do not fit the network that its card names.
+        InputError: if there is none, its weights do not fit the network that its card names, or the engine of an
+            exported file is not installed.
     """
-    file = weights_file(path)
+    if is_exported(what):
+        return _opened(Path(what))
+    file = weights_file(what)
     tensors, card = load_weights(file)
     model = network_of(card)
     fill(model, tensors, str(file))
     return Classifier(model.to(device).eval(), card)
 
 
+def _opened(file: Path) -> Classifier:
+    """An exported file as a classifier."""
+    if not file.is_file():
+        raise InputError(
+            f"there is no file {file}; give a run folder, a .safetensors file or a file of igcv export"
+        )
+    session = open_session(file)
+    card = card_of(session, file)
+    pre = Preprocessing.from_dict(card.preprocessing) if takes_pixels(card) else None
+    engine: Any = EngineModule(session, pre)  # a module like a network, though not one of the catalog
+    return Classifier(engine, card)
+
+
+def as_classifier(network: "Classifier | str | Path", device: str | torch.device = "cpu") -> Classifier:
+    """The classifier itself, or what `load` opens."""
+    return network if isinstance(network, Classifier) else load(network, device)
+
+
+def as_trained(network: "Classifier | str | Path") -> Classifier:
+    """A classifier whose network can be folded and exported, or what `load` opens.
+
+    Raises:
+        InputError: for an exported file, or one that `load` has opened.
+    """
+    exported = "the network" if isinstance(network, Classifier) else network
+    classifier = network if isinstance(network, Classifier) else None
+    if isinstance(network, str | Path) and not is_exported(network):
+        classifier = load(network)
+    if classifier is None or isinstance(classifier.model, EngineModule):
+        raise InputError(f"{exported} is exported already; give the run folder or weights that it came from")
+    return classifier
+
+
 def network_of(card: Card) -> Network:
     """Return the network of a card, on the device "meta": nothing is allocated before a file has shown as much."""
     with torch.device("meta"):
-        return create_model(
+        return build_model(
             card.model, card.num_classes, card.multiplier, card.input_size, strides=card.strides or None
         )
-
-
-def fill(model: torch.nn.Module, tensors: dict[str, Tensor], where: str) -> None:
-    """Copy `tensors` into `model`, which comes to the CPU if it has no memory yet (device "meta").
-
-    Raises:
-        InputError: listing what is missing, left over or of another shape.
-    """
-    expected = model.state_dict()
-    missing = sorted(expected.keys() - tensors.keys())
-    surplus = sorted(tensors.keys() - expected.keys())
-    wrong = sorted(k for k in expected.keys() & tensors.keys() if expected[k].shape != tensors[k].shape)
-    if difference := differences({"missing": missing, "left over": surplus, "of another shape": wrong}, 4):
-        raise InputError(f"{where} holds the weights of another network than the one to fill ({difference})")
-    if any(tensor.is_meta for tensor in expected.values()):
-        model.to_empty(device="cpu")
-    model.load_state_dict(tensors)

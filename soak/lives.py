@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import torch
 
-from igcv.cli import main
+from igcv.commands.main import main
 from igcv.training import read_metrics
 from igcv.training.run import STATE, has_state
 from igcv.training.state import decode

@@ -9,14 +9,15 @@ from dataclasses import asdict
 from pathlib import Path
 
 import igcv
-from igcv.data import BadImageError, Preprocessing, decode
+from igcv.conversion import from_mxnet
+from igcv.data import BadImageError, decode
 from igcv.data.images import RecordImages
+from igcv.data.preprocessing import Preprocessing
 from igcv.errors import InputError
-from igcv.mxnet import from_mxnet
 from igcv.training import load_recipe, read_metrics
 from igcv.training.state import decode as decode_state
-from igcv.weights import Card
-from igcv.weights.mxnet import read_params, read_symbol, write_params
+from igcv.weights.card import Card
+from igcv.weights.foreign.mxnet_files import read_params, read_symbol, write_params
 
 CORPUS = Path(__file__).parent / "corpus"
 PLACE = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else Path(tempfile.gettempdir())

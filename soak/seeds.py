@@ -9,13 +9,15 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from igcv.data import IMAGENET, write_records
-from igcv.models import create_model
-from igcv.mxnet import to_mxnet
+from igcv.conversion import to_mxnet
+from igcv.data import write_records
+from igcv.data.preprocessing import IMAGENET
+from igcv.models import build_model
 from igcv.training import find_recipe, load_recipe
 from igcv.training.state import Progress, State, encode
-from igcv.weights import Card, save_weights
-from igcv.weights.mxnet import write_params
+from igcv.weights import save_weights
+from igcv.weights.card import Card
+from igcv.weights.foreign.mxnet_files import write_params
 
 
 def digit(kind: str, mode: str = "L", **options: object) -> bytes:
@@ -32,7 +34,7 @@ def write_seeds(root: Path) -> None:
         (root / name).mkdir(parents=True, exist_ok=True)
     for name in ("index", "image"):
         (root / name).mkdir(parents=True, exist_ok=True)
-    network = create_model("igcv1_l1m1_d5", 2, input_size=8)
+    network = build_model("igcv1_l1m1_d5", 2, input_size=8)
     pre = IMAGENET.to_dict() | {"input_size": 8}
     card = Card(
         model="igcv1_l1m1_d5",

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from igcv.deploy import onnx_web
-from igcv.deploy.cache import cache_folder
-from igcv.deploy.serve import make_server
+from igcv.cache import cache_folder
 from igcv.errors import InputError
+from igcv.web import engine as onnx_web
+from igcv.web.server import make_server
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 # A picture that moves stands in for a camera, and is allowed at once.

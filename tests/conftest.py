@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
-from igcv.cli import main
-from igcv.models import Network, create_model
-from igcv.training import Process, find_recipe, load_recipe, train
+from igcv.commands.main import main
+from igcv.machine.processes import Process
+from igcv.models import Network, build_model
+from igcv.training import find_recipe, load_recipe
+from igcv.training.phases import train_in
 from soak.photos import write_digits
 from tests.browser import browser
 
@@ -55,7 +57,7 @@ def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "digits"
     settings = ["model=igcv3_d_025", "epochs=2", "warmup_epochs=0.5", "ema_decay=0.9", "batch_size=64"]
     recipe = load_recipe(find_recipe("recipes/digits.toml"), settings)
-    train(recipe, folder, Process(torch.device("cpu")), quiet=True)
+    train_in(Process(torch.device("cpu")), recipe, folder, quiet=True)
     return folder
 
 
@@ -75,7 +77,7 @@ def own_plans(tmp_path_factory: pytest.TempPathFactory) -> None:
 def randomized(name: str, num_classes: int = 10, input_size: int = 32) -> Network:
     """A network whose batch norms have statistics and weights of their own, in evaluation."""
     torch.manual_seed(0)
-    model = create_model(name, num_classes, input_size=input_size).eval()
+    model = build_model(name, num_classes, input_size=input_size).eval()
     for norm in (module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)):
         for tensor, low, high in (
             (norm.running_mean, -0.25, 0.25),

@@ -15,15 +15,16 @@ import torch
 from torch import Tensor, nn
 
 import igcv
-from igcv.data import open_source
+from igcv.data.sources.open import open_source
 from igcv.errors import InputError, Interrupted
-from igcv.models import create_model
-from igcv.training import Process, evaluate_classifier, load_recipe, loop, process_group, train
-from igcv.training.distributed import first_on_machine, gather, together
+from igcv.evaluation.accuracy import evaluate_in
+from igcv.machine.processes import Process, first_on_machine, gather, process_group, together
+from igcv.models import build_model
+from igcv.training import load_recipe, loop
 from igcv.training.job import check_same
+from igcv.training.loop import Wish
+from igcv.training.phases import opened, train_in
 from igcv.training.state import Progress, combined
-from igcv.training.train import prepare
-from igcv.training.watch import SAVE
 
 RECIPE = [
     *("model=igcv3_w_025", "input_size=8", "augment=shift", "workers=0", "schedule=constant", "lr=0.05"),
@@ -79,13 +80,13 @@ def everything() -> None:
 
 def run(settings: list[str], out: str, process: Process, resume: bool = False) -> None:
     recipe = load_recipe(None, [*RECIPE, *settings])
-    train(recipe, Path(out), process, resume=resume, quiet=True)
+    train_in(process, recipe, Path(out), resume=resume, quiet=True)
 
 
 def stop_after(steps: int, settings: list[str], out: str, process: Process) -> None:
     """Run, and be asked to end by a signal after so many steps."""
-    wishes = [0] * (steps - 1) + [SAVE + signal.SIGTERM]
-    with mock.patch("igcv.training.watch.Watch.wish", side_effect=wishes), suppress(Interrupted):
+    wishes = [Wish()] * (steps - 1) + [Wish(signal=signal.SIGTERM)]
+    with mock.patch("igcv.training.checkpoint.Watch.wish", side_effect=wishes), suppress(Interrupted):
         run(settings, out, process)
         raise AssertionError("the run was not interrupted")
 
@@ -95,9 +96,9 @@ def exact(batch_norm: bool) -> Iterator[None]:
     """Networks are trained in float64, if asked without statistics that depend on how a batch is shared."""
 
     def build(*arguments: object, **keywords: object) -> nn.Module:
-        return in_float64(create_model(*arguments, **keywords), batch_norm)
+        return in_float64(build_model(*arguments, **keywords), batch_norm)
 
-    with mock.patch("igcv.training.train.create_model", build):
+    with mock.patch("igcv.training.phases.build_model", build):
         yield
 
 
@@ -118,7 +119,7 @@ def images_in_float64(network: nn.Module, arguments: tuple[Tensor, ...]) -> tupl
 def images_of_epochs(batch_size: int, process: Process) -> list[list[list[int]]]:
     """The numbers of the images that this process gets: of two epochs, batch by batch."""
     recipe = load_recipe(None, [*RECIPE, "data=numbered", f"batch_size={batch_size}"])
-    loader, _ = prepare(recipe, Path(f"numbered{batch_size}"), process, False)[2]
+    loader = opened(process, recipe, Path(f"numbered{batch_size}"), False).parts.train
     epochs = []
     for epoch in range(2):
         loader.set_epoch(epoch)
@@ -131,10 +132,11 @@ def evaluation(data: str, process: Process) -> dict[str, object]:
     classifier = igcv.load("start.safetensors")
     in_float64(classifier.model, batch_norm=True)
     source = open_source(data)
-    found = evaluate_classifier(classifier, source, batch_size=2, workers=0, process=process)
+    found = evaluate_in(process, classifier, source, batch_size=2, workers=0)
     confusion = [[*pair, images] for pair, images in found.confusion.items()]
     mistakes = [mistake.as_dict(classifier.preprocessing) for mistake in found.mistakes]
-    return vars(found) | {"confusion": confusion, "mistakes": mistakes}
+    numbers = {key: getattr(found, key) for key in ("loss", "top1", "top5", "images")}
+    return numbers | {"confusion": confusion, "mistakes": mistakes}
 
 
 def mean_loss(rank: int) -> dict[str, float]:

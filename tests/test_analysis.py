@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from igcv import InputError, create_model, list_models
+from igcv import InputError, list_models
 from igcv.analysis import (
-    Block,
+    BlockPattern,
     ConvFactor,
     Permutation,
     balance,
@@ -29,6 +29,7 @@ from igcv.models.igcv1 import igc
 from igcv.models.igcv2 import igcv2_factors
 from igcv.report import draw_block
 from igcv.report.drawing import layer_from, reduced
+from igcv.weights.pretrained import create_model
 
 # The released IGCV1 networks with shortcuts give the first block of a stage the secondary groups of the stage
 # before, half of what its width takes: two paths for each pair of channels.
@@ -48,7 +49,7 @@ def network(name: str) -> Network:
         return create_model(name, 10)
 
 
-def block(name: str, within: str) -> Block:
+def block(name: str, within: str) -> BlockPattern:
     [found] = [b for b in blocks(network(name)) if b.name == within]
     return found
 
@@ -85,7 +86,7 @@ def test_path_counts_of_a_tiny_block_by_hand() -> None:
     aa, bb = [2, 2, 2, 0, 0, 0], [0, 0, 0, 2, 2, 2]
     wrong = [primary, secondary]
     assert path_counts(wrong).tolist() == [aa, aa, mixed, mixed, bb, bb]
-    found = connectivity(Block("wrong", tuple(wrong), "complementary"))
+    found = connectivity(BlockPattern("wrong", tuple(wrong), "complementary"))
     assert found[:3] == (0, 2, False)
     assert found.cut_off == ((0, 4), (0, 5), (1, 4), (1, 5), (2, 4), (2, 5), (3, 0), (3, 1))
 
@@ -137,9 +138,9 @@ def test_a_permutation_left_out_is_caught(name: str, within: str, index: int) ->
 
 
 def test_pairs_are_cut_off_beyond_the_first_chunk_of_inputs() -> None:
-    wide = Block("wide", (ConvFactor(1200, 4, 2), Permutation(4, 2), ConvFactor(4, 4, 4)), "loose")
+    wide = BlockPattern("wide", (ConvFactor(1200, 4, 2), Permutation(4, 2), ConvFactor(4, 4, 4)), "loose")
     assert connectivity(wide).cut_off[:2] == ((0, 1), (0, 3))
-    late = Block("late", (ConvFactor(1200, 1200, 1200, 3),), "loose")
+    late = BlockPattern("late", (ConvFactor(1200, 1200, 1200, 3),), "loose")
     assert connectivity(late)[:3] == (0, 1, False)
 
 
@@ -158,7 +159,7 @@ def test_balance() -> None:
     assert wider is not None and wider[:2] == ((4, 8, 13), 832 * 25)
     pointwise = ConvFactor(9, 9, 3)
     factors = (ConvFactor(9, 9, 9, 3), pointwise, Permutation(9, 3), pointwise)
-    perfect = balance(Block("of threes", factors, "complementary"))
+    perfect = balance(BlockPattern("of threes", factors, "complementary"))
     assert perfect is not None and perfect.excess == pytest.approx(0)
     assert balance(block("igcv1_l24m2_d20", "stages.0.0")) is None
     assert balance(block("igcv3_d_100", "stages.0.0")) is None

@@ -9,16 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from igcv.data import (
-    AUGMENTS,
-    CIFAR,
-    IMAGENET,
-    MXNET,
-    Preprocessing,
-    eval_transform,
-    plain_transform,
-    train_transform,
-)
+from igcv.data import AUGMENTS, train_transform
+from igcv.data.preprocessing import CIFAR, IMAGENET, MXNET, Preprocessing, eval_transform, plain_transform
 from igcv.errors import InputError
 
 PLAIN = Preprocessing(8, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 1.0, "bilinear")

@@ -11,8 +11,12 @@ import torch
 from PIL import Image
 
 import igcv
-from igcv.data import IMAGENET, Finish, make_loader, open_source, plain_transform
-from igcv.training import Process, load_recipe, read_metrics, train
+from igcv.data import Finish, make_loader
+from igcv.data.preprocessing import IMAGENET, plain_transform
+from igcv.data.sources.open import open_source
+from igcv.machine.processes import Process
+from igcv.training import load_recipe, read_metrics
+from igcv.training.phases import train_in
 
 CPU = Process(torch.device("cpu"))
 
@@ -73,7 +77,7 @@ def photos(digit_folder: Path, tmp_path: Path) -> Path:
 
 def run(data: Path, out: Path, *settings: str) -> dict:
     small = ["model=igcv3_w_010", "input_size=16", "batch_size=8", "epochs=1", "workers=0", "resident=off"]
-    return train(load_recipe(None, [*small, *settings, f"data={data}"]), out, CPU, quiet=True)
+    return train_in(CPU, load_recipe(None, [*small, *settings, f"data={data}"]), out, quiet=True)
 
 
 @pytest.mark.parametrize("resident", ["on", "off"])

@@ -9,16 +9,9 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from igcv.data import (
-    AUGMENTS,
-    IMAGENET,
-    BadImageError,
-    decode,
-    eval_transform,
-    plain_transform,
-    train_transform,
-)
+from igcv.data import AUGMENTS, BadImageError, decode, train_transform
 from igcv.data.crops import RandomResizedCrop, RandomScaledCrop, ShortSide, reduce
+from igcv.data.preprocessing import IMAGENET, eval_transform, plain_transform
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 SMALL = dataclasses.replace(IMAGENET, input_size=32)

@@ -11,15 +11,22 @@ import pytest
 import torch
 
 import igcv
-from igcv.data import CIFAR, IMAGENET, Preprocessing, open_source
-from igcv.deploy import export as export_module
-from igcv.deploy.compare import Comparison, compare, normalized, sample_pixels
-from igcv.deploy.engines import ENGINES, OnnxSession
-from igcv.deploy.export import Settings, export
-from igcv.deploy.exported import as_pixels, card_of, files_of, open_any, open_session
-from igcv.deploy.onnx_graph import onnx_graph
+from igcv.classifier import load
+from igcv.data import as_pixels
+from igcv.data.preprocessing import CIFAR, IMAGENET, Preprocessing
+from igcv.data.sources.open import open_source
+from igcv.deploy import write as export_module
+from igcv.deploy.compare import Comparison, compare
+from igcv.deploy.samples import normalized, sample_pixels
+from igcv.deploy.write import write_compared
+from igcv.deploy.writers.onnx import onnx_graph
+from igcv.deploy.writers.settings import ExportSettings
+from igcv.engines.onnxruntime import OnnxSession
+from igcv.engines.opened import card_of, files_of, open_session
+from igcv.engines.table import ENGINES
 from igcv.errors import InputError
-from igcv.weights import Card, save_weights
+from igcv.weights import save_weights
+from igcv.weights.card import Card
 from tests.conftest import Igcv, randomized
 
 SUFFIXES = {name: engine.suffix for name, engine in ENGINES.items()}
@@ -31,13 +38,13 @@ def test_every_format(digits_run: Path, tmp_path: Path, format: str, inside: boo
     classifier = igcv.load(digits_run)
     file = tmp_path / f"network{SUFFIXES[format]}"
     pixels = sample_pixels(open_source("digits"), classifier.preprocessing, 5)
-    settings = Settings(format=format, form="group_branches", with_preprocessing=inside)
-    _, found = export(classifier, file, settings, pixels)
+    settings = ExportSettings(format=format, form="group_branches", with_preprocessing=inside)
+    _, found = write_compared(classifier, file, settings, pixels)
     assert found.images == 5 and found.error < 1e-4 and found.agreement == 1
     assert sorted(tmp_path.iterdir()) == sorted(files_of(file))
     if format == "openvino":  # what does not depend on the images was computed by the conversion
         assert not {"ShapeOf", "Broadcast"} & set(re.findall(r'type="(\w+)"', file.read_text()))
-    opened = open_any(file)
+    opened = load(file)
     card = opened.card
     assert (card.model, card.class_names) == (classifier.card.model, classifier.card.class_names)
     assert card.source["export"]["forms"]["stages.0.0"] == "group_branches"
@@ -67,11 +74,11 @@ def test_open_height_and_width_in_files(tmp_path: Path, format: str) -> None:
         preprocessing=CIFAR.to_dict(),
     )
     file = tmp_path / f"network{SUFFIXES[format]}"
-    settings = Settings(format=format, form="literal", dynamic_size=True)
-    export(igcv.Classifier(model, card), file, settings, sample_pixels(None, CIFAR, 2))
+    settings = ExportSettings(format=format, form="literal", dynamic_size=True)
+    write_compared(igcv.Classifier(model, card), file, settings, sample_pixels(None, CIFAR, 2))
     images = torch.randn(2, 3, 40, 48)
     expected = model(images).detach()
-    torch.testing.assert_close(open_any(file).model(images), expected, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(load(file).model(images), expected, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("opset", [13, 17, 21])
@@ -110,7 +117,7 @@ def test_a_pooling_that_cannot_be_written() -> None:
 def test_metadata_of_onnx(digits_run: Path, tmp_path: Path) -> None:
     classifier = igcv.load(digits_run)
     pixels = sample_pixels(None, classifier.preprocessing, 2)
-    export(classifier, tmp_path / "a.onnx", Settings(format="onnx", form="dense"), pixels)
+    write_compared(classifier, tmp_path / "a.onnx", ExportSettings(format="onnx", form="dense"), pixels)
     model = onnx.load(tmp_path / "a.onnx")
     assert model.producer_name == "igcv" and model.opset_import[0].version == 21
     assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
@@ -132,7 +139,9 @@ def test_a_file_that_computes_something_else_is_not_kept(
     classifier = igcv.load(digits_run)
     pixels = sample_pixels(None, classifier.preprocessing, 2)
     with pytest.raises(InputError, match=r"differs from the network by 5.0e-01 .* it was not kept"):
-        export(classifier, tmp_path / "a.xml", Settings(format="openvino", form="dense"), pixels)
+        write_compared(
+            classifier, tmp_path / "a.xml", ExportSettings(format="openvino", form="dense"), pixels
+        )
     assert not list(tmp_path.iterdir())
 
 
@@ -230,7 +239,7 @@ def test_wrong_input_leaves_no_file(digits_run: Path, tmp_path: Path, igcv_comma
 def test_a_missing_engine_is_one_line(
     digits_run: Path, tmp_path: Path, igcv_command: Igcv, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("igcv.deploy.engines.find_spec", lambda name: None)
+    monkeypatch.setattr("igcv.engines.session.find_spec", lambda name: None)
     outcome = igcv_command("export", digits_run, "--out", tmp_path / "a.onnx")
     assert outcome.status == 2
     assert "needs the package onnxruntime, which is not installed: pip install 'igcv[deploy]'" in outcome.err

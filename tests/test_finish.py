@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 from timm.data.random_erasing import RandomErasing
 
-from igcv.data import CIFAR, IMAGENET, MXNET, Finish, Preprocessing, eval_transform, plain_transform
+from igcv.data import Finish
 from igcv.data.erasing import draw_rectangles, erase
+from igcv.data.preprocessing import CIFAR, IMAGENET, MXNET, Preprocessing, eval_transform, plain_transform
 from igcv.errors import InputError
 
 PLAIN = Preprocessing(16, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 1.0, "bilinear")

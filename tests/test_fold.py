@@ -13,11 +13,13 @@ import torch
 from torch import nn
 
 import igcv
-from igcv.deploy import FORMS, FoldedNetwork, choose
-from igcv.deploy.folded import ChannelShuffle
-from igcv.deploy.forms import stream_layout
-from igcv.deploy.layers import pointwise
+from igcv.deploy import choose, plans
+from igcv.deploy.folding.forms import FORMS
+from igcv.deploy.folding.inverted import stream_layout
+from igcv.deploy.folding.layers import pointwise
+from igcv.deploy.folding.network import ChannelShuffle, FoldedNetwork
 from igcv.errors import InputError
+from igcv.machine import timing
 from tests.conftest import randomized
 
 NAMES = (
@@ -148,7 +150,7 @@ def test_auto_takes_the_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
     assert igcv.fold(model, engine="onnx", threads=1).forms == folded.forms and len(calls) == count
     igcv.fold(model, engine="onnx", threads=1, batch_size=2)
     assert len(calls) > count
-    choose.plans_file().write_text("{damaged")
+    plans.plans_file().write_text("{damaged")
     igcv.fold(model, engine="onnx", threads=1)
     assert len(calls) > 2 * count
 
@@ -164,10 +166,10 @@ def test_who_may_win_is_measured_most_often(monkeypatch: pytest.MonkeyPatch) -> 
         clock[0] += truth[i] * (1 + max(0.0, noise.gauss(0, 0.3)))
         return np.empty(0)
 
-    monkeypatch.setattr(choose.time, "perf_counter", lambda: clock[0])
-    times = choose.shortest_times([partial(run, i) for i in range(4)])
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
+    times = timing.shortest_times([partial(run, i) for i in range(4)])
     assert times.index(min(times)) == 0
-    first, second, third = (count for count, _ in choose.ROUNDS)
+    first, second, third = (count for count, _ in timing.ROUNDS)
     assert calls[0] == calls[1] == 2 + first + second + third
     assert calls[2] == 2 + first + second and calls[3] == 2 + first
 

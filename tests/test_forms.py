@@ -18,9 +18,10 @@ from igcv.models import (
     channel_shuffle,
     set_form,
 )
-from igcv.models.forms import applies, channel_order, written_out
+from igcv.models.forms import channel_order, written_out
+from igcv.models.fused import applies
 from igcv.models.inverted import Stage, inverted_residual_network
-from igcv.training.measure import measure_forms
+from igcv.training.choose_forms import measure_forms
 
 # C, E, O, stride, (G1, G2); 20 / (2 * 2) and 40 / (4 * 4) are not whole: the readers' shares are uneven
 SHAPES = [

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from igcv.deploy.latency import Latency, contestant, matrix_rate, ratios
+from igcv.deploy.latency import Latency, latency_entry, matrix_rate, ratios
 from igcv.errors import InputError
 from tests.conftest import Igcv
 
@@ -16,10 +16,10 @@ def test_ratios_are_taken_within_rounds() -> None:
 
 
 def test_contestants() -> None:
-    named = contestant("mobilenetv2_100", None, 1, 1)
+    named = latency_entry("mobilenetv2_100", None, 1, 1)
     assert (named.label, named.shape, named.uint8) == ("mobilenetv2_100, torch, auto", (3, 224, 224), False)
     assert named.multiply_adds == 300_774_272  # the published 300 M
-    assert contestant("igcv3_d_025", "onnx", 1, 1, "dense", 64).shape == (3, 64, 64)
+    assert latency_entry("igcv3_d_025", "onnx", 1, 1, "dense", 64).shape == (3, 64, 64)
     assert matrix_rate(1) > 1e8
 
 
@@ -59,4 +59,4 @@ def test_a_file_in_another_engine(tmp_path: Path, digits_run: Path, igcv_command
     file = tmp_path / "digits.xml"
     assert igcv_command("export", digits_run, "--out", file, "--form", "dense").status == 0
     with pytest.raises(InputError, match="does not read"):
-        contestant(str(file), "onnx", 1, 1).open()
+        latency_entry(str(file), "onnx", 1, 1).open()

@@ -12,18 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from igcv.data import (
-    IMAGENET,
-    BadImageError,
-    Finish,
-    Moves,
-    Preprocessing,
-    make_loader,
-    open_source,
-    plain_transform,
-    train_transform,
-    write_records,
-)
+from igcv.data import BadImageError, Finish, Moves, make_loader, train_transform, write_records
+from igcv.data.preprocessing import IMAGENET, Preprocessing, plain_transform
+from igcv.data.sources.open import open_source
 from igcv.errors import InputError
 
 PLAIN = Preprocessing(8, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 1.0, "bilinear")

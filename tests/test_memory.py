@@ -11,21 +11,12 @@ import torch
 from torch import nn
 
 from igcv.errors import InputError
-from igcv.training import Process, load_recipe, read_metrics, train
-from igcv.training.job import Job, plan
-from igcv.training.memory import (
-    OVERHEAD,
-    Allocations,
-    StepMemory,
-    explained,
-    is_out_of_memory,
-    largest_batch,
-    peak_mib,
-    remedies,
-    step_memory,
-    without_onednn,
-)
-from igcv.training.train import build_network
+from igcv.machine.memory import Allocations, is_out_of_memory, peak_mib, without_onednn
+from igcv.machine.processes import Process
+from igcv.training import load_recipe, read_metrics
+from igcv.training.job import Job, resolve
+from igcv.training.memory import OVERHEAD, StepMemory, explained, largest_batch, remedies, step_memory
+from igcv.training.phases import start_network, train_in
 from tests.conftest import ONE_THREAD, Igcv
 
 CPU = torch.device("cpu")
@@ -37,7 +28,7 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 import torch._dynamo
-from igcv.cli import main
+from igcv.commands.main import main
 from igcv.training import epochs
 trained, mib = epochs.train_epoch, int(sys.argv.pop())
 def limited(*given):
@@ -52,7 +43,7 @@ main()
 
 
 def job_of(*settings: str) -> Job:
-    return plan(load_recipe(None, ["data=digits", *SMALL, *settings]), Process(CPU))
+    return resolve(load_recipe(None, ["data=digits", *SMALL, *settings]), Process(CPU))
 
 
 def limited(out: Path, mib: int, *settings: str) -> subprocess.CompletedProcess[str]:
@@ -102,7 +93,7 @@ def test_errors_that_tell_of_memory(error: Exception) -> None:
         pytest.raises(
             InputError, match=r"out of memory: a step on 8 images of 16 x 16 pixels \(batch_size=8, "
         ),
-        explained(job, build_network(job), 8),
+        explained(job, start_network(job), 8),
     ):
         raise error
 
@@ -121,7 +112,7 @@ def test_without_memory_for_an_estimate(monkeypatch: pytest.MonkeyPatch) -> None
     job = job_of()
     with (
         pytest.raises(InputError, match="Give a smaller batch_size, a larger accumulation or"),
-        explained(job, build_network(job), 8),
+        explained(job, start_network(job), 8),
     ):
         raise MemoryError
 
@@ -157,7 +148,7 @@ def test_a_linear_layer_by_hand() -> None:
 
 def test_the_estimate_is_the_same_without_onednn() -> None:
     job = job_of()
-    network, enabled = build_network(job), torch.backends.mkldnn.enabled
+    network, enabled = start_network(job), torch.backends.mkldnn.enabled
     found = step_memory(network, 16, job)
     with without_onednn():
         assert not torch.backends.mkldnn.enabled
@@ -167,7 +158,7 @@ def test_the_estimate_is_the_same_without_onednn() -> None:
 
 def test_estimating_leaves_the_network_as_it_was() -> None:
     job = job_of()
-    network = build_network(job).eval()
+    network = start_network(job).eval()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     assert largest_batch(job, network) > 8
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
@@ -193,7 +184,7 @@ def test_what_to_change(settings: tuple[str, ...], fits: int, found: list[str]) 
 
 def test_the_peak_stands_in_the_log(digit_folder: Path, tmp_path: Path) -> None:
     recipe = load_recipe(None, [*SMALL, f"data={digit_folder}", "epochs=2"])
-    summary = train(recipe, tmp_path / "run", Process(CPU), quiet=True)
+    summary = train_in(Process(CPU), recipe, tmp_path / "run", quiet=True)
     peaks = [row["peak_memory_mib"] for row in read_metrics(tmp_path / "run")]
     assert 50 < peaks[0] <= peaks[1] <= peak_mib(CPU)
     assert summary["peak_memory_mib"] == peaks[1]

@@ -15,13 +15,15 @@ import numpy as np
 import pytest
 import torch
 
-from igcv.data import MXNET
-from igcv.models import create_model
-from igcv.mxnet import from_mxnet, to_mxnet
+from igcv.conversion import from_mxnet, to_mxnet
+from igcv.data.preprocessing import MXNET
+from igcv.models import build_model
 from igcv.training import Recipe
 from igcv.training.optimize import make_optimizer, set_learning_rate
-from igcv.weights import Card, mxnet_names, save_weights
-from igcv.weights.mxnet import read_params, write_params
+from igcv.weights import save_weights
+from igcv.weights.card import Card
+from igcv.weights.foreign import names as mxnet_names
+from igcv.weights.foreign.mxnet_files import read_params, write_params
 
 LOGITS = json.loads((Path(__file__).parent / "data" / "mxnet_logits.json").read_text())["networks"]
 REFERENCE = Path(__file__).parents[2] / "shared" / "reference" / "mxnet"
@@ -45,8 +47,8 @@ SMALL = "igcv1_plain_d20_L24M2_cifar10"
 def mxnet_shapes(model, num_classes):
     """Shapes by MXNet's names, in the order of a checkpoint."""
     with torch.device("meta"):
-        tensors = create_model(model, num_classes).state_dict()
-    form = mxnet_names.form_of(tensors)
+        tensors = build_model(model, num_classes).state_dict()
+    form = mxnet_names.naming_of(tensors)
     shapes = {
         mxnet_names.prefixed(mxnet_names.to_mxnet(name, form)): tuple(tensors[name].shape)
         for name in mxnet_names.graph_order(tensors)
@@ -185,7 +187,7 @@ def test_the_card_of_a_converted_checkpoint(checkpoint):
 )
 def test_random_weights_return_as_they_were(name, tmp_path):
     torch.manual_seed(0)
-    model = create_model(name, 3)
+    model = build_model(name, 3)
     for tensor in model.state_dict().values():
         if tensor.is_floating_point():
             tensor.uniform_(0.1, 1)

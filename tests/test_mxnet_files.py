@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from igcv.errors import InputError
-from igcv.weights.mxnet import Node, read_params, read_symbol, write_params
+from igcv.weights.foreign.mxnet_files import Node, read_params, read_symbol, write_params
 
 REFERENCE = Path(__file__).parents[2] / "shared" / "reference" / "mxnet"
 V1, V2, V3 = 0xF993FAC8, 0xF993FAC9, 0xF993FACA

@@ -5,10 +5,10 @@ import json
 import pytest
 import torch
 
+from igcv.conversion import from_mxnet
 from igcv.errors import InputError
-from igcv.models import create_model
-from igcv.mxnet import from_mxnet
-from igcv.weights import mxnet_names
+from igcv.models import build_model
+from igcv.weights.foreign import names as mxnet_names
 from tests.test_mxnet_conversion import REFERENCE, SMALL, seeded_checkpoint, with_reference
 
 
@@ -21,7 +21,7 @@ def small(tmp_path_factory):
 def small_graph(**changes):
     """The graph of the small network, as far as its layers go."""
     with torch.device("meta"):
-        model = create_model("igcv1_l24m2_d20", 10)
+        model = build_model("igcv1_l24m2_d20", 10)
     nodes = [{"op": "null", "name": "data", "inputs": []}]
     layers = dict(model.named_modules())
     names = mxnet_names.graph_order(model.state_dict())

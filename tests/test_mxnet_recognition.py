@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 import torch
 
+from igcv.conversion import from_mxnet, to_mxnet
 from igcv.errors import InputError
-from igcv.models import create_model
-from igcv.mxnet import from_mxnet, recognise, to_mxnet
-from igcv.weights import Card, mxnet_names, save_weights
-from igcv.weights.mxnet import read_params, write_params
+from igcv.models import build_model
+from igcv.weights import save_weights
+from igcv.weights.card import Card
+from igcv.weights.foreign import names as mxnet_names
+from igcv.weights.foreign.mxnet_files import read_params, write_params
+from igcv.weights.foreign.recognize import recognize
 from tests.test_mxnet_conversion import SMALL, mxnet_shapes, seeded_checkpoint
 
 
@@ -45,7 +48,7 @@ ORIGINAL_WIDTHS = {
 @pytest.mark.parametrize("name", ORIGINAL_WIDTHS)
 def test_widths_of_the_original_code(name):
     with torch.device("meta"):
-        model = create_model(name)
+        model = build_model(name)
     found = (
         model.stem.conv.out_channels,
         [stage[-1].project.conv.out_channels for stage in model.stages],
@@ -61,10 +64,10 @@ def test_widths_of_the_original_code(name):
 def test_original_widths_differ_with_a_multiplier_only():
     with torch.device("meta"):
         for name in ("igcv3_d", "igcv3_w", "igcv3_g2g4"):
-            plain, original = (create_model(f"{name}_100{end}").state_dict() for end in ("", "_mxnet"))
+            plain, original = (build_model(f"{name}_100{end}").state_dict() for end in ("", "_mxnet"))
             assert {k: v.shape for k, v in plain.items()} == {k: v.shape for k, v in original.items()}
         with pytest.raises(InputError, match="without channels in the authors' widths"):
-            create_model("igcv3_d_005_mxnet")
+            build_model("igcv3_d_005_mxnet")
 
 
 RECOGNISED = [
@@ -85,9 +88,9 @@ RECOGNISED = [
 
 
 @pytest.mark.parametrize("name", RECOGNISED)
-def test_recognises(name):
+def test_recognizes(name):
     shapes = {key[4:]: shape for key, shape in mxnet_shapes(name, 7).items()}
-    found = recognise(shapes)
+    found = recognize(shapes)
     assert (found.model, found.num_classes, found.original_widths) == (name, 7, name.endswith("_mxnet"))
 
 
@@ -99,10 +102,10 @@ def test_half_depth_and_half_of_the_wide_network_differ_in_stem_and_first_block_
     assert {"first-3x3-conv-conv2d_weight", "seq-0-block0-exp-conv2d_weight"} <= different
 
 
-def test_of_equal_networks_the_rounder_multiplier_is_recognised():
+def test_of_equal_networks_the_rounder_multiplier_is_recognized():
     same = [{k[4:]: v for k, v in mxnet_shapes(f"mobilenetv2_{p}", 10).items()} for p in ("049", "050")]
     assert same[0] == same[1]
-    assert recognise(same[0]).model == "mobilenetv2_050"
+    assert recognize(same[0]).model == "mobilenetv2_050"
 
 
 def changed(small, tmp_path, change):
@@ -153,16 +156,16 @@ def test_other_networks_are_refused(tmp_path):
         from_mxnet(tmp_path / "other.params")
     shapes = {key[4:]: shape for key, shape in mxnet_shapes("igcv3_d_100", 10).items()}
     with pytest.raises(InputError, match=r"no network of \(1, 4, 6, 8, 6, 5, 1\) blocks"):
-        recognise({key: shape for key, shape in shapes.items() if not key.startswith("seq-5-block5")})
+        recognize({key: shape for key, shape in shapes.items() if not key.startswith("seq-5-block5")})
     with pytest.raises(
         InputError, match=r"no network that igcv can build; not igcv3_d_100: its seq-3-block2-exp"
     ):
-        recognise(shapes | {"seq-3-block2-exp-conv2d_weight": (383, 32, 1, 1)})
+        recognize(shapes | {"seq-3-block2-exp-conv2d_weight": (383, 32, 1, 1)})
 
 
 def test_igcv2_has_no_form_in_mxnet(tmp_path):
     card = Card(model="igcv2_c16_d5", num_classes=10, input_size=32, strides=(1, 1, 2, 2))
-    save_weights(tmp_path / "w.safetensors", create_model(card.model, 10).state_dict(), card)
+    save_weights(tmp_path / "w.safetensors", build_model(card.model, 10).state_dict(), card)
     with pytest.raises(InputError, match="holds igcv2_c16_d5; only IGCV1, IGCV3 and MobileNetV2"):
         to_mxnet(tmp_path / "w.safetensors", tmp_path / "w.params")
 
@@ -194,7 +197,7 @@ def test_names(mxnet, form, igcv):
     "name", ["seq-01-block0-exp-conv2d_weight", "seq-0-block0-exp-conv2d_bias", "g1_b1_conv1_weight", ""]
 )
 def test_unknown_names(name):
-    with pytest.raises(InputError, match="has no counterpart among our names of the form 'seq'"):
+    with pytest.raises(InputError, match="has no counterpart among our names of the naming 'seq'"):
         mxnet_names.to_igcv(name, "seq")
-    with pytest.raises(InputError, match="unknown form of names 'sec'; did you mean 'seq'"):
+    with pytest.raises(InputError, match="unknown naming 'sec'; did you mean 'seq'"):
         mxnet_names.to_mxnet(name, "sec")

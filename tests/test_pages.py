@@ -21,11 +21,14 @@ import torch
 from PIL import Image
 
 import igcv
+from igcv.conversion import to_mxnet
 from igcv.data import write_records
-from igcv.deploy.compare import sample_pixels
-from igcv.deploy.export import Settings, export
-from igcv.mxnet import to_mxnet
-from igcv.training import Process, Recipe, find_recipe, load_recipe, train
+from igcv.deploy.samples import sample_pixels
+from igcv.deploy.write import write_compared
+from igcv.deploy.writers.settings import ExportSettings
+from igcv.machine.processes import Process
+from igcv.training import Recipe, find_recipe, load_recipe
+from igcv.training.phases import train_in
 from tests.browser import stand_in_engine
 from tests.conftest import Igcv
 from tests.page_commands import COMMANDS, NETWORK, ROOT, SMALL, run_shell
@@ -77,14 +80,16 @@ def make_networks() -> None:
     recipe = load_recipe(
         find_recipe("cifar_fast.toml"), [*SMALL, NETWORK, "warmup_epochs=0", "data=folder:photos"]
     )
-    train(recipe, first, Process(torch.device("cpu")), quiet=True)
+    train_in(Process(torch.device("cpu")), recipe, first, quiet=True)
     for folder in others:
         shutil.copytree(first, folder)
     to_mxnet(first, "igcv3-0000.params")
     shutil.copy(first / "best.safetensors", "igcv3.safetensors")
     classifier = igcv.load(first)
-    settings = Settings(format="onnx", form="dense", with_preprocessing=True)
-    export(classifier, Path("photos.onnx"), settings, sample_pixels(None, classifier.preprocessing, 2))
+    settings = ExportSettings(format="onnx", form="dense", with_preprocessing=True)
+    write_compared(
+        classifier, Path("photos.onnx"), settings, sample_pixels(None, classifier.preprocessing, 2)
+    )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -18,14 +18,16 @@ from PIL import Image
 from torch.multiprocessing import start_processes
 
 import igcv
-from igcv.data import IMAGENET
-from igcv.training import Process, load_recipe, read_metrics
+from igcv.data.preprocessing import IMAGENET
+from igcv.machine.processes import Process
+from igcv.training import load_recipe, read_metrics
 from igcv.training.checkpoint import restore
 from igcv.training.loop import Trainer
 from igcv.training.optimize import make_optimizer
+from igcv.training.phases import opened
 from igcv.training.state import Progress, State, flatten_optimizer
-from igcv.training.train import prepare
-from igcv.weights import Card, read_tensors, save_weights
+from igcv.weights import read_tensors, save_weights
+from igcv.weights.card import Card
 from tests import several_processes as work
 from tests.conftest import Igcv
 
@@ -155,10 +157,10 @@ def test_batch_norm_is_of_each_process(several: Launch, tmp_path: Path) -> None:
     recipe = load_recipe(None, [*work.RECIPE, *work.BATCH_NORM])
     with work.exact(batch_norm=True):
         prepared = [
-            prepare(recipe, tmp_path / str(rank), Process(CPU, rank, several.processes), False)
+            opened(Process(CPU, rank, several.processes), recipe, tmp_path / str(rank), False)
             for rank in range(several.processes)
         ]
-    networks, loaders = [p[1].network.train() for p in prepared], [p[2][0] for p in prepared]
+    networks, loaders = [p.trainer.network.train() for p in prepared], [p.parts.train for p in prepared]
     momenta = [torch.zeros_like(p) for p in networks[0].parameters()]
     for epoch in range(recipe.epochs):
         for loader in loaders:
@@ -191,7 +193,7 @@ def test_batch_norm_is_of_each_process(several: Launch, tmp_path: Path) -> None:
 def test_every_training_image_once(batch_size: int, batches: int, several: Launch, tmp_path: Path) -> None:
     """Images that do not fill a batch are left out, others in each epoch; batches hold what they do in one process."""
     recipe = load_recipe(None, [*work.RECIPE, "data=numbered", f"batch_size={batch_size}"])
-    loader, _ = prepare(recipe, tmp_path / "out", ONE, False)[2]
+    loader = opened(ONE, recipe, tmp_path / "out", False).parts.train
     orders = []
     for epoch in range(2):
         loader.set_epoch(epoch)
@@ -259,7 +261,7 @@ def test_a_batch_that_cannot_be_shared(tmp_path: Path) -> None:
     recipe = load_recipe(None, [*work.RECIPE, "data=photos", "batch_size=18", "accumulation=2"])
     message = "batch_size 18 cannot be shared by 4 processes in 2 parts each; give a multiple of 8"
     with pytest.raises(igcv.InputError, match=message):
-        prepare(recipe, tmp_path / "out", Process(CPU, 3, 4), False)
+        opened(Process(CPU, 3, 4), recipe, tmp_path / "out", False)
 
 
 def test_an_error_of_one_process_names_it(igcv_command: Igcv, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,10 +10,12 @@ import pytest
 import torch
 
 from igcv.errors import InputError
-from igcv.models import create_model
-from igcv.training import Process, load_recipe, train
-from igcv.training import precision as chooser
-from igcv.training.precision import choose_precision, has_native_bf16, step_times
+from igcv.machine import precision as chooser
+from igcv.machine.precision import choose_precision, has_native_bf16, step_times
+from igcv.machine.processes import Process
+from igcv.models import build_model
+from igcv.training import load_recipe
+from igcv.training.phases import train_in
 from igcv.weights import load_weights
 from tests.conftest import ONE_THREAD, Igcv
 
@@ -29,7 +31,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, native: bool, bf16_s: float) -> Non
 
 def run(data: Path, out: Path, *settings: str, resume: bool = False) -> str:
     """Train; return the precision that the run folder holds."""
-    train(load_recipe(None, [*SMALL, f"data={data}", *settings]), out, CPU, resume=resume, quiet=True)
+    train_in(CPU, load_recipe(None, [*SMALL, f"data={data}", *settings]), out, resume=resume, quiet=True)
     kept = load_recipe(out / "recipe.toml").precision
     assert load_weights(out / "last.safetensors")[1].recipe["precision"] == kept
     return kept
@@ -82,7 +84,7 @@ def test_the_headline_says_it(
 
 
 def test_measuring_leaves_the_network_as_it_was() -> None:
-    network = create_model("igcv3_w_010", 2, input_size=16).eval()
+    network = build_model("igcv3_w_010", 2, input_size=16).eval()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     times = step_times(network, torch.randn(2, 3, 16, 16))
     assert times.keys() == {"float32", "bf16"} and min(times.values()) > 0
@@ -113,7 +115,7 @@ def test_native_bf16_by_the_flags_of_linux(
 def test_two_processes_agree(digit_folder: Path, tmp_path: Path) -> None:
     """Whatever each of them measures."""
     lines = (
-        "import os; from igcv.training import precision; from igcv.cli import main",
+        "import os; from igcv.machine import precision; from igcv.commands.main import main",
         "precision.has_native_bf16 = lambda device: os.environ['RANK'] == '0'",
         "precision.step_times = lambda *given: {'float32': 1.0, 'bf16': 0.5}",
         "main()",

@@ -18,16 +18,18 @@ from rich.console import Console
 
 import igcv
 from igcv.errors import InputError, Interrupted
+from igcv.evaluation.accuracy import Evaluation, accuracy_of
+from igcv.machine.processes import Process
 from igcv.models import Network
 from igcv.report import RunReport
-from igcv.training import Process, load_recipe, read_metrics, train
+from igcv.training import load_recipe, read_metrics
 from igcv.training.epochs import _time_left, _train
-from igcv.training.evaluate import Evaluation, evaluate
-from igcv.training.job import plan
+from igcv.training.job import resolve
+from igcv.training.loop import Wish
 from igcv.training.parts import Parts, make_loaders
-from igcv.training.progress import Live, reporter
+from igcv.training.phases import train_in
+from igcv.training.reporter import Live, reporter
 from igcv.training.state import Progress, decode
-from igcv.training.watch import SAVE
 from igcv.weights import load_weights, read_tensors
 from tests.conftest import ONE_THREAD, Igcv
 
@@ -43,13 +45,13 @@ PLACES = {
 
 def run(data: object, out: Path, *settings: str, resume: bool = False) -> dict:
     recipe = load_recipe(None, [*SMALL, f"data={data}", *settings])
-    return train(recipe, out, CPU, resume=resume, quiet=True)
+    return train_in(CPU, recipe, out, resume=resume, quiet=True)
 
 
 def stop_after(steps: int, data: object, out: Path, *settings: str) -> None:
     """Run, and be asked to end by a signal after so many steps."""
-    wishes = [0] * (steps - 1) + [SAVE + signal.SIGTERM]
-    with mock.patch("igcv.training.watch.Watch.wish", side_effect=wishes), suppress(Interrupted):
+    wishes = [Wish()] * (steps - 1) + [Wish(signal=signal.SIGTERM)]
+    with mock.patch("igcv.training.checkpoint.Watch.wish", side_effect=wishes), suppress(Interrupted):
         run(data, out, *settings)
         raise AssertionError("the run was not interrupted")
 
@@ -75,7 +77,7 @@ def forms_that_depend_on_the_size(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         names = igcv.models.blocks_with_forms(network)
         return dict.fromkeys(names, {8: "literal", 12: "branches", 16: "literal"}[size])
 
-    monkeypatch.setattr(sys.modules["igcv.training.train"], "measured_forms", measure)
+    monkeypatch.setattr("igcv.training.phases.measured_forms", measure)
     return sizes
 
 
@@ -132,7 +134,7 @@ def test_the_network_sees_the_sizes(
         return forward(network, x)
 
     monkeypatch.setattr(Network, "forward", watching)
-    monkeypatch.setattr(sys.modules["igcv.training.train"], "measured_forms", lambda *given: {"": "literal"})
+    monkeypatch.setattr("igcv.training.phases.measured_forms", lambda *given: {"": "literal"})
     run(digit_folder, tmp_path / "run", *settings)
     sizes = list(dict.fromkeys(seen))
     assert sizes == [(True, 8), (False, 8), (True, 12), (False, 12), (True, 16), (False, 16)]
@@ -160,9 +162,9 @@ def test_the_best_weights_start_again_with_each_size(digit_folder: Path, tmp_pat
     found = iter([100.0, 20.0, 10.0])
 
     def changed(*arguments: Any) -> Evaluation:
-        return replace(evaluate(*arguments), top1=next(found))
+        return replace(accuracy_of(*arguments), top1=next(found))
 
-    with mock.patch("igcv.training.epochs.evaluate", changed):
+    with mock.patch("igcv.training.epochs.accuracy_of", changed):
         summary = run(digit_folder, tmp_path / "run")
     _, card = load_weights(tmp_path / "run" / "best.safetensors")
     assert (summary["best_top1"], card.results["top1"], card.input_size) == (10.0, 10.0, 16)
@@ -177,7 +179,9 @@ def test_the_report_takes_the_best_of_the_newest_size() -> None:
 
 
 def test_parts_follow_the_epoch(digit_folder: Path) -> None:
-    job = plan(load_recipe(None, [*SMALL, f"data={digit_folder}", "progressive_epochs=2,3", "epochs=7"]), CPU)
+    job = resolve(
+        load_recipe(None, [*SMALL, f"data={digit_folder}", "progressive_epochs=2,3", "epochs=7"]), CPU
+    )
     assert [job.at(epoch).preprocessing.input_size for epoch in range(8)] == [8, 8, 12, 12, 12, 16, 16, 16]
     assert (job.preprocessing.input_size, job.recipe.input_size) == (16, 16)
     parts = Parts(job.at(0), make_loaders(job.at(0)))
@@ -198,7 +202,7 @@ def test_the_time_left_follows_the_pixels() -> None:
 def test_the_bar_follows_the_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three epochs of three steps on images of 8, 12 and 16 pixels, resumed after four steps."""
     console = Console(file=io.StringIO(), force_terminal=True)
-    monkeypatch.setattr("igcv.training.progress.Console", lambda **settings: console)
+    monkeypatch.setattr("igcv.training.reporter.Console", lambda **settings: console)
     with reporter([64, 144, 256], 3, 4, quiet=False) as report:
         assert isinstance(report, Live)
         (task,) = report.progress.tasks
@@ -230,7 +234,7 @@ def test_the_bar_follows_the_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_parts_that_do_not_fit(settings: list[str], message: str, digit_folder: Path) -> None:
     with pytest.raises(InputError, match=message):
-        plan(load_recipe(None, [*SMALL, f"data={digit_folder}", *settings]), CPU)
+        resolve(load_recipe(None, [*SMALL, f"data={digit_folder}", *settings]), CPU)
 
 
 def test_parts_stay_in_a_resumed_run(digit_folder: Path, tmp_path: Path) -> None:

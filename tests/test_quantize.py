@@ -14,10 +14,12 @@ import torch
 from torch import nn
 
 import igcv
-from igcv.deploy import FoldedNetwork, choose_int8
-from igcv.deploy.choose_int8 import INT8_FORMS, choose_int8_plan
-from igcv.deploy.onnx_graph import onnx_graph
-from igcv.deploy.quantize import _linear_pairs, correct_biases, equalize, prepared, quantize, rounded
+from igcv.deploy import choose
+from igcv.deploy.choose import INT8_FORMS, choose_int8_plan
+from igcv.deploy.folding.network import FoldedNetwork
+from igcv.deploy.int8.onnx import quantize
+from igcv.deploy.int8.prepare import _linear_pairs, correct_biases, equalize, prepared, rounded
+from igcv.deploy.writers.onnx import onnx_graph
 from tests.conftest import Igcv, randomized
 
 RELEASED = "igcv3_w_025.digits"
@@ -116,8 +118,8 @@ def test_the_smallest_file_of_the_fast_ones(
 ) -> None:
     """With made-up times; files are the smaller the more groups they have."""
     monkeypatch.setenv("IGCV_CACHE", str(tmp_path))
-    monkeypatch.setattr(choose_int8, "shortest_times", lambda runs: [times[run.args[0]] for run in runs])
-    monkeypatch.setattr(choose_int8, "open_session", lambda file, *_: Stand(file.read_text().strip()))
+    monkeypatch.setattr(choose, "shortest_times", lambda runs: [times[run.args[0]] for run in runs])
+    monkeypatch.setattr(choose, "open_session", lambda file, *_: Stand(file.read_text().strip()))
     written = []
 
     def write(folded: FoldedNetwork, path: Path) -> None:

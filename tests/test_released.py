@@ -8,8 +8,9 @@ import torch
 import igcv
 from campaign.__main__ import TOLERANCE
 from campaign.release import measure
-from igcv.data import open_source
-from igcv.weights import find_released, load_weights, released, released_weights
+from igcv.data.sources.open import open_source
+from igcv.weights import load_weights, pretrained
+from igcv.weights.pretrained import find_released, released_weights
 from tests.conftest import Igcv
 
 NAMES = list(released_weights())
@@ -80,7 +81,7 @@ def test_unknown(name: str, message: str) -> None:
 def test_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a.x", "a.y", "b.x"):
         (tmp_path / f"{name}.safetensors").touch()
-    monkeypatch.setattr("igcv.weights.released.PLACES", (tmp_path,))
+    monkeypatch.setattr("igcv.weights.pretrained.PLACES", (tmp_path,))
     assert find_released("b").name == "b.x.safetensors"
     assert find_released("a.y").name == "a.y.safetensors"
     with pytest.raises(igcv.InputError, match=r"several released weights of a; name one: a\.x, a\.y"):
@@ -90,7 +91,7 @@ def test_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_of_several_releases_one_is_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a_100.digits", "a_100.cifar10", "a_100.mine", "b.mine", "b.yours", "c.mine"):
         (tmp_path / f"{name}.safetensors").touch()
-    monkeypatch.setattr(released, "PLACES", (tmp_path,))
+    monkeypatch.setattr(pretrained, "PLACES", (tmp_path,))
     assert find_released("a_100").stem == "a_100.cifar10"
     assert find_released("a_100.mine").stem == "a_100.mine"
     assert find_released("c").stem == "c.mine"

@@ -14,13 +14,13 @@ from PIL import Image
 
 import igcv
 from igcv.analysis import model_cost
-from igcv.data import open_source
-from igcv.report import RunReport, Stage, report_page
+from igcv.data.sources.open import open_source
+from igcv.evaluation.mistakes import MOST, PICTURE, Worst, data_uri
+from igcv.report import RunReport, StageCost, report_page
 from igcv.report.figures import MOST_CLASSES, hardest, images_of
 from igcv.report.page import count, duration
 from igcv.training import read_metrics
-from igcv.training.mistakes import MOST, PICTURE, Worst, data_uri
-from igcv.training.report import read_run, write_report
+from igcv.training.run_report import read_run, write_report
 from tests.conftest import Igcv
 
 ROW = {
@@ -75,7 +75,7 @@ def example(**changed: object) -> RunReport:
         },
         "defaults": {"model": "igcv3_d_100", "data": "", "input_size": "0", "epochs": "1", "lr": "0.1"},
         "history": [ROW | {"val_loss": 0.5, "val_top1": 80.0, "val_top5": 100.0}],
-        "stages": [Stage("stem", 100, 3000), Stage("head", 300, 1000)],
+        "stages": [StageCost("stem", 100, 3000), StageCost("head", 300, 1000)],
         "evaluation": evaluation,
         "environment": {"torch": "2.15.0"},
     }

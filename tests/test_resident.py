@@ -9,22 +9,16 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from igcv.data import (
-    BATCHED,
-    BadImageError,
-    Finish,
-    Moves,
-    Preprocessing,
-    make_loader,
-    plain_transform,
-    train_transform,
-)
+from igcv.data import BATCHED, BadImageError, Finish, Moves, make_loader, train_transform
 from igcv.data.images import ArrayImages
+from igcv.data.preprocessing import Preprocessing, plain_transform
 from igcv.data.resident import cut, draw_moves
 from igcv.errors import InputError
-from igcv.training import Process, load_recipe
-from igcv.training.job import plan
-from igcv.training.train import make_loaders, whereabouts
+from igcv.machine.processes import Process
+from igcv.training import load_recipe
+from igcv.training.job import resolve
+from igcv.training.parts import make_loaders
+from igcv.training.phases import whereabouts
 
 PRE = Preprocessing(16, (0.2, 0.3, 0.4), (0.5, 0.6, 0.7), 0.8, "bilinear")
 CPU = Process(torch.device("cpu"))
@@ -190,7 +184,7 @@ def test_bad_images_that_are_too_many(broken, changes, message, train) -> None:
 
 def resident(data: object, *settings: str) -> str:
     """What a recipe's `resident` becomes."""
-    return plan(load_recipe(None, [f"data={data}", *settings]), CPU).recipe.resident
+    return resolve(load_recipe(None, [f"data={data}", *settings]), CPU).recipe.resident
 
 
 def test_images_become_resident_where_that_is_possible(digit_folder, tmp_path, monkeypatch) -> None:
@@ -230,7 +224,7 @@ def test_what_cannot_be_resident(setting: str, message: str) -> None:
 @pytest.mark.parametrize("layout", ["true", "false"])
 def test_batches_have_the_layout_of_the_recipe(where: str, layout: str) -> None:
     settings = ["data=digits", "input_size=16", "random_erasing=0.5", f"resident={where}"]
-    for batches in make_loaders(plan(load_recipe(None, [*settings, f"channels_last={layout}"]), CPU)):
+    for batches in make_loaders(resolve(load_recipe(None, [*settings, f"channels_last={layout}"]), CPU)):
         assert batches is not None
         images, labels = next(iter(batches))
         assert (images.dtype, labels.dtype) == (torch.float32, torch.int64)
@@ -240,6 +234,8 @@ def test_batches_have_the_layout_of_the_recipe(where: str, layout: str) -> None:
 
 def test_where_the_images_are() -> None:
     settings = ["data=digits", "input_size=16"]
-    lines = [whereabouts(plan(load_recipe(None, [*settings, f"resident={r}"]), CPU)) for r in ("auto", "off")]
+    lines = [
+        whereabouts(resolve(load_recipe(None, [*settings, f"resident={r}"]), CPU)) for r in ("auto", "off")
+    ]
     assert lines[0] == "images: decoded once, then kept in memory (1.3 MiB)"
     assert lines[1] == "images: decoded anew in each epoch, workers = 0"

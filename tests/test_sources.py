@@ -11,7 +11,8 @@ import timm.data
 import torchvision.datasets
 from PIL import Image
 
-from igcv.data import BadImageError, decode, open_source, split_indices, write_records
+from igcv.data import BadImageError, decode, split_indices, write_records
+from igcv.data.sources.open import open_source
 from igcv.errors import InputError
 
 PHOTOS = Path(__file__).parents[2] / "shared" / "data" / "imagenet_photos"

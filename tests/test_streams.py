@@ -17,18 +17,14 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from igcv.data import (
-    BadImageError,
-    Finish,
-    Preprocessing,
-    StreamImages,
-    make_loader,
-    open_source,
-    plain_transform,
-)
+from igcv.data import BadImageError, Finish, StreamImages, make_loader
+from igcv.data.preprocessing import Preprocessing, plain_transform
+from igcv.data.sources.open import open_source
 from igcv.errors import InputError
-from igcv.training import Process, load_recipe, train
-from igcv.training.job import plan
+from igcv.machine.processes import Process
+from igcv.training import load_recipe
+from igcv.training.job import resolve
+from igcv.training.phases import train_in
 
 pytestmark = [
     pytest.mark.skipif(find_spec("webdataset") is None, reason="needs the package webdataset"),
@@ -178,7 +174,7 @@ def test_a_stream_cannot_be_resident(shards):
     with pytest.raises(
         InputError, match=r"resident = on, but timm/wds/\S+ can only be read as a stream; give the"
     ):
-        plan(recipe, Process(torch.device("cpu")))
+        resolve(recipe, Process(torch.device("cpu")))
 
 
 def test_processes_train_on_shards_of_their_own(shards):
@@ -276,6 +272,6 @@ def test_errors(shards, tmp_path):
 def test_a_network_trains_on_shards(shards, tmp_path, workers):
     settings = ["model=igcv3_w_025", "input_size=16", "batch_size=8", "epochs=1", f"workers={workers}"]
     recipe = load_recipe(None, [*settings, f"data=timm/wds/{shards}"])
-    summary = train(recipe, tmp_path / "run", Process(torch.device("cpu")), quiet=True)
+    summary = train_in(Process(torch.device("cpu")), recipe, tmp_path / "run", quiet=True)
     assert summary["last"]["images"] == 11 and summary["bad_images"] == 0
     assert isinstance(open_source(recipe.data).val, StreamImages)

@@ -10,11 +10,13 @@ import pytest
 import torch
 
 import igcv
-from igcv.data import CIFAR
+from igcv.data.preprocessing import CIFAR
 from igcv.errors import InputError
-from igcv.training import Process, load_recipe, train
-from igcv.weights import Card, load_weights, read_tensors, save_weights
-from igcv.weights.files import CARD_KEY
+from igcv.machine.processes import Process
+from igcv.training import load_recipe
+from igcv.training.phases import train_in
+from igcv.weights import load_weights, read_tensors, save_weights
+from igcv.weights.card import CARD_KEY, Card
 from tests.conftest import Igcv
 
 CPU = Process(torch.device("cpu"))
@@ -101,7 +103,7 @@ def test_older_exported_files_are_refused(tmp_path: Path, igcv_command: Igcv) ->
 
 def short_run(out: Path, *settings: str, resume: bool = False) -> None:
     small = ["model=igcv3_d_025", "data=digits", "augment=none", "batch_size=512", "epochs=1"]
-    train(load_recipe(None, [*small, *settings]), out, CPU, resume=resume, quiet=True)
+    train_in(CPU, load_recipe(None, [*small, *settings]), out, resume=resume, quiet=True)
 
 
 def test_a_run_records_its_strides(tmp_path: Path) -> None:
@@ -121,7 +123,7 @@ def test_a_run_resumes_with_its_own_strides_only(tmp_path: Path) -> None:
     ):
         short_run(out, "input_size=16", "epochs=2", resume=True)
     recipe = load_recipe(out / "recipe.toml", ["epochs=2"])
-    assert train(recipe, out, CPU, resume=True, quiet=True)["epochs"] == 2
+    assert train_in(CPU, recipe, out, resume=True, quiet=True)["epochs"] == 2
     assert igcv.load(out).model.strides == OTHERS
 
 
@@ -133,7 +135,7 @@ def test_an_older_run_is_not_resumed(tmp_path: Path) -> None:
         "".join(line for line in recipe.read_text().splitlines(True) if not line.startswith("strides"))
     )
     with pytest.raises(InputError, match="run: igcv3_d_025 was saved before igcv recorded strides"):
-        train(load_recipe(recipe, ["epochs=2"]), out, CPU, resume=True, quiet=True)
+        train_in(CPU, load_recipe(recipe, ["epochs=2"]), out, resume=True, quiet=True)
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,10 @@ import torch
 
 import igcv
 from igcv.training import read_metrics
+from igcv.training.checkpoint import Watch
+from igcv.training.loop import Wish
 from igcv.training.run import PREVIOUS, STATE, Run
 from igcv.training.state import decode
-from igcv.training.watch import SAVE, Watch
 from soak.faults import damage, full_disks
 from soak.kills import campaign
 from soak.lives import LIMIT_S, SETTINGS, live, run_once, same, settle, start
@@ -111,27 +112,27 @@ def test_a_second_interrupt_ends_at_once() -> None:
     """The second Ctrl-C of a person; not the copy of the first that torchrun passes on."""
     lines = (
         "import os, signal, time",
-        "from igcv.training.watch import Watch",
+        "from igcv.training.checkpoint import Watch",
         "signal.signal(signal.SIGINT, signal.default_int_handler)",  # not as in the background
         "with Watch(float('inf')) as watch:",
         "    os.kill(os.getpid(), signal.SIGINT); os.kill(os.getpid(), signal.SIGINT)",
-        "    print(watch.wish(), flush=True)",
+        "    print(watch.wish().signal, flush=True)",
         "    time.sleep(1.1)",
         "    os.kill(os.getpid(), signal.SIGINT)",
         "    print('still here')",
     )
     done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (-signal.SIGINT, f"{SAVE + signal.SIGINT}\n")
+    assert (done.returncode, done.stdout) == (-signal.SIGINT, f"{signal.SIGINT}\n")
 
 
 def test_time_to_save() -> None:
-    assert Watch(float("inf")).wish() == 0
+    assert Watch(float("inf")).wish() == Wish()
     watch = Watch(0.05)
-    assert watch.wish() == 0
+    assert watch.wish() == Wish()
     time.sleep(0.06)
-    assert watch.wish() == SAVE
+    assert watch.wish() == Wish(save=1)
     watch.saved()
-    assert watch.wish() == 0
+    assert watch.wish() == Wish()
 
 
 def test_other_handlers_come_back() -> None:

@@ -14,13 +14,15 @@ import torch
 from PIL import Image
 
 import igcv
-from igcv.data import open_source
-from igcv.training import Process, evaluate, load_recipe, read_metrics, train
-from igcv.training.evaluate import Evaluation
+from igcv.data.sources.open import open_source
+from igcv.evaluation.accuracy import Evaluation, accuracy_of
+from igcv.machine.processes import Process
+from igcv.training import load_recipe, read_metrics
 from igcv.training.loop import Trainer, train_epoch
 from igcv.training.nonfinite import first_nonfinite
 from igcv.training.optimize import make_optimizer
-from igcv.training.progress import Silent
+from igcv.training.phases import train_in
+from igcv.training.reporter import Silent
 from igcv.weights import load_weights, read_tensors
 from tests.conftest import Igcv
 
@@ -41,7 +43,7 @@ EVERYTHING = [
 
 def run(data: Path, out: Path, *settings: str, resume: bool = False) -> dict:
     recipe = load_recipe(None, [*SMALL, f"data={data}", *settings])
-    return train(recipe, out, CPU, resume=resume, quiet=True)
+    return train_in(CPU, recipe, out, resume=resume, quiet=True)
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +98,7 @@ def test_evaluate_by_hand(finished: Path, digit_folder: Path) -> None:
         hits.append(int(logits.argmax()) == label)
     images = torch.stack([classifier.transform(val[i][0]) for i in range(len(val))]).double()
     labels = torch.tensor([val[i][1] for i in range(len(val))])
-    result = evaluate(classifier.model, [(images[:7], labels[:7]), (images[7:], labels[7:])], CPU.device)
+    result = accuracy_of(classifier.model, [(images[:7], labels[:7]), (images[7:], labels[7:])], CPU.device)
     assert isinstance(result, Evaluation)
     assert result.loss == pytest.approx(np.mean(losses), rel=1e-5)
     assert result.top1 == pytest.approx(100 * np.mean(hits))
@@ -552,7 +554,7 @@ def test_a_resumed_run_keeps_the_forms_it_measured(
     settings = ["model=igcv3_w_010", "form=measure", "ema_decay=0.5"]
     run(digit_folder, tmp_path / "run", *settings, "epochs=1")
     state = json.loads(read_tensors(tmp_path / "run" / "state.safetensors")[1]["state"])
-    monkeypatch.setattr(sys.modules["igcv.training.train"], "measured_forms", None)  # what calls it now fails
+    monkeypatch.setattr("igcv.training.phases.measured_forms", None)  # what calls it now fails
     run(digit_folder, tmp_path / "run", *settings, "epochs=2", resume=True)
     resumed = json.loads(read_tensors(tmp_path / "run" / "state.safetensors")[1]["state"])
     assert len(state["scalars"]["forms"]) == 17  # IGCV3-W's blocks

@@ -12,11 +12,11 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 import igcv
-from igcv.data import open_source
-from igcv.deploy import onnx_web
-from igcv.deploy.exported import open_any
-from igcv.deploy.serve import make_server
-from igcv.deploy.web import write_page
+from igcv.classifier import load
+from igcv.data.sources.open import open_source
+from igcv.web import engine as onnx_web
+from igcv.web.server import make_server
+from igcv.web.writer import write_page
 from igcv.weights import load_weights, save_weights
 from tests.browser import engine, served, stand_in_engine
 from tests.conftest import Igcv
@@ -122,7 +122,7 @@ def test_int8(visit: Visit, folder: Path, tmp_path: Path) -> None:
     give(visit, file)
     visit.tab.get_by_role("radio", name="int8").check()
     visit.tab.get_by_text("Weights and activations in 8 bits.").wait_for()
-    expected = open_any(folder / "int8.onnx").predict([file])[0]
+    expected = load(folder / "int8.onnx").predict([file])[0]
     found = give(visit, file)
     assert found[0] == (expected[0].name, pytest.approx(100 * expected[0].probability, abs=1))
     megabytes = (folder / "int8.onnx").stat().st_size / 1e6

@@ -11,9 +11,8 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from igcv.data import CIFAR, IMAGENET, MXNET, Preprocessing, plain_transform
-from igcv.data.augment import short_side
-from igcv.deploy.web import PAGE
+from igcv.data.preprocessing import CIFAR, IMAGENET, MXNET, Preprocessing, plain_transform, short_side
+from igcv.web.writer import PAGE
 
 NODE = shutil.which("node")
 pytestmark = pytest.mark.skipif(NODE is None, reason="needs node, which is not on the path")

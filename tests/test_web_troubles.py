@@ -14,11 +14,13 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 import igcv
-from igcv.data import CIFAR, Preprocessing, plain_transform
-from igcv.deploy import onnx_web, serve
-from igcv.deploy.web import write_page
+from igcv.data.preprocessing import CIFAR, Preprocessing, plain_transform
 from igcv.errors import InputError
-from igcv.weights import Card, load_weights, save_weights
+from igcv.web import engine as onnx_web
+from igcv.web import server as serve
+from igcv.web.writer import write_page
+from igcv.weights import load_weights, save_weights
+from igcv.weights.card import Card
 from tests.browser import engine, served, stand_in_engine
 from tests.conftest import Igcv, randomized
 

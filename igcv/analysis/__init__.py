@@ -3,7 +3,7 @@
 from igcv.analysis.cost import Cost, model_cost, network_cost
 from igcv.analysis.patterns import (
     Balance,
-    Block,
+    BlockPattern,
     Connectivity,
     ConvFactor,
     Factor,
@@ -18,7 +18,7 @@ from igcv.analysis.summary import StageRow, summarize
 
 __all__ = [
     "Balance",
-    "Block",
+    "BlockPattern",
     "Connectivity",
     "ConvFactor",
     "Cost",

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from igcv.models import create_model, default_input_size
+from igcv.models import build_model, default_input_size
 
 
 class Cost(NamedTuple):
@@ -20,7 +20,7 @@ def model_cost(name: str, num_classes: int = 1000, input_size: int | None = None
     """The cost of a network by name, at its own or another input size, without allocating its weights."""
     size = input_size or default_input_size(name)
     with torch.device("meta"):
-        model = create_model(name, num_classes, input_size=size)
+        model = build_model(name, num_classes, input_size=size)
         return network_cost(model, torch.empty(1, 3, size, size))
 
 

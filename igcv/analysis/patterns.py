@@ -68,7 +68,7 @@ Factor = ConvFactor | Permutation
 
 
 @dataclass(frozen=True)
-class Block:
+class BlockPattern:
     """A block's layers in the order of their application, and the condition that its paper puts on them.
 
     Attributes:
@@ -122,7 +122,7 @@ class Balance(NamedTuple):
     excess: float
 
 
-def blocks(network: Network) -> list[Block]:
+def blocks(network: Network) -> list[BlockPattern]:
     """All blocks of a network in order; a residual IGCV1 block is two, its conv1 and its conv2."""
     return [
         block
@@ -132,7 +132,7 @@ def blocks(network: Network) -> list[Block]:
     ]
 
 
-def describe(module: nn.Module, name: str = "block") -> list[Block]:
+def describe(module: nn.Module, name: str = "block") -> list[BlockPattern]:
     """The description of a block module: one Block, two for an InterleavedResidual."""
     match module:
         case InterleavedResidual():
@@ -141,12 +141,12 @@ def describe(module: nn.Module, name: str = "block") -> list[Block]:
             factors: list[Factor] = []
             for conv, groups in zip(module.convs, module.groups, strict=True):
                 factors += [_conv_factor(conv), *_permutation(conv, groups)]
-            return [Block(name, tuple(factors), "complementary")]
+            return [BlockPattern(name, tuple(factors), "complementary")]
         case InvertedResidual():
             expand = module.expand.conv if isinstance(module.expand, ConvNorm) else None
             factors = [_conv_factor(expand), *_permutation(expand, module.groups)] if expand else []
             factors += [_conv_factor(module.depthwise.conv), _conv_factor(module.project.conv)]
-            return [Block(name, tuple(factors), "loose")]
+            return [BlockPattern(name, tuple(factors), "loose")]
     raise InputError(
         f"{type(module).__name__} is no block of the family; "
         f"give an InterleavedConv, InterleavedResidual or InvertedResidual"
@@ -195,7 +195,7 @@ def _follow(factors: Sequence[Factor], counts: np.ndarray) -> np.ndarray:
     return counts
 
 
-def connectivity(block: Block) -> Connectivity:
+def connectivity(block: BlockPattern) -> Connectivity:
     """Count the paths through a block and check its condition."""
     _check_chain(block.factors)
     return _connectivity(block.factors, block.condition)
@@ -223,7 +223,7 @@ def _connectivity(factors: tuple[Factor, ...], condition: Condition) -> Connecti
     return Connectivity(paths_min, paths_max, holds, tuple(cut_off))
 
 
-def balance(block: Block) -> Balance | None:
+def balance(block: BlockPattern) -> Balance | None:
     """The balance of an IGCV2 block (channel-wise convolution, then pointwise ones); None for any other.
 
     Where the block widens, C outside the root is its output width, and the branch widths multiply to its input width.

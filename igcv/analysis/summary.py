@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from igcv.analysis.cost import multiply_adds, output_shapes, weighted_layers
-from igcv.analysis.patterns import Balance, Block, Connectivity, balance, blocks, connectivity
+from igcv.analysis.patterns import Balance, BlockPattern, Connectivity, balance, blocks, connectivity
 from igcv.models import Network
 
 BYTES = 4  # of a float32
@@ -23,7 +23,7 @@ class StageRow(NamedTuple):
         parameters, multiply_adds: as in `Cost`; over all rows they add up to the network's.
         activation_bytes: the outputs of all convolutions and linear layers in float32, each counted once: the norm
             and the activation after a convolution are taken to work in place.
-        condition: "complementary" or "loose" (see `Block`); None for the parts that are no stage.
+        condition: "complementary" or "loose" (see `BlockPattern`); None for the parts that are no stage.
         connectivity: fewest and most paths over all its blocks, and whether every block meets the condition.
         balance: of the IGCV2 block that exceeds the optimum most; None in other families.
     """
@@ -79,7 +79,7 @@ def _parts(network: Network) -> dict[str, nn.Module]:
     return {name: part for name, part in parts.items() if any(True for _ in part.parameters())}
 
 
-def _connected(row: StageRow, stage_blocks: Sequence[Block]) -> StageRow:
+def _connected(row: StageRow, stage_blocks: Sequence[BlockPattern]) -> StageRow:
     """`row` with what its blocks have in common."""
     if not stage_blocks:
         return row

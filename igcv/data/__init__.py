@@ -1,23 +1,20 @@
 """From files to batches: RecordIO files, data sources, augmentation and loaders."""
 
-from igcv.data.augment import (
-    AUGMENTS,
-    BATCHED,
+from igcv.data.augment import AUGMENTS, BATCHED, Moves, train_transform
+from igcv.data.finish import Finish, as_pixels
+from igcv.data.images import BadImageError, Images, decode, read_image, split_indices
+from igcv.data.loaders import Loader, make_loader
+from igcv.data.preprocessing import (
     CIFAR,
     IMAGENET,
     MXNET,
-    Moves,
     Preprocessing,
     Transform,
     eval_transform,
     plain_transform,
-    train_transform,
 )
-from igcv.data.finish import Finish, as_pixels
-from igcv.data.images import BadImageError, Images, decode, read_image, split_indices
-from igcv.data.loaders import Loader, make_loader
 from igcv.data.recordio import RecordFile, write_records
-from igcv.data.sources import DataSource, open_source
+from igcv.data.sources.open import DataSource, open_source
 from igcv.data.streams import StreamImages
 
 __all__ = [

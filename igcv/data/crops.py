@@ -9,7 +9,6 @@ from math import ceil, floor
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torchvision.transforms import v2
 
 
 def reduce(image: Image.Image, factor: float) -> int:
@@ -59,6 +58,8 @@ class RandomResizedCrop:
 
     def __init__(self, side: int, resample: Image.Resampling) -> None:
         self.side, self.resample = side, resample
+        from torchvision.transforms import v2  # slow to import, needed for training only
+
         self.draw = v2.RandomResizedCrop(side).make_params
 
     def __call__(self, image: Image.Image) -> Image.Image:

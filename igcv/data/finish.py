@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from igcv.data.augment import Preprocessing
 from igcv.data.chance import NOISE, RECTANGLES, generator, seed_from
 from igcv.data.erasing import draw_rectangles, erase
+from igcv.data.preprocessing import Preprocessing
 from igcv.errors import InputError
 
 FinishBatch = Callable[[int, Tensor, Tensor], Tensor]

@@ -3,7 +3,7 @@
 import os
 import stat
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,7 +15,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from igcv.data.recordio import RecordFile
 from igcv.errors import InputError
 
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM", "TIFF", "GIF")  # of the others EPS would run a program
+IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM", "TIFF", "GIF")  # of the others EPS would run a program
 MAX_PIXELS = 89_478_485  # where Pillow begins to suspect a small file that is made to fill the memory
 MAX_BYTES = 2**28  # of an image file
 
@@ -76,7 +76,7 @@ def decode(encoded: bytes | memoryview, name: str) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # refused below
-            image = Image.open(BytesIO(encoded), formats=FORMATS)
+            image = Image.open(BytesIO(encoded), formats=IMAGE_FORMATS)
         if image.width * image.height > MAX_PIXELS:
             raise ValueError(f"{image.width} x {image.height} pixels, more than {MAX_PIXELS:,} in all")
         if image.format == "JPEG" and image.mode == "RGB":
@@ -104,7 +104,7 @@ def read_image(path: str | Path) -> Image.Image:
             )
         encoded = Path(path).read_bytes()
     except OSError as error:
-        raise _unreadable(str(path), error) from None
+        raise unreadable(str(path), error) from None
     return decode(encoded, str(path))
 
 
@@ -174,31 +174,6 @@ class RecordImages:
         return f"{self.records.path} record {i}"
 
 
-class TimmImages:
-    """A map-style data set of timm: one of its readers, or a torchvision data set."""
-
-    def __init__(self, dataset: Any, kind: str) -> None:
-        self.items = getattr(dataset, "reader", dataset)  # timm's own data set passes over unreadable images
-        self.kind = kind
-        self.labels = np.fromiter(map(int, _targets(self.items)), np.int64, len(self.items))
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, i: int) -> tuple[Image.Image, int]:
-        try:
-            image, _ = self.items[int(i)]
-        except OSError as error:
-            raise _unreadable(self.name(i), error) from None
-        if isinstance(image, Image.Image):
-            return image.convert("RGB"), int(self.labels[i])
-        with image:
-            return decode(image.read(), self.name(i)), int(self.labels[i])
-
-    def name(self, i: int) -> str:
-        return f"{self.kind} image {i}"
-
-
 class SubsetImages:
     """Some images of a larger set, by their numbers there."""
 
@@ -215,14 +190,6 @@ class SubsetImages:
         return self.images.name(int(self.indices[i]))
 
 
-def _unreadable(name: str, error: OSError) -> BadImageError:
+def unreadable(name: str, error: OSError) -> BadImageError:
+    """The error for an image whose file cannot be read."""
     return BadImageError(f"{name}: cannot be read ({error.strerror}); replace or remove it")
-
-
-def _targets(items: Any) -> Iterable[int]:
-    """The labels of a timm reader or torchvision data set, from the cheapest place that has them."""
-    if hasattr(items, "targets"):
-        return items.targets
-    if hasattr(items, "iter_targets"):
-        return items.iter_targets()
-    return (items[i][1] for i in range(len(items)))

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from igcv.data.augment import Transform
 from igcv.data.chance import seeded
 from igcv.data.images import Images
+from igcv.data.preprocessing import Transform
 from igcv.errors import InputError
 
 _FOR_ALL = (
@@ -57,7 +57,7 @@ class Batch(NamedTuple):
 Numbers = range | np.ndarray  # of images: whole numbers from 0
 
 
-class Order(Sampler[Place]):
+class ImageOrder(Sampler[Place]):
     """The images of one process in an epoch."""
 
     def __init__(self, count: int, batch_size: int, seed: int, rank: int, world_size: int) -> None:
@@ -85,7 +85,7 @@ class Order(Sampler[Place]):
         return self.indices()[number * self.batch_size :][: self.batch_size]
 
 
-class InOrder(Order):
+class InOrder(ImageOrder):
     def __len__(self) -> int:
         return len(self.indices())
 
@@ -93,7 +93,7 @@ class InOrder(Order):
         return range(self.rank, self.count, self.world_size)
 
 
-class Shuffled(Order):
+class Shuffled(ImageOrder):
     def __len__(self) -> int:
         share = self.count // self.world_size
         return share // self.batch_size * self.batch_size or share

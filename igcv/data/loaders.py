@@ -1,19 +1,17 @@
 """Batches for training and evaluation: which images, in which order, and what happens to unreadable ones."""
 
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
-from torch.utils.data import IterableDataset, get_worker_info
 
-from igcv.data.augment import Moves, Transform
-from igcv.data.chance import generator, seed_from, seeded
+from igcv.data.augment import Moves
 from igcv.data.finish import Finish
 from igcv.data.images import BadImageError, Images
-from igcv.data.items import Batch, InOrder, Item, Items, Loading, Order, Shuffled, collate
+from igcv.data.items import Batch, ImageOrder, InOrder, Items, Loading, Shuffled, collate
+from igcv.data.preprocessing import Transform
 from igcv.data.resident import Resident
-from igcv.data.streams import Sample, StreamImages
+from igcv.data.stream_loader import StreamBatches
+from igcv.data.streams import StreamImages
 from igcv.errors import InputError
 
 
@@ -27,8 +25,8 @@ class Loader:
 
     def __init__(
         self,
-        batches: "Loading | Resident | _Stream",
-        order: "Order | _Stream",
+        batches: "Loading | Resident | StreamBatches",
+        order: "ImageOrder | StreamBatches",
         finish: Finish,
         name: Callable[[int], str],
         skip_bad: bool,
@@ -159,7 +157,9 @@ def make_loader(
     max_bad = max(100, len(images) // 100) if max_bad is None else max_bad
     if isinstance(images, StreamImages):
         assert resident is None
-        stream = _Stream(images, transform, batch_size, train, seed, workers, rank, world_size, finish.device)
+        stream = StreamBatches(
+            images, transform, batch_size, train, seed, workers, rank, world_size, finish.device
+        )
         return Loader(stream, stream, finish, images.name, skip_bad, max_bad)
     order = (Shuffled if train else InOrder)(len(images), batch_size, seed, rank, world_size)
     batches: Loading | Resident
@@ -178,101 +178,3 @@ def make_loader(
         generator=torch.Generator(),  # else every pass draws from the global one
     )
     return Loader(batches, order, finish, images.name, skip_bad, max_bad)
-
-
-class _Stream:
-    """Batches of a stream, anew in each epoch with loader processes of its own."""
-
-    def __init__(
-        self,
-        images: StreamImages,
-        transform: Transform,
-        batch_size: int,
-        train: bool,
-        seed: int,
-        workers: int,
-        rank: int,
-        world_size: int,
-        device: torch.device,
-    ) -> None:
-        shards = len(images.shards)
-        if train and 0 < shards < world_size:
-            raise InputError(
-                f"{images.dataset}: {shards} training shards cannot be shared by {world_size} processes; "
-                "write more and smaller shards, or start fewer processes"
-            )
-        self.images, self.transform, self.batch_size, self.train = images, transform, batch_size, train
-        self.seed, self.rank, self.world_size, self.device = seed, rank, world_size, device
-        self.workers = min(workers, shards // world_size if train else shards) if shards else workers
-        self.epoch = self.start = 0
-        self.count = len(images)
-
-    def __len__(self) -> int:
-        """Batches in an epoch; evaluation with several workers may give a few more that are not full."""
-        if self.train:
-            return max(self.count // self.world_size // self.batch_size, 1)
-        share = len(range(self.rank, self.count, self.world_size))
-        return -(-share // self.batch_size)
-
-    def batch(self, number: int) -> range:
-        """The numbers of the images in a batch: none is known."""
-        return range(0)
-
-    def __iter__(self) -> Iterator[Batch]:
-        key = (self.seed, self.epoch)
-        loader = Loading(
-            _StreamItems(self, seed_from(*key)),
-            batch_size=None,
-            num_workers=self.workers,
-            pin_memory=self.device.type == "cuda",
-            generator=generator(*key, self.rank),
-        )
-        count = seen = 0
-        for batch, error in loader:
-            if error is not None:  # workers would wrap what is raised
-                raise error
-            # A stream has no numbers but its order: those of this process, between those of the others.
-            place = torch.arange(seen, seen + len(batch.labels)) * self.world_size + self.rank
-            if count >= self.start or not len(batch.labels):
-                yield batch._replace(numbers=place % self.count)
-            count, seen = count + (len(batch.labels) > 0), seen + len(batch.labels)
-            if self.train and count == len(self):
-                return
-        if self.train:
-            raise InputError(
-                f"{self.images.dataset}: the training stream ended after {count} of {len(self)} batches; "
-                "check the shards and the number of samples in the info file"
-            )
-
-
-class _StreamItems(IterableDataset):
-    """Batches made in a loader process; what goes wrong is told in the last one."""
-
-    def __init__(self, stream: _Stream, seed: int) -> None:
-        self.stream, self.seed = stream, seed
-
-    def __iter__(self) -> Iterator[tuple[Batch, InputError | None]]:
-        try:
-            for batch in self._batches():
-                yield batch, None
-        except InputError as error:
-            yield collate([]), error
-
-    def _batches(self) -> Iterator[Batch]:
-        s, worker = self.stream, get_worker_info()
-        items = s.images.samples(
-            train=s.train, seed=self.seed, batch_size=s.batch_size, rank=s.rank, world_size=s.world_size
-        )
-        place = (s.seed, s.epoch, s.rank, worker.id if worker else 0)
-        with closing(items), closing(self._items(items, place)) as made:
-            while batch := list(islice(made, s.batch_size)):
-                yield collate(batch)
-
-    def _items(self, samples: Iterator[Sample], place: tuple[int, ...]) -> Generator[Item]:
-        for image, label, number, bad in samples:
-            if image is None:
-                yield Item(None, -1, -1, bad)
-                continue
-            with seeded(*place, number):
-                item = Item(self.stream.transform(image), label, number, bad)
-            yield item

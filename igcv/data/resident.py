@@ -15,7 +15,7 @@ from torch import Tensor
 from igcv.data.augment import Moves
 from igcv.data.chance import MOVES, generator
 from igcv.data.finish import Finish
-from igcv.data.items import Batch, InOrder, Items, Loading, Order, Shuffled, collate
+from igcv.data.items import Batch, ImageOrder, InOrder, Items, Loading, Shuffled, collate
 
 _DECODED = 256  # images in a batch while decoding
 
@@ -35,7 +35,7 @@ class Resident:
     its share.
     """
 
-    def __init__(self, items: Items, order: Order, finish: Finish, moves: Moves, workers: int) -> None:
+    def __init__(self, items: Items, order: ImageOrder, finish: Finish, moves: Moves, workers: int) -> None:
         self._items, self._order, self._workers = items, order, workers
         self._device, self._side = finish.device, finish.preprocessing.input_size
         self._moves = moves if isinstance(order, Shuffled) else Moves(0, False)

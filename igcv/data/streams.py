@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import timm.data
 from PIL import EpsImagePlugin, Image
 from torch.utils.data import get_worker_info
 
@@ -58,6 +57,8 @@ class StreamImages:
 
     def reader(self, train: bool = False, seed: int = 0, batch_size: int = 1) -> Any:
         """A new reader of timm; `train` shuffles and rounds up to full batches."""
+        import timm.data  # slow to import, needed here only
+
         return timm.data.create_dataset(
             self.dataset,
             root=self.root,

@@ -1,10 +1,9 @@
-"""Deployment: fold, export, quantize, compare, and measure latency.
+"""Deployment: fold, export, quantize, compare, and measure latency."""
 
-Folding is here; what needs an engine is imported from its module: igcv.deploy.export, .exported, .latency.
-"""
+from igcv.deploy.exporter import Exported, export
+from igcv.deploy.folding.forms import FORMS
+from igcv.deploy.folding.network import FoldedNetwork
+from igcv.deploy.folding.plan import Plan
+from igcv.deploy.inference import fold
 
-from igcv.deploy.fold import Plan, fold
-from igcv.deploy.folded import FoldedNetwork
-from igcv.deploy.forms import FORMS
-
-__all__ = ["FORMS", "FoldedNetwork", "Plan", "fold"]
+__all__ = ["FORMS", "Exported", "FoldedNetwork", "Plan", "export", "fold"]

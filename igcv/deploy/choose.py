@@ -5,34 +5,36 @@ between a pointwise convolution and a global pooling, so that its input comes in
 inside a network. Plans are kept in a file and measured once.
 """
 
-import hashlib
-import json
-import math
-import platform
-import time
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from igcv.deploy.cache import cache_folder
-from igcv.deploy.engines import Run, version_of
-from igcv.deploy.engines import engine as find_engine
-from igcv.deploy.fold import Foldable, Plan, build_network, fixed_plan, foldable_blocks, stream_groups
-from igcv.deploy.forms import FORMS, LITERAL, Inverted, stream_layout
-from igcv.deploy.layers import convolution
-from igcv.errors import InputError
+from igcv.deploy.folding.forms import FORMS, LITERAL
+from igcv.deploy.folding.inverted import Inverted, stream_layout
+from igcv.deploy.folding.layers import convolution
+from igcv.deploy.folding.network import FoldedNetwork
+from igcv.deploy.folding.plan import (
+    Foldable,
+    Plan,
+    fixed_plan,
+    foldable_blocks,
+    folded_network,
+    stream_groups,
+)
+from igcv.deploy.plans import remembered
+from igcv.deploy.writers.session import session_of
+from igcv.engines.opened import open_session, size_of
+from igcv.engines.table import ENGINES
+from igcv.machine.threads import using_threads
+from igcv.machine.timing import shortest_times
 from igcv.models import Network
-from igcv.weights import write_file
-
-SHORTEST_S = 2e-3  # of one measurement
-# Measurements of each, in turns, of which the shortest counts, as noise only ever adds: so many of those that have
-# taken at most so many times as long as the fastest. What may win is measured most often.
-ROUNDS = ((9, math.inf), (15, 1.15), (20, 1.05))
 
 
 def choose_plan(
@@ -51,37 +53,21 @@ def choose_plan(
     return remembered(model, engine, setting, measure)
 
 
-def remembered(model: Network, engine: str, setting: str, measure: Callable[[], Plan]) -> Plan:
-    """The plan that an earlier call measured for the same network and setting on this machine, or else measures now."""
-    find_engine(engine)
-    machine = f"{version_of(engine)}, {torch.backends.cpu.get_cpu_capability()}, {processor()}"
-    key = f"{engine} {setting} {model} {model.state_dict().keys()} {machine}"
-    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
-    kept = read_plans()
-    if digest in kept:
-        return Plan(kept[digest]["forms"], kept[digest]["vector_width"])
-    plan = measure()
-    write_plans({**read_plans(), digest: {"engine": engine, **plan._asdict()}})
-    return plan
-
-
 def measure_plan(model: Network, engine: str, input_size: int, batch_size: int, threads: int) -> Plan:
     """The fastest plan, measured: one form throughout, or the fastest of every block put together.
 
     Blocks measured apart do not show what passing from one form to another costs, nor how much of the cache the rest of
     a network takes, so that the last word is had by whole networks.
     """
-    before = torch.get_num_threads()
     blocks = foldable_blocks(model)
-    measure = partial(fastest_runs, engine=find_engine(engine), batch_size=batch_size, threads=threads)
+    measure = partial(fastest_runs, engine=engine, batch_size=batch_size, threads=threads)
     shapes = input_shapes(model, input_size)
     plans = []
     for width in vector_widths(blocks, engine):
         plans.append(_plan_by_blocks(model, blocks, shapes, width, measure))
         plans += [plan for form in FORMS if (plan := fixed_plan(blocks, form, width)) not in plans]
-    networks = [build_network(model, blocks, plan).float() for plan in plans]
+    networks = [folded_network(model, blocks, plan).float() for plan in plans]
     times = measure(networks, (model.in_chans, input_size, input_size))
-    torch.set_num_threads(before)
     return plans[times.index(min(times))]
 
 
@@ -135,32 +121,13 @@ class Probe(nn.Module):
 
 
 def fastest_runs(
-    probes: Sequence[nn.Module], shape: tuple[int, int, int], *, engine: Any, batch_size: int, threads: int
+    probes: Sequence[nn.Module], shape: tuple[int, int, int], *, engine: str, batch_size: int, threads: int
 ) -> list[float]:
     """The shortest time of each probe, in seconds, on an input of (C, H, W)."""
     images = torch.randn(batch_size, *shape, generator=torch.Generator().manual_seed(0))
-    return shortest_times([engine.of(p.eval(), images[:1], threads).bind(images.numpy()) for p in probes])
-
-
-def shortest_times(runs: Sequence[Run]) -> list[float]:
-    """The shortest time of each run, in seconds, all measured in turns (see `ROUNDS`)."""
-    for run in runs:
-        run()
-    times = [_time(run, 1) for run in runs]
-    repeats = max(1, round(SHORTEST_S / min(times)))
-    for count, margin in ROUNDS:
-        left = [i for i, taken in enumerate(times) if taken <= margin * min(times)]
-        for _ in range(count):
-            for i in left:
-                times[i] = min(times[i], _time(runs[i], repeats))
-    return times
-
-
-def _time(run: Run, repeats: int) -> float:
-    start = time.perf_counter()
-    for _ in range(repeats):
-        run()
-    return (time.perf_counter() - start) / repeats
+    sessions = [session_of(probe.eval(), images[:1], engine, threads) for probe in probes]
+    with using_threads(threads):
+        return shortest_times([session.bind(images.numpy()) for session in sessions])
 
 
 def input_shapes(model: Network, input_size: int) -> dict[str, tuple[int, int]]:
@@ -178,32 +145,53 @@ def input_shapes(model: Network, input_size: int) -> dict[str, tuple[int, int]]:
     return shapes
 
 
-def plans_file() -> Path:
-    """Where measured plans are kept."""
-    return cache_folder() / "plans.json"
+INT8_FORMS = ("dense", "group_dense", "group_group")  # the others add up paths, or keep the permutation
+AS_FAST = 1.1  # times the time of the fastest
 
 
-def read_plans() -> dict[str, Any]:
-    """The plans kept, by key; none where the file is missing or damaged."""
-    try:
-        kept = json.loads(plans_file().read_text())
-    except (OSError, ValueError):
-        return {}
-    return kept if isinstance(kept, dict) else {}
+def choose_int8_plan(
+    model: Network,
+    write: Callable[[FoldedNetwork, Path], None],
+    engine: str,
+    images: np.ndarray,
+    threads: int | None = None,
+) -> Plan:
+    """The plan for an int8 file, measured, or from an earlier measurement of the same network on this machine.
+
+    Args:
+        model: the trained network.
+        write: quantizes a folded network into a file.
+        engine: "onnx" or "openvino".
+        images: as the file takes them; as many as it will be given at a time.
+        threads: of the engine; default: PyTorch's number.
+
+    Raises:
+        InputError: for an engine that is unknown or not installed.
+    """
+    threads = threads or torch.get_num_threads()
+    setting = f"int8 {images.dtype} {images.shape} {threads}"
+    return remembered(model, engine, setting, partial(_measure, model, write, engine, images, threads))
 
 
-def write_plans(plans: Mapping[str, Any]) -> None:
-    """Keep plans; where the folder cannot be written, they are measured again next time."""
-    try:
-        plans_file().parent.mkdir(parents=True, exist_ok=True)
-        write_file(plans_file(), json.dumps(plans, indent=1).encode())
-    except (OSError, InputError):
-        return
-
-
-def processor() -> str:
-    """The processor's name, so that a cache that is shared over machines serves each its own."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor()
+def _measure(
+    model: Network,
+    write: Callable[[FoldedNetwork, Path], None],
+    engine: str,
+    images: np.ndarray,
+    threads: int,
+) -> Plan:
+    blocks = foldable_blocks(model)
+    plans: list[Plan] = []
+    for form in INT8_FORMS:  # of MobileNetV2 all are the same
+        plan = fixed_plan(blocks, form, 1)
+        plans += [plan] if plan not in plans else []
+    if len(plans) == 1:
+        return plans[0]
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder) / f"{i}{ENGINES[engine].suffix}" for i in range(len(plans))]
+        for plan, file in zip(plans, files, strict=True):
+            write(folded_network(model, blocks, plan), file)
+        times = shortest_times([open_session(file, engine, threads).bind(images) for file in files])
+        sizes = [size_of(file) for file in files]
+    enough = [i for i, taken in enumerate(times) if taken <= AS_FAST * min(times)]
+    return plans[min(enough, key=sizes.__getitem__)]

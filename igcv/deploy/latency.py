@@ -1,6 +1,6 @@
-"""How long networks take: each in a process of its own, in turns on the same machine.
+"""How long networks take: each in a process of its own, alternately on the same machine.
 
-Every contestant has a process, so that its peak memory is its own. In each round each one runs for a moment while the
+Every network has a process, so that its peak memory is its own. In each round each one runs for a moment while the
 others wait, so that they all see the same machine; figures are medians over the rounds, with the smallest and largest.
 """
 
@@ -22,23 +22,26 @@ import torch
 
 from igcv.analysis import Cost, model_cost, network_cost
 from igcv.classifier import load, network_of
-from igcv.deploy.engines import ENGINES, Session
-from igcv.deploy.engines import engine as find_engine
-from igcv.deploy.exported import card_of, is_exported, open_session, takes_pixels
-from igcv.deploy.fold import AUTO, fold
+from igcv.deploy.folding.plan import AUTO
+from igcv.deploy.inference import fold
+from igcv.deploy.writers.session import session_of
+from igcv.engines.opened import card_of, is_exported, open_session, takes_pixels
+from igcv.engines.session import Session
+from igcv.engines.table import engine as find_engine
 from igcv.errors import InputError
-from igcv.models import create_model, default_input_size
-from igcv.training.allocator import keep_freed_memory
-from igcv.weights import Card
+from igcv.machine.memory import keep_freed_memory
+from igcv.machine.threads import using_threads
+from igcv.models import build_model, default_input_size
+from igcv.weights.card import Card
 
 ROUNDS = 15
-ROUND_S = 0.1  # of one contestant in one round
+ROUND_S = 0.1  # of one network in one round
 PATIENCE_S = 10  # with a process that has been told to end
 MATRIX = 1024  # side of the square matrices whose product is the measure of the machine
 
 
 @dataclass(frozen=True)
-class Contestant:
+class LatencyEntry:
     """A network to be measured.
 
     Attributes:
@@ -60,7 +63,7 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Latency:
-    """What was measured of a contestant.
+    """What was measured of a network.
 
     Attributes:
         label: its name.
@@ -82,14 +85,14 @@ class Latency:
         return median(self.times_ms)
 
 
-def contestant(
+def latency_entry(
     what: str,
     engine: str | None,
     threads: int,
     batch_size: int,
     form: str = AUTO,
     input_size: int | None = None,
-) -> Contestant:
+) -> LatencyEntry:
     """A network by name (with fresh weights), run folder, weights file or exported file.
 
     Raises:
@@ -104,11 +107,11 @@ def contestant(
     size = input_size or (default_input_size(what) if card is None else card.input_size)
     opener = partial(folded_session, what, chosen, threads, batch_size, form, size, named)
     cost = (model_cost(what, 1000, size) if card is None else _cost(card, size)).multiply_adds
-    return Contestant(f"{what}, {chosen}, {form}", opener, (3, size, size), multiply_adds=cost)
+    return LatencyEntry(f"{what}, {chosen}, {form}", opener, (3, size, size), multiply_adds=cost)
 
 
-def _file(what: str, engine: str | None, threads: int, input_size: int | None) -> Contestant:
-    """An exported file as a contestant."""
+def _file(what: str, engine: str | None, threads: int, input_size: int | None) -> LatencyEntry:
+    """An exported file as an entry."""
     if not Path(what).is_file():
         raise InputError(
             f"there is no file {what}; give a file of igcv export, a run, weights or a network's name"
@@ -121,7 +124,7 @@ def _file(what: str, engine: str | None, threads: int, input_size: int | None) -
     label = f"{what}, {engine}" if engine else what
     cost = _cost(card, size).multiply_adds
     shape = (size, size, 3) if inside else (3, size, size)
-    return Contestant(label, opener, shape, inside, cost)
+    return LatencyEntry(label, opener, shape, inside, cost)
 
 
 def _cost(card: Card, size: int) -> Cost:
@@ -134,29 +137,29 @@ def folded_session(
 ) -> Session:
     """The session of a network by name or from a file, folded."""
     torch.set_num_threads(threads)
-    model = create_model(what, input_size=size).eval() if named else load(what).model
+    model = build_model(what, input_size=size).eval() if named else load(what).model
     folded = fold(model, form, engine=engine, input_size=size, batch_size=batch_size, threads=threads)
-    return ENGINES[engine].of(folded, torch.zeros(1, 3, size, size), threads)
+    return session_of(folded, torch.zeros(1, 3, size, size), engine, threads)
 
 
-def measure(
-    contestants: Sequence[Contestant], batch_size: int, threads: int, rounds: int = ROUNDS
+def time_networks(
+    entries: Sequence[LatencyEntry], batch_size: int, threads: int, rounds: int = ROUNDS
 ) -> list[Latency]:
-    """Measure contestants in turns.
+    """Measure networks alternately.
 
     Raises:
         InputError: if one cannot be opened or run.
     """
     rate = matrix_rate(threads)
-    with processes(contestants, batch_size, threads) as connections:
+    with processes(entries, batch_size, threads) as connections:
         repeats = [max(1, round(ROUND_S / _ask(connection, 1))) for connection in connections]
-        times: list[list[float]] = [[] for _ in contestants]
+        times: list[list[float]] = [[] for _ in entries]
         for _ in range(rounds):
             for connection, count, found in zip(connections, repeats, times, strict=True):
                 found.append(1e3 * _ask(connection, count) / count)
         peaks = [_ask(connection, 0) for connection in connections]
     results = []
-    for c, found, peak in zip(contestants, times, peaks, strict=True):
+    for c, found, peak in zip(entries, times, peaks, strict=True):
         images_per_s = 1e3 * batch_size / median(found)
         share = None if c.multiply_adds is None else 2 * c.multiply_adds * images_per_s / rate
         results.append(Latency(c.label, tuple(found), images_per_s, peak, share))
@@ -171,26 +174,24 @@ def ratios(of: Latency, to: Latency) -> tuple[float, float, float]:
 
 def matrix_rate(threads: int) -> float:
     """Floating-point operations per second of the best float32 matrix product of several."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
     a, times = torch.randn(MATRIX, MATRIX), []
-    for _ in range(20):
-        start = time.perf_counter()
-        a @ a
-        times.append(time.perf_counter() - start)
-    torch.set_num_threads(before)
+    with using_threads(threads):
+        for _ in range(20):
+            start = time.perf_counter()
+            a @ a
+            times.append(time.perf_counter() - start)
     return 2 * MATRIX**3 / min(times)
 
 
 @contextmanager
-def processes(contestants: Sequence[Contestant], batch_size: int, threads: int) -> Iterator[list[Connection]]:
-    """A process for each contestant, ready to run; all end with the block."""
+def processes(entries: Sequence[LatencyEntry], batch_size: int, threads: int) -> Iterator[list[Connection]]:
+    """A process for each entry, ready to run; all end with the block."""
     context = multiprocessing.get_context("forkserver")
     # Each process then starts in a moment, with everything imported and nothing run.
     context.set_forkserver_preload([__name__])
     connections, started = [], []
     try:
-        for c in contestants:
+        for c in entries:
             ours, theirs = context.Pipe()
             process = context.Process(target=_serve, args=(theirs, c, batch_size, threads), daemon=True)
             process.start()
@@ -220,8 +221,8 @@ def _ask(connection: Connection, runs: int) -> float:
     return answer
 
 
-def _serve(connection: Connection, c: Contestant, batch_size: int, threads: int) -> None:
-    """A contestant's process: answers with the seconds of the runs asked for."""
+def _serve(connection: Connection, c: LatencyEntry, batch_size: int, threads: int) -> None:
+    """An entry's process: answers with the seconds of the runs asked for."""
     try:
         torch.set_num_threads(threads)
         if c.keeps_memory:

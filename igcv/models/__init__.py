@@ -8,7 +8,7 @@ from igcv.models.blocks import (
     InvertedResidual,
     channel_shuffle,
 )
-from igcv.models.catalog import create_model, default_input_size, list_models
+from igcv.models.catalog import build_model, default_input_size, list_models
 from igcv.models.forms import FORMS, blocks_with_forms, set_form
 from igcv.models.igcv1 import igcv1_cifar, igcv1_imagenet
 from igcv.models.igcv2 import branch_widths, igcv2_cifar, igcv2_mobilenet
@@ -27,8 +27,8 @@ __all__ = [
     "Options",
     "blocks_with_forms",
     "branch_widths",
+    "build_model",
     "channel_shuffle",
-    "create_model",
     "default_input_size",
     "igcv1_cifar",
     "igcv1_imagenet",

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from igcv.errors import InputError
-from igcv.models import forms
+from igcv.models.forms import FORMS
+from igcv.models.fused import applies, compute
 from igcv.models.gradients import StridedConv2d, match_gradient_format, memory_format
 
 RELU6_EPS = 1e-5  # batch-norm epsilon of IGCV3 and MobileNetV2, as in the original MXNet code
 RELU_EPS = 2e-5  # batch-norm epsilon of IGCV1, likewise
 CPU_BOUND_BY_ARITHMETIC = (
-    288  # expanded channels; fewer are bound by memory (measured: igcv.training.measure)
+    288  # expanded channels; fewer are bound by memory (measured: igcv.training.choose_forms)
 )
 
 
@@ -80,6 +81,7 @@ class ConvNorm(nn.Sequential):
         super().__init__()
         self.conv = conv2d(in_channels, out_channels, kernel_size, stride, groups)
         self.norm = nn.BatchNorm2d(out_channels, eps=eps)
+        self.linear = act is None
         if act is not None:
             self.act = act(inplace=True)
 
@@ -222,7 +224,7 @@ class InvertedResidual(nn.Module):
         if expand != "none":
             self.expand = ConvNorm(in_channels, expanded_channels, groups=groups[0], act=expand_act)
         self.groups = groups[0]
-        self.forms = ("literal", *forms.FORMS) if expand == "linear" else ("literal",)
+        self.forms = ("literal", *FORMS) if expand == "linear" else ("literal",)
         self.depthwise = ConvNorm(
             expanded_channels, expanded_channels, 3, stride=stride, groups=expanded_channels, act=nn.ReLU6
         )
@@ -235,8 +237,8 @@ class InvertedResidual(nn.Module):
         return "partial_sums" if arithmetic_bound else "dense"
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.form != "literal" and forms.applies(self.expand, self.depthwise):
-            out = forms.run(self.expand, self.depthwise, self.project.conv, x, self.form)
+        if self.form != "literal" and applies(self.expand, self.depthwise):
+            out = compute(self.expand, self.depthwise, self.project.conv, x, self.form)
             out = self.project.norm(out)
             return match_gradient_format(out.add_(x) if self.shortcut else out)
         out = channel_shuffle(self.expand(x), self.groups)

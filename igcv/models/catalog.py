@@ -1,4 +1,4 @@
-"""Every network by name: what a name means, which names are listed, and their registration with timm."""
+"""Every network by name: what a name means, and which names are listed."""
 
 import fnmatch
 import re
@@ -6,12 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
-
-import timm
-import torch
-from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.models import build_model_with_cfg
-from torch import nn
 
 from igcv.errors import InputError, unknown
 from igcv.models.igcv1 import igcv1_cifar, igcv1_imagenet
@@ -97,7 +91,7 @@ def list_models(pattern: str = "*") -> list[str]:
     return sorted(fnmatch.filter(NAMES, pattern))
 
 
-def create_model(
+def build_model(
     name: str,
     num_classes: int = 1000,
     multiplier: float | None = None,
@@ -119,7 +113,7 @@ def create_model(
     Raises:
         InputError: for an unknown name, or numbers that make no network.
 
-    >>> create_model("igcv3_d_100", num_classes=10).num_features
+    >>> build_model("igcv3_d_100", num_classes=10).num_features
     1280
     """
     build = _builder(name, multiplier)
@@ -163,49 +157,3 @@ def _options(**given: Any) -> Options:
     if given.get("strides") is not None:
         given["strides"] = tuple(given["strides"])
     return replace(Options(), **given)
-
-
-def _timm_config(name: str) -> dict[str, Any]:
-    """timm's description of a network: what its data and fine-tuning code asks for."""
-    size = default_input_size(name)
-    return {
-        "num_classes": 1000,
-        "input_size": (3, size, size),
-        "crop_pct": 0.875 if size == 224 else 1.0,
-        "interpolation": "bicubic",
-        "mean": IMAGENET_DEFAULT_MEAN,
-        "std": IMAGENET_DEFAULT_STD,
-        "first_conv": "stem.0.conv" if name.endswith("imagenet18") else "stem.conv",
-        "classifier": "classifier",
-    }
-
-
-def _feature_levels(name: str, **options: Any) -> tuple[int, ...]:
-    """Indices of all feature levels of a network, found without allocating its weights."""
-    with torch.device("meta"):
-        return tuple(range(len(create_model(name, **options).feature_info)))
-
-
-def _timm_entrypoint(name: str) -> Callable[..., nn.Module]:
-    """The function behind timm.create_model(name), features_only and out_indices among its arguments."""
-
-    def entrypoint(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-        kwargs.pop("cache_dir", None)
-        levels = {key: kwargs[key] for key in ("input_size", "strides") if key in kwargs}
-        feature_cfg: dict[str, Any] = {"flatten_sequential": True}
-        if kwargs.get("features_only"):
-            feature_cfg["out_indices"] = _feature_levels(name, **levels)
-        return build_model_with_cfg(
-            partial(create_model, name), name, pretrained, feature_cfg=feature_cfg, **kwargs
-        )
-
-    entrypoint.__name__ = name
-    entrypoint.__module__ = __name__
-    return entrypoint
-
-
-# timm reads `default_cfgs` of the module that registers. Its own MobileNetV2 keeps its names there.
-TIMM_NAMES = [name for name in NAMES if not name.startswith("mobilenetv2_") or name.endswith("_mxnet")]
-default_cfgs = {name: _timm_config(name) for name in TIMM_NAMES}
-for _name in TIMM_NAMES:
-    timm.models.register_model(_timm_entrypoint(_name))

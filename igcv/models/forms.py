@@ -17,7 +17,7 @@ machine multiplies small matrices.
 
 All forms save passes over the expanded activations where the literal layers cannot. The first batch norm follows
 a linear map W of few channels, so its statistics follow from theirs: with the covariance S of the block's input,
-the variances are diag(W S W^T), and the means drop out when the input is centred. It is folded into W and never
+the variances are diag(W S W^T), and the means drop out when the input is centered. It is folded into W and never
 runs; its backward pass is arithmetic on small matrices.
 
 Shapes: N images, C channels in, E expanded, O out, H x W pixels, P = N * H * W; G1 and G2 groups.
@@ -29,21 +29,23 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from igcv.errors import unknown
-from igcv.models.gradients import convolution_gradients
 
-aten = torch.ops.aten
 
-# form: whether the expansion and the projection are multiplied block by block
+class Form(NamedTuple):
+    """Which of the two matrices is multiplied block by block, without its zeros."""
+
+    tiled_expansion: bool
+    tiled_projection: bool
+
+
 FORMS = {
-    "dense": (False, False),
-    "branches": (False, True),
-    "sources": (True, False),
-    "partial_sums": (True, True),
+    "dense": Form(False, False),
+    "branches": Form(False, True),
+    "sources": Form(True, False),
+    "partial_sums": Form(True, True),
 }
 
 
@@ -79,17 +81,17 @@ def blocks_with_forms(network: nn.Module) -> dict[str, Any]:
     return {name: module for name, module in network.named_modules() if len(getattr(module, "forms", ())) > 1}
 
 
-class Block(NamedTuple):
+class Tile(NamedTuple):
     """Where a dense block lies in a matrix whose other entries are zero."""
 
     rows: slice
     columns: slice
 
 
-WHOLE = (Block(slice(None), slice(None)),)  # a matrix without zeros
+WHOLE = (Tile(slice(None), slice(None)),)  # a matrix without zeros
 
 
-class Order(NamedTuple):
+class ChannelOrder(NamedTuple):
     """The expanded channels in the order in which a form keeps them.
 
     Attributes:
@@ -104,16 +106,16 @@ class Order(NamedTuple):
     place: Tensor
     unmade: Tensor
     unplace: Tensor
-    expansion: tuple[Block, ...]
-    projection: tuple[Block, ...]
+    expansion: tuple[Tile, ...]
+    projection: tuple[Tile, ...]
 
 
 @cache
 @torch.inference_mode(False)  # an order that an evaluation needs first serves training as well
 def channel_order(
     form: str, channels: tuple[int, int, int], groups: tuple[int, int], device: torch.device | str = "cpu"
-) -> Order:
-    """Order and blocks of a form.
+) -> ChannelOrder:
+    """ChannelOrder and blocks of a form.
 
     Args:
         form: a name in `FORMS`.
@@ -127,7 +129,7 @@ def channel_order(
     >>> order.made, order.place
     (tensor([0, 1, 4, 5, 2, 3, 6, 7]), tensor([0, 2, 1, 3, 4, 6, 5, 7]))
     >>> order.projection[1]
-    Block(rows=slice(2, 4, None), columns=slice(4, 8, None))
+    Tile(rows=slice(2, 4, None), columns=slice(4, 8, None))
     """
     c, e, o = channels
     g1, g2 = groups
@@ -137,15 +139,14 @@ def channel_order(
     reader = place // (e // g2)  # the group that reads it
     made = torch.argsort(reader * g1 + source, stable=True)
     pairs = list(zip(reader[made].tolist(), source[made].tolist(), strict=True))
-    blockwise1, blockwise2 = FORMS[form]
-    expansion, projection = [Block(slice(0, e), slice(0, c))], [Block(slice(0, o), slice(0, e))]
-    if blockwise1:
-        expansion = [Block(rows, _share(c, g1, pair[1])) for pair, rows in _runs(pairs)]
-    if blockwise2:
-        projection = [Block(_share(o, g2, b), columns) for b, columns in _runs([pair[0] for pair in pairs])]
+    expansion, projection = [Tile(slice(0, e), slice(0, c))], [Tile(slice(0, o), slice(0, e))]
+    if FORMS[form].tiled_expansion:
+        expansion = [Tile(rows, _share(c, g1, pair[1])) for pair, rows in _runs(pairs)]
+    if FORMS[form].tiled_projection:
+        projection = [Tile(_share(o, g2, b), columns) for b, columns in _runs([pair[0] for pair in pairs])]
     place = place[made]
     made, place, unmade, unplace = (t.to(device) for t in (made, place, made.argsort(), place.argsort()))
-    return Order(made, place, unmade, unplace, tuple(expansion), tuple(projection))
+    return ChannelOrder(made, place, unmade, unplace, tuple(expansion), tuple(projection))
 
 
 def _share(channels: int, groups: int, group: int) -> slice:
@@ -164,289 +165,7 @@ def _runs(keys: Sequence[Any]) -> list[tuple[Any, slice]]:
     return runs
 
 
-@torch.compiler.assume_constant_result
-def _kept_order(conv: nn.Conv2d, projection: nn.Conv2d, form: str, device: torch.device) -> Order:
-    """The order for these layers, made once for each shape."""
-    channels = (conv.in_channels, conv.out_channels, projection.out_channels)
-    return channel_order(form, channels, (conv.groups, projection.groups), device)
-
-
-def applies(expand: Any, depthwise: Any) -> bool:
-    """Whether `run` can stand in for these layers: a linear expansion and ordinary batch norms, in one mode.
-
-    With running statistics it computes no gradients.
-    """
-    norms: list[Any] = [getattr(layer, "norm", None) for layer in (expand, depthwise)]
-    if hasattr(expand, "act") or not all(type(n) is nn.BatchNorm2d and n.track_running_stats for n in norms):
-        return False
-    training = [norm.training for norm in norms]
-    return all(training) or not (any(training) or torch.is_grad_enabled())
-
-
-def run(expand: Any, depthwise: Any, projection: nn.Conv2d, x: Tensor, form: str) -> Tensor:
-    """Expand, filter and project as the literal layers do; the running statistics move as theirs.
-
-    Args:
-        expand, depthwise: the first two layers of a block, for which `applies`.
-        projection: the convolution of the third; its batch norm is left to the caller.
-        x: (N, C, H, W).
-        form: a name in `FORMS`.
-
-    Returns:
-        (N, O, H', W') in channels-last memory, in the precision of the surrounding autocast.
-    """
-    conv, spatial, norm1, norm2 = expand.conv, depthwise.conv, expand.norm, depthwise.norm
-    order = _kept_order(conv, projection, form, x.device)
-    device = x.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-    made, place = order.made, order.place
-    with torch.autocast(device, enabled=False):
-        x = x.to(dtype, memory_format=torch.channels_last)
-        weights = written_out(conv), spatial.weight, written_out(projection)
-        affine = norm1.weight, norm1.bias, norm2.weight, norm2.bias
-        if not norm1.training:
-            w1, w3, w2, *affines = _in_order(order, (*weights, *affine))
-            statistics = _running(norm1, made), _running(norm2, place)
-            return _evaluate(x, w1, w3, w2, affines, statistics, order, spatial.stride)
-        rest = order, spatial.stride, norm1.eps, norm2.eps
-        out, mean1, var1, mean2, var2 = _Block.apply(x, *weights, *affine, *rest)
-        _track(norm1, made, mean1, var1, _count(x))
-        _track(norm2, place, mean2, var2, _count(out))
-        return out
-
-
-def _in_order(order: Order, parameters: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Return the parameters that a block takes, their expanded channels in the order of a form."""
-    w1, w3, w2, gamma1, beta1, gamma2, beta2 = parameters
-    made, place = order.made, order.place
-    return (
-        *(w1[made], w3[place], w2[:, place]),
-        *(gamma1[made], beta1[made], gamma2[place], beta2[place]),
-    )
-
-
 def written_out(conv: nn.Conv2d) -> Tensor:
     """The (O, C) matrix of a group pointwise convolution, zeros included."""
     blocks = conv.weight.flatten(1).chunk(conv.groups)
     return torch.block_diag(*blocks) if conv.groups > 1 else blocks[0]
-
-
-def multiply(x: Tensor, weight: Tensor, blocks: Sequence[Block], offset: Tensor | None = None) -> Tensor:
-    """Return weight (M, K) times every pixel of x (N, K, H, W), plus offset (M,): (N, M, H, W).
-
-    Several blocks are multiplied one by one. `x` and the result are in channels-last memory.
-    """
-    if len(blocks) == 1 and _convolves(x):
-        return F.conv2d(x, weight[:, :, None, None], offset)
-    pixels = _pixels(x)
-    if len(blocks) == 1:
-        out = pixels @ weight.t()
-    else:
-        out = pixels.new_empty(len(pixels), len(weight))
-        begun: set[int] = set()
-        for rows, columns in blocks:
-            out[:, rows].addmm_(pixels[:, columns], weight[rows, columns].t(), beta=int(rows.start in begun))
-            begun.add(rows.start)
-    return _image(out if offset is None else out.add_(offset), x)
-
-
-def products(left: Tensor, right: Tensor, blocks: Sequence[Block]) -> Tensor:
-    """Return the gradient of the weight (M, K) of `multiply`, zero outside the blocks.
-
-    Args:
-        left: (N, M, H, W), the gradient of its result.
-        right: (N, K, H, W), its input.
-        blocks: those of the weight.
-    """
-    if len(blocks) == 1 and _convolves(left):
-        return _convolution_products(left, right, with_sums=False)[0]
-    left, right = _pixels(left), _pixels(right)
-    if len(blocks) == 1:
-        return (right.t() @ left).t()  # this way round the long sum is faster on a CPU
-    out = left.new_zeros(left.shape[1], right.shape[1])
-    for rows, columns in blocks:
-        out[rows, columns] = (right[:, columns].t() @ left[:, rows]).t()
-    return out
-
-
-def products_and_sums(left: Tensor, right: Tensor, blocks: Sequence[Block]) -> tuple[Tensor, Tensor]:
-    """Return what `products` gives, and the gradient of the offset (M,): the sums of `left` over all pixels."""
-    if len(blocks) == 1 and _convolves(left):
-        return _convolution_products(left, right, with_sums=True)
-    pixels = _pixels(left)
-    return products(left, right, blocks), (pixels.new_ones(1, len(pixels)) @ pixels)[0]
-
-
-def _add_product(out: Tensor, x: Tensor, weight: Tensor, offset: Tensor) -> None:
-    """Add to `out` what `multiply` gives."""
-    if _convolves(x):
-        out += multiply(x, weight, WHOLE, offset)
-    else:
-        _pixels(out).addmm_(_pixels(x), weight.t()).add_(offset)
-
-
-def _convolution_products(left: Tensor, right: Tensor, with_sums: bool) -> tuple[Tensor, Tensor]:
-    """Return the gradients of weight (M, K) and, `with_sums`, of the offset (M,) of a pointwise convolution."""
-    m, k = left.shape[1], right.shape[1]
-    geometry = (1, 1), (0, 0), (1, 1), False, (0, 0), 1
-    weight = left.new_empty(m, k, 1, 1)
-    gradients = aten.convolution_backward(left, right, weight, (m,), *geometry, (False, True, with_sums))
-    return gradients[1].flatten(1), gradients[2]
-
-
-def _convolves(x: Tensor) -> bool:
-    """Return whether a pointwise convolution multiplies faster than a matrix product: on a CPU, but not in fp16.
-
-    Measured on an AMD EPYC: 1.1 to 2 times as fast in bf16, about twice in float32. The offset costs nothing.
-    """
-    return x.device.type == "cpu" and x.dtype != torch.float16
-
-
-def _transposed(blocks: Sequence[Block]) -> list[Block]:
-    return [Block(columns, rows) for rows, columns in blocks]
-
-
-def _pixels(x: Tensor) -> Tensor:
-    """(N, C, H, W) in channels-last memory as the matrix (P, C), without a copy."""
-    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
-
-
-def _image(pixels: Tensor, like: Tensor) -> Tensor:
-    """The inverse of `_pixels`, with N, H and W of `like`."""
-    n, _, h, w = like.shape
-    return pixels.view(n, h, w, -1).permute(0, 3, 1, 2)
-
-
-def _count(x: Tensor) -> int:
-    """Return the number of pixels."""
-    return x.numel() // x.shape[1]
-
-
-def _running(norm: nn.BatchNorm2d, index: Tensor) -> tuple[Tensor, Tensor]:
-    """Running mean and inverse standard deviation in the order `index`."""
-    assert norm.running_mean is not None and norm.running_var is not None
-    return norm.running_mean[index], (norm.running_var[index] + norm.eps).rsqrt()
-
-
-@torch.no_grad()
-def _track(norm: nn.BatchNorm2d, index: Tensor, mean: Tensor, var: Tensor, pixels: int) -> None:
-    """Move the running statistics towards those of a batch, given in the order `index`, as batch norm does."""
-    assert norm.running_mean is not None and norm.running_var is not None
-    assert norm.num_batches_tracked is not None
-    norm.num_batches_tracked.add_(1)
-    momentum = 1.0 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
-    for running, value in (
-        (norm.running_mean, mean),
-        (norm.running_var, var * (pixels / max(pixels - 1, 1))),
-    ):
-        running.index_add_(0, index, (value - running[index]) * momentum)
-
-
-def _evaluate(
-    x: Tensor,
-    w1: Tensor,
-    w3: Tensor,
-    w2: Tensor,
-    affine: Sequence[Tensor],
-    statistics: Sequence[tuple[Tensor, Tensor]],
-    order: Order,
-    stride: tuple[int, ...],
-) -> Tensor:
-    """The block with running statistics: both batch norms are folded into the convolutions before them."""
-    gamma1, beta1, gamma2, beta2 = affine
-    (mean1, inverse1), (mean2, inverse2) = statistics
-    scale1, scale2 = gamma1 * inverse1, gamma2 * inverse2
-    weights = (
-        w1 * scale1[:, None],
-        beta1 - scale1 * mean1,
-        w3 * scale2[:, None, None, None],
-        beta2 - scale2 * mean2,
-        w2,
-    )
-    w1, b1, w3, b3, w2 = (weight.to(x.dtype) for weight in weights)
-    hidden = multiply(x, w1, order.expansion, b1)
-    active = F.hardtanh_(F.conv2d(hidden, w3, b3, stride, 1, groups=len(w3)), 0.0, 6.0)
-    return multiply(active, w2, order.projection)
-
-
-class _Block(torch.autograd.Function):
-    """Expand, batch norm, channel-wise 3x3, batch norm, ReLU6, project, with the statistics of the batch.
-
-    Takes x (N, C, H, W), w1 (E, C), w3 (E, 1, 3, 3), w2 (O, E), gamma and beta (E,) of either batch norm; gives
-    (N, O, H', W') and, for the running statistics, mean and variance (E,) before either batch norm in the order of the
-    form.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        w1: Tensor,
-        w3: Tensor,
-        w2: Tensor,
-        gamma1: Tensor,
-        beta1: Tensor,
-        gamma2: Tensor,
-        beta2: Tensor,
-        order: Order,
-        stride: tuple[int, ...],
-        eps1: float,
-        eps2: float,
-    ) -> tuple[Tensor, ...]:
-        ordered = _in_order(order, (w1, w3, w2, gamma1, beta1, gamma2, beta2))
-        w1, w3, w2, gamma1, beta1, gamma2, beta2 = ordered
-        exact = x.to(w1.dtype)
-        mean = _pixels(exact).mean(0)
-        centred = exact - mean[:, None, None]
-        covariance = products(centred, centred, WHOLE) / _count(x)
-        var1 = ((w1 @ covariance) * w1).sum(1)
-        inverse1 = (var1 + eps1).rsqrt()
-        folded = (w1 * (gamma1 * inverse1)[:, None]).to(x.dtype)
-        centred, w3_cast, w2_cast = centred.to(x.dtype), w3.to(x.dtype), w2.to(x.dtype)
-        hidden = multiply(centred, folded, order.expansion, beta1.to(x.dtype))
-        filtered = F.conv2d(hidden, w3_cast, None, stride, 1, 1, len(w3))
-        normed, mean2, inverse2 = aten.native_batch_norm(filtered, gamma2, beta2, None, None, True, 0.0, eps2)
-        active = F.hardtanh_(normed, 0.0, 6.0)
-        out = multiply(active, w2_cast, order.projection)
-        ctx.save_for_backward(
-            *(centred, covariance, w1, gamma1, inverse1, folded, hidden, w3_cast),
-            *(filtered, gamma2, mean2, inverse2, active, w2_cast),
-        )
-        ctx.order, ctx.stride, ctx.eps2 = order, stride, eps2
-        statistics = w1 @ mean, var1, mean2, inverse2**-2 - eps2
-        ctx.mark_non_differentiable(*statistics)
-        return out, *statistics
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        centred, covariance, w1, gamma1, inverse1, folded, hidden, w3, *rest = ctx.saved_tensors
-        filtered, gamma2, mean2, inverse2, active, w2 = rest
-        expansion, projection = ctx.order.expansion, ctx.order.projection
-        grad = grad.contiguous(memory_format=torch.channels_last)
-        grad_w2 = products(grad, active, projection).to(w1.dtype)
-        spread = multiply(grad, w2.t(), _transposed(projection))
-        spread = aten.hardtanh_backward.grad_input(spread, active, 0.0, 6.0, grad_input=spread)
-        statistics = gamma2, None, None, mean2, inverse2, True, ctx.eps2
-        spread, grad_gamma2, grad_beta2 = aten.native_batch_norm_backward(
-            spread, filtered, *statistics, (True, True, True)
-        )
-        spread, grad_w3 = convolution_gradients(spread, hidden, w3, ctx.stride, (1, 1), len(w3))
-        sums = products_and_sums(spread, centred, expansion)
-        grad_folded, grad_beta1 = (gradient.to(w1.dtype) for gradient in sums)
-        # folded = w1 * scale, scale = gamma1 * (var + eps) ** -1/2, var = diag(w1 @ covariance @ w1.T)
-        grad_scale = (grad_folded * w1).sum(1)
-        grad_var = -0.5 * grad_scale * gamma1 * inverse1**3
-        grad_w1 = grad_folded * (gamma1 * inverse1)[:, None] + 2 * grad_var[:, None] * (w1 @ covariance)
-        grad_covariance = (w1 * grad_var[:, None]).t() @ w1
-        # centred = x - mean, whose gradient is its own less the mean of that, to which only the expansion adds
-        grad_x = multiply(spread, folded.t(), _transposed(expansion))
-        of_covariance, of_mean = grad_covariance * (2 / _count(grad_x)), grad_beta1 @ folded.to(w1.dtype)
-        of_mean = of_mean / -_count(grad_x)
-        _add_product(grad_x, centred, of_covariance.to(grad_x.dtype), of_mean.to(grad_x.dtype))
-        unmade, unplace = ctx.order.unmade, ctx.order.unplace
-        return (
-            *(grad_x, grad_w1[unmade], grad_w3.to(w1.dtype)[unplace], grad_w2[:, unplace]),
-            *((grad_scale * inverse1)[unmade], grad_beta1[unmade], grad_gamma2[unplace], grad_beta2[unplace]),
-            *(None, None, None, None),
-        )

@@ -1,7 +1,5 @@
 """MobileNetV2 (Sandler et al., CVPR 2018, arXiv:1801.04381), the baseline of the IGCV papers."""
 
-from timm.layers import make_divisible
-
 from igcv.models.inverted import HEAD, Stage, check_multiplier, inverted_residual_network
 from igcv.models.network import Network, Options
 
@@ -33,7 +31,7 @@ def mobilenetv2(
 
     def width(channels: int) -> int:
         scaled = channels * multiplier
-        return max(1, round(scaled)) if first_expansion else make_divisible(scaled, 8)
+        return max(1, round(scaled)) if first_expansion else multiple_of_8(scaled)
 
     head = int(HEAD * multiplier) if first_expansion else width(HEAD)
     return inverted_residual_network(
@@ -46,3 +44,9 @@ def mobilenetv2(
         first_shortcut=not first_expansion,  # matters at 0.25x and 0.35x only, where widths of two stages meet
         options=options,
     )
+
+
+def multiple_of_8(channels: float) -> int:
+    """Round to a multiple of 8, at least 8, that does not fall below nine tenths (the authors' own rounding)."""
+    rounded = max(8, int(channels + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * channels else rounded

@@ -4,16 +4,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from timm.layers import SelectAdaptivePool2d
+import torch
 from torch import Tensor, nn
 
-from igcv.errors import InputError
+from igcv.errors import InputError, unknown
 
 # Small images keep some layers at stride 1. Up to this many pixels, these of a table's strides of 2 become 1; they are
 # counted from the stem, -1 is the last.
 StridePlan = tuple[tuple[int, tuple[int, ...]], ...]
 BOTH_ENDS: StridePlan = ((32, (0, 1, -1)), (64, (0, -1)))  # IGCV3, MobileNetV2: 32 and 64 pixels end at 8 x 8
 EARLY: StridePlan = ((32, (0, 1)), (64, (0,)))  # IGCV1 and IGCV2 as built for ImageNet
+
+POOLS: dict[str, tuple[type[nn.Module], ...]] = {
+    "avg": (nn.AdaptiveAvgPool2d,),
+    "max": (nn.AdaptiveMaxPool2d,),
+    "avgmax": (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d),
+    "catavgmax": (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d),
+    "": (),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +32,7 @@ class Options:
         num_classes: outputs of the classifier; 0 leaves the pooled features.
         input_size: side in pixels of the square images that the strides are chosen for; None: the family's own.
         in_chans: channels of the images.
-        global_pool: timm's pooling name: "avg", "max", "avgmax", "catavgmax", or "" for none.
+        global_pool: pooling by timm's name: "avg", "max", "avgmax", "catavgmax", or "" for none.
         drop_rate: dropout probability before the classifier, 0 to 1.
         strides: total stride of the stem, then the stride of each stage; None: those of the family for `input_size`.
     """
@@ -90,6 +98,39 @@ def strides_text(strides: Sequence[int]) -> str:
     return ",".join(map(str, strides))
 
 
+class GlobalPool(nn.Module):
+    """Pooling over all pixels by timm's names: (N, C, H, W) -> (N, C), (N, 2 C) for "catavgmax".
+
+    timm has the same; it takes seconds to import.
+
+    Args:
+        pool_type: "avg", "max", "avgmax" (their mean), "catavgmax" (side by side), or "" to leave the pixels.
+
+    Raises:
+        InputError: for another name.
+    """
+
+    def __init__(self, pool_type: str) -> None:
+        super().__init__()
+        if pool_type not in POOLS:
+            raise unknown("global_pool", pool_type, POOLS)
+        self.pool_type = pool_type
+        self.pools = nn.ModuleList(pool(1) for pool in POOLS[pool_type])
+        self.flatten = nn.Flatten(1) if pool_type else nn.Identity()
+
+    def feat_mult(self) -> int:
+        """How many times as many channels come out."""
+        return 2 if self.pool_type.startswith("cat") else 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.pool_type:
+            return x
+        pooled = [pool(x) for pool in self.pools]
+        if self.pool_type == "avgmax":
+            pooled = [0.5 * (pooled[0] + pooled[1])]
+        return self.flatten(torch.cat(pooled, 1) if len(pooled) > 1 else pooled[0])
+
+
 class Network(nn.Module):
     """An image classifier of the family: stem -> stages -> head -> global pooling -> linear classifier.
 
@@ -145,7 +186,7 @@ class Network(nn.Module):
         """Replace the classifier by a fresh one of `num_classes` outputs, e.g. for fine-tuning."""
         self.num_classes = num_classes
         if global_pool is not None:
-            self.global_pool = SelectAdaptivePool2d(pool_type=global_pool, flatten=bool(global_pool))
+            self.global_pool = GlobalPool(global_pool)
         width = self.num_features * self.global_pool.feat_mult()
         self.classifier = nn.Linear(width, num_classes) if num_classes > 0 else nn.Identity()
         _init_weights(self.classifier)

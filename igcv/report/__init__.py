@@ -2,6 +2,6 @@
 
 from igcv.report.drawing import draw_block
 from igcv.report.figures import images_of
-from igcv.report.page import RunReport, Stage, report_page
+from igcv.report.page import RunReport, StageCost, report_page
 
-__all__ = ["RunReport", "Stage", "draw_block", "images_of", "report_page"]
+__all__ = ["RunReport", "StageCost", "draw_block", "images_of", "report_page"]

@@ -37,7 +37,7 @@ COLUMNS = {  # of the metrics log, as a table of every epoch shows them
 }
 
 
-class Stage(NamedTuple):
+class StageCost(NamedTuple):
     """A part of a network and what it costs for one image."""
 
     name: str
@@ -64,7 +64,7 @@ class RunReport:
     recipe: Mapping[str, str]
     defaults: Mapping[str, str]
     history: Sequence[Mapping[str, Any]]
-    stages: Sequence[Stage]
+    stages: Sequence[StageCost]
     evaluation: Mapping[str, Any] | None
     environment: Mapping[str, str]
 

@@ -1,23 +1,18 @@
-"""Training: recipe -> loop -> run folder, and evaluation."""
+"""Training: a recipe resolved against data and machine, phase by phase into a run folder."""
 
 from igcv.training.bench import bench_data
-from igcv.training.distributed import Process, choose_device, process_group
-from igcv.training.evaluate import Evaluation, evaluate, evaluate_classifier
+from igcv.training.phases import TrainedRun, train
 from igcv.training.recipe import Recipe, find_recipe, load_recipe
 from igcv.training.run import read_metrics
-from igcv.training.train import train
+from igcv.training.run_report import write_report
 
 __all__ = [
-    "Evaluation",
-    "Process",
     "Recipe",
+    "TrainedRun",
     "bench_data",
-    "choose_device",
-    "evaluate",
-    "evaluate_classifier",
     "find_recipe",
     "load_recipe",
-    "process_group",
     "read_metrics",
     "train",
+    "write_report",
 ]

@@ -9,18 +9,18 @@ import torch
 from torch import Tensor
 
 from igcv.data import Loader
-from igcv.training.allocator import keep_freed_memory
-from igcv.training.distributed import Process
-from igcv.training.epochs import machine
-from igcv.training.job import Job, plan
+from igcv.machine.host import host
+from igcv.machine.memory import keep_freed_memory, peak_mib, reset_peak
+from igcv.machine.processes import Process
+from igcv.machine.timing import now
+from igcv.training.job import Job, resolve
 from igcv.training.loop import Trainer, train_epoch
-from igcv.training.memory import explained, largest_batch, peak_mib, reset_peak
+from igcv.training.memory import explained, largest_batch
 from igcv.training.parts import make_loaders
-from igcv.training.progress import Silent
+from igcv.training.phases import choose_forms, make_trainer, resolve_precision, start_network
 from igcv.training.recipe import Recipe
+from igcv.training.reporter import Silent
 from igcv.training.state import State
-from igcv.training.timing import now
-from igcv.training.train import build_network, choose_forms, make_trainer, resolve_precision
 
 REPEATS = 5  # measurements of each kind; their median and range are reported
 
@@ -46,8 +46,8 @@ def bench_data(recipe: Recipe, process: Process, seconds: float = 10.0) -> dict[
     if process.device.type == "cpu":
         keep_freed_memory()
     torch.manual_seed(recipe.seed)
-    job = plan(recipe, process)
-    network = build_network(job)
+    job = resolve(recipe, process)
+    network = start_network(job)
     job = resolve_precision(job, network)
     trainer = make_trainer(job, network)
     trainer = choose_forms(job, trainer, State())
@@ -69,7 +69,7 @@ def bench_data(recipe: Recipe, process: Process, seconds: float = 10.0) -> dict[
         "peak_memory_mib": peak,
         "largest_batch_size": largest_batch(job, network),
         "repeats": REPEATS,
-        "machine": machine(process),
+        "machine": host(process.device),
     }
 
 

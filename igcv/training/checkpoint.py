@@ -1,21 +1,30 @@
 """From a trainer to the state of its run and back; and who saves it between two steps."""
 
+import os
 import shlex
 import signal
+import threading
+import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, Self
 
 from torch import Tensor, nn
 
-from igcv.classifier import fill
 from igcv.data import Loader
 from igcv.errors import Interrupted
+from igcv.machine.processes import gather, together
 from igcv.models import blocks_with_forms
-from igcv.training.distributed import gather, together
-from igcv.training.loop import Trainer
+from igcv.training.loop import Trainer, Wish
 from igcv.training.run import Run
 from igcv.training.state import Progress, State, combined, flatten_optimizer, restore_optimizer
-from igcv.training.watch import SAVE, Watch
+from igcv.weights.files import fill
+
+# Ctrl-C; a scheduler's; that of a terminal that is closed
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+TOGETHER_S = 1.0  # a terminal and torchrun both pass on the same Ctrl-C, one shortly after the other
 
 
 def capture(t: Trainer, epoch: int, best_top1: float, bad: dict[str, str]) -> State:
@@ -84,6 +93,48 @@ def _share(t: Trainer, state: State) -> Progress:
     return replace(own, steps=own.steps * state.batch_size // t.recipe.batch_size)
 
 
+class Watch(AbstractContextManager["Watch"]):
+    """Notes signals instead of obeying them, while it is open; a second Ctrl-C ends the process at once.
+
+    Args:
+        save_s: seconds between two saves; infinity for none.
+    """
+
+    def __init__(self, save_s: float) -> None:
+        self._save_s, self._saved = save_s, time.monotonic()
+        self._signal, self._caught = 0, 0.0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():  # no other may ask for signals
+            heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+            self._before = {number: signal.signal(number, self._note) for number in heard}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def wish(self) -> Wish:
+        """What this process wants after the step."""
+        due = time.monotonic() - self._saved >= self._save_s
+        return Wish(save=int(due), signal=self._signal)
+
+    def saved(self) -> None:
+        """Count the time to the next save from now."""
+        self._saved = time.monotonic()
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if self._signal and number == signal.SIGINT and now - self._caught > TOGETHER_S:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        if not self._signal:
+            self._signal, self._caught = number, now
+
+
 @dataclass
 class CheckpointKeeper:
     """Saves in the middle of an epoch, when it is time or when a signal asks the run to end."""
@@ -94,22 +145,27 @@ class CheckpointKeeper:
     state: State  # at the beginning of the epoch
     watch: Watch
 
-    def wish(self) -> int:
+    def wish(self) -> Wish:
         return self.watch.wish()
 
-    def keep(self, progress: Progress, wish: int) -> None:
-        """Save; raises Interrupted if the wish is to end."""
+    def keep(self, progress: Progress, wish: Wish) -> None:
+        """Save; raises Interrupted if a signal asks the run to end."""
+        state = self.save(progress)
+        if wish.signal:
+            number = signal.Signals(wish.signal)
+            message = f"{number.name}: saved after step {progress.steps} of epoch {state.epoch + 1}"
+            if self.run:  # this process says it for all
+                message += f"; go on with: igcv train --resume --out {shlex.quote(str(self.run.path))}"
+            raise Interrupted(message, number)
+
+    def save(self, progress: Progress) -> State:
+        """Save, called in all processes."""
         state = capture_within(self.trainer, self.state, progress, self.loader.bad)
         with together():
             if self.run:
                 self.run.save_state(self.trainer.recipe, state)
         self.watch.saved()
-        if wish > SAVE:
-            number = signal.Signals(wish - SAVE)
-            message = f"{number.name}: saved after step {progress.steps} of epoch {state.epoch + 1}"
-            if self.run:  # this process says it for all
-                message += f"; go on with: igcv train --resume --out {shlex.quote(str(self.run.path))}"
-            raise Interrupted(message, number)
+        return state
 
 
 def _modules(t: Trainer) -> dict[str, nn.Module]:

@@ -1,62 +1,61 @@
 """Epoch after epoch: train, evaluate, save, and at the end the summary."""
 
-import platform
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
-
-import timm
-import torch
+from dataclasses import dataclass, replace
 
 from igcv.data import Loader
 from igcv.errors import InputError
-from igcv.training.checkpoint import CheckpointKeeper, capture
-from igcv.training.distributed import Process, gather, highest, share_buffers, together
-from igcv.training.evaluate import Evaluation, evaluate
+from igcv.evaluation.accuracy import Evaluation, accuracy_of
+from igcv.machine.host import host
+from igcv.machine.memory import peak_mib, reset_peak
+from igcv.machine.processes import gather, highest, share_buffers, together
+from igcv.training.checkpoint import CheckpointKeeper, Watch, capture
 from igcv.training.job import Job
 from igcv.training.loop import NonFiniteError, Trainer, train_epoch
-from igcv.training.memory import explained, peak_mib, reset_peak
+from igcv.training.memory import explained
 from igcv.training.optimize import learning_rate
 from igcv.training.parts import Parts
-from igcv.training.progress import Reporter
 from igcv.training.recipe import Recipe
-from igcv.training.report import write_report
-from igcv.training.run import REPORT, Run, write_events
+from igcv.training.reporter import Reporter
+from igcv.training.run import Metrics, Run, write_events
+from igcv.training.run_report import write_report
 from igcv.training.state import Progress, State, combined
-from igcv.training.watch import SAVE, Watch
 from igcv.version import __version__
-from igcv.weights import Card
+from igcv.weights.card import Card
 
-Row = dict[str, Any]
 SHOWN_BAD = 5  # unreadable images named in an epoch; the log counts all
 
 
-def run_epochs(
-    trainer: Trainer,
-    parts: Parts,
-    state: State,
-    begun: Progress,
-    run: Run | None,
-    report: Reporter,
-) -> Row:
-    """Train and evaluate what is left; the first process (`run`) writes the run folder.
+@dataclass(frozen=True)
+class Training:
+    """A training on its way through its phases: opened, built, restored, run (see igcv.training.phases).
 
-    Args:
-        trainer: as the state left it.
+    Attributes:
+        trainer: what is trained.
         parts: the run, with the part open that the state is in.
         state: where the run stands.
         begun: how far this process has come in the next epoch.
         run: the run folder, in the process that writes.
-        report: where to say how it is going.
+    """
+
+    trainer: Trainer
+    parts: Parts
+    state: State
+    begun: Progress
+    run: Run | None
+
+
+def run_epochs(training: Training, report: Reporter) -> Metrics:
+    """Train and evaluate what is left; the first process writes the run folder. Returns the summary.
 
     Raises:
         Interrupted: a signal asked the run to end; all is saved.
-        InputError: for anything the user can mend.
+        InputError: for anything the user can fix.
     """
-    recipe = parts.job.recipe
+    trainer, parts, run = training.trainer, training.parts, training.run
+    state, begun, recipe = training.state, training.begun, training.parts.job.recipe
     parts.train.bad |= state.bad
     history = run.history(state.epoch) if run else []
     result = None
@@ -66,40 +65,39 @@ def run_epochs(
             if parts.go_to(epoch):
                 trainer.use_forms(parts.size)
                 report.say(f"images of {parts.size} x {parts.size} pixels from epoch {epoch + 1} on")
-            train_loader, val_loader, job = parts.train, parts.val, parts.job
-            train_loader.set_epoch(epoch, begun.steps * recipe.accumulation)
-            keeper = CheckpointKeeper(trainer, train_loader, run, state, watch)
-            reset_peak(job.process.device)
-            with reporting_bad(train_loader, run, report), explained(job, trainer.network, job.batch_size):
-                own = _train(trainer, train_loader, epoch, report, begun, keeper)
+            parts.train.set_epoch(epoch, begun.steps * recipe.accumulation)
+            keeper = CheckpointKeeper(trainer, parts.train, run, state, watch)
+            own = _train(trainer, parts, epoch, report, begun, keeper)
             measured, begun = combined(gather(own)), Progress()
             try:
-                result = _evaluate(job, trainer, val_loader)
-            except InputError as error:  # a broken image, say: once it is mended, no training is repeated
-                keeper.keep(own, SAVE)
+                result = _evaluate(parts, trainer)
+            except InputError as error:  # a broken image, say: once it is fixed, no training is repeated
+                keeper.save(own)
                 raise type(error)(f"{error}; then go on with --resume") from error
             best = max(_best_before(recipe, epoch, state), result.top1 if result else -1.0)
-            state = capture(trainer, epoch + 1, best, dict(train_loader.bad))
-            time_s = time.perf_counter() - started
-            row = _row(recipe, epoch, measured, result, len(train_loader.bad), time_s)
-            (row["peak_memory_mib"],) = highest(peak_mib(job.process.device))
+            state = capture(trainer, epoch + 1, best, dict(parts.train.bad))
+            row = _row(recipe, epoch, measured, result, len(parts.train.bad), time.perf_counter() - started)
+            (row["peak_memory_mib"],) = highest(peak_mib(parts.job.process.device))
             row["time_left_s"] = round(_time_left(recipe, [*history, row]), 1)
             with together():
-                _save(job, trainer, run, state, result, row, history)
+                _save(replace(training, state=state), result, row, history)
             watch.saved()
             report.epoch(row)
     if result is None:  # the run had ended, but for its summary
-        result = _evaluate(parts.job, trainer, parts.val)
+        result = _evaluate(parts, trainer)
     with together():
-        return _finish(parts.job, trainer, run, history, result)
+        return _finish(training, history, result)
 
 
 def _train(
-    trainer: Trainer, loader: Loader, epoch: int, report: Reporter, begun: Progress, keeper: CheckpointKeeper
+    trainer: Trainer, parts: Parts, epoch: int, report: Reporter, begun: Progress, keeper: CheckpointKeeper
 ) -> Progress:
-    """An epoch of training; where its numbers go bad, the images are named."""
+    """An epoch of training; unreadable images, and those that make the loss non-finite, are named."""
+    job, loader = parts.job, parts.train
+    reset_peak(job.process.device)
     try:
-        return train_epoch(trainer, loader, epoch, report, begun, keeper)
+        with reporting_bad(loader, keeper.run, report), explained(job, trainer.network, job.batch_size):
+            return train_epoch(trainer, loader, epoch, report, begun, keeper)
     except NonFiniteError as error:
         names = loader.names(error.batch)
         shown = ", ".join(names[:SHOWN_BAD]) + (
@@ -130,12 +128,14 @@ def reporting_bad(loader: Loader, run: Run | None, report: Reporter) -> Iterator
         report.say(f"  skipped: {len(new) - SHOWN_BAD} more images")
 
 
-def _evaluate(job: Job, trainer: Trainer, loader: Loader | None) -> Evaluation | None:
+def _evaluate(parts: Parts, trainer: Trainer) -> Evaluation | None:
     """Evaluate the moving average, or the network itself; None without validation images."""
     share_buffers(trainer.network, trainer.ema)
+    job, loader = parts.job, parts.val
     if loader is None:
         return None
-    return evaluate(trainer.evaluated, loader, job.process.device, job.recipe.precision, loader.names)
+    found = accuracy_of(trainer.evaluated, loader, job.process.device, job.recipe.precision, loader.names)
+    return replace(found, data=job.recipe.data, class_names=job.source.class_names)
 
 
 def _best_before(recipe: Recipe, epoch: int, state: State) -> float:
@@ -143,7 +143,7 @@ def _best_before(recipe: Recipe, epoch: int, state: State) -> float:
     return state.best_top1 if recipe.size_at(epoch) == recipe.size_at(epoch - 1) else -1.0
 
 
-def _time_left(recipe: Recipe, history: list[Row]) -> float:
+def _time_left(recipe: Recipe, history: list[Metrics]) -> float:
     """Return the seconds that the epochs after `history` will take, by the pixels of their images."""
     time_s = sum(row["epoch_time_s"] for row in history)
     pixels = sum(recipe.size_at(row["epoch"] - 1) ** 2 for row in history)
@@ -154,25 +154,20 @@ def _time_left(recipe: Recipe, history: list[Row]) -> float:
     )
 
 
-def _save(
-    job: Job,
-    trainer: Trainer,
-    run: Run | None,
-    state: State,
-    result: Evaluation | None,
-    row: Row,
-    history: list[Row],
-) -> None:
-    if run:
-        is_best = result is None or result.top1 == state.best_top1
-        history.append(row)
-        weights = trainer.evaluated.state_dict()
-        if is_best and result is not None:
-            run.save_evaluation(_evaluation(job, row, result))
-        run.save_epoch(job.recipe, state, weights, _card(job, row, result), is_best, history)
+def _save(training: Training, result: Evaluation | None, row: Metrics, history: list[Metrics]) -> None:
+    """Write what an epoch leaves, and add its row to the history, in the process that writes."""
+    job, trainer, run, state = training.parts.job, training.trainer, training.run, training.state
+    if run is None:
+        return
+    is_best = result is None or result.top1 == state.best_top1
+    history.append(row)
+    if is_best and result is not None:
+        run.save_evaluation(_evaluation(job, row, result))
+    weights = trainer.evaluated.state_dict()
+    run.save_epoch(job.recipe, state, weights, _card(job, row, result), is_best, history)
 
 
-def _evaluation(job: Job, row: Row, result: Evaluation) -> Row:
+def _evaluation(job: Job, row: Metrics, result: Evaluation) -> Metrics:
     """An evaluation as a file of the run."""
     return {
         "epoch": row["epoch"],
@@ -185,9 +180,9 @@ def _evaluation(job: Job, row: Row, result: Evaluation) -> Row:
 
 def _row(
     recipe: Recipe, epoch: int, measured: Progress, result: Evaluation | None, bad: int, time_s: float
-) -> Row:
+) -> Metrics:
     """An epoch's line in the metrics log; times in seconds, accuracies in percent."""
-    row: Row = {
+    row: Metrics = {
         "epoch": epoch + 1,
         "train_loss": round(measured.loss, 6),
         "lr": learning_rate(recipe, epoch),
@@ -204,7 +199,7 @@ def _row(
     return row
 
 
-def _card(job: Job, row: Row, result: Evaluation | None) -> Card:
+def _card(job: Job, row: Metrics, result: Evaluation | None) -> Card:
     """What the weights of this epoch are; the size is that of the images on which they were measured."""
     recipe = job.recipe
     measured = {"top1": result.top1, "top5": result.top5, "images": result.images} if result else {}
@@ -222,61 +217,26 @@ def _card(job: Job, row: Row, result: Evaluation | None) -> Card:
     )
 
 
-def _finish(
-    job: Job, trainer: Trainer, run: Run | None, history: list[Row], result: Evaluation | None
-) -> Row:
+def _finish(training: Training, history: list[Metrics], result: Evaluation | None) -> Metrics:
     """Write TensorBoard events, summary and report; returns the summary."""
+    job, trainer, run = training.parts.job, training.trainer, training.run
     size = job.recipe.input_size
     full_size = [row for row in history if row.get("input_size", size) == size]
-    summary: Row = {
+    summary: Metrics = {
         "model": job.recipe.model,
         "parameters": sum(p.numel() for p in trainer.network.parameters()),
         "data": job.recipe.data,
         "epochs": job.recipe.epochs,
         "time_s": round(sum(row["epoch_time_s"] for row in history), 2),
         "best_top1": max((row["val_top1"] for row in full_size if "val_top1" in row), default=None),
-        "last": result.as_dict(job.source.class_names) if result else None,
+        "last": result.as_dict() if result else None,
         "images_per_s": history[-1]["images_per_s"] if history else None,
         "bad_images": history[-1]["bad_images"] if history else 0,
         "peak_memory_mib": max((row.get("peak_memory_mib", 0) for row in history), default=None),
-        "machine": machine(job.process),
+        "machine": host(job.process.device, job.process.world_size),
     }
     if run:
         write_events(run.path / "tensorboard", history)
         run.save_summary(summary)
-        write_report([run.path], run.path / REPORT)
+        write_report([run.path])
     return summary
-
-
-def machine(process: Process) -> Row:
-    """What the figures were measured on."""
-    cuda = process.device.type == "cuda"
-    return {
-        "device": torch.cuda.get_device_name(process.device) if cuda else process.device.type,
-        "processor": platform.processor() or platform.machine(),
-        "cpu_threads": torch.get_num_threads(),
-        "processes": process.world_size,
-        "igcv": __version__,
-        **({"commit": commit} if (commit := source_commit()) else {}),
-        "torch": torch.__version__,
-        "timm": timm.__version__,
-        "python": platform.python_version(),
-    }
-
-
-def source_commit() -> str | None:
-    """Return the git commit of the running code, "+" after it where files differ; None outside a checkout."""
-    root = Path(__file__).parents[2]
-    if not (root / ".git").exists():
-        return None
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(root), "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+"],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()

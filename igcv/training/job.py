@@ -7,21 +7,14 @@ from dataclasses import dataclass, replace
 import torch
 
 from igcv.classifier import Classifier, load
-from igcv.data import (
-    BATCHED,
-    CIFAR,
-    IMAGENET,
-    MXNET,
-    DataSource,
-    Preprocessing,
-    StreamImages,
-    open_source,
-)
+from igcv.data import BATCHED, StreamImages
+from igcv.data.preprocessing import CIFAR, IMAGENET, MXNET, Preprocessing
+from igcv.data.sources.open import DataSource, open_source
 from igcv.errors import InputError
-from igcv.models import create_model, default_input_size, strides_text
-from igcv.training.distributed import Process, first_on_machine, from_main, gather
+from igcv.machine.processes import Process, first_on_machine, from_main, gather
+from igcv.models import build_model, default_input_size, strides_text
 from igcv.training.recipe import Recipe
-from igcv.weights import Card
+from igcv.weights.card import Card
 
 WORTH_WORKERS = 5000  # images; starting processes for fewer takes longer than it saves
 RESIDENT_SHARE = 0.25  # of a GPU's free memory that images may take without being asked to
@@ -48,7 +41,7 @@ class Job:
         return replace(self, preprocessing=replace(self.preprocessing, input_size=size))
 
 
-def plan(recipe: Recipe, process: Process, resume: bool = False) -> Job:
+def resolve(recipe: Recipe, process: Process, resume: bool = False) -> Job:
     """Open data and weights and fill in what the recipe leaves to them; all that can be wrong is found here.
 
     Args:
@@ -102,7 +95,7 @@ def choose_strides(recipe: Recipe, input_size: int, start: Card | None) -> tuple
     else the network's for `input_size`.
     """
     with torch.device("meta"):
-        network = create_model(recipe.model, 0, recipe.multiplier, input_size, strides=recipe.strides or None)
+        network = build_model(recipe.model, 0, recipe.multiplier, input_size, strides=recipe.strides or None)
     if recipe.strides or start is None or start.input_size != input_size:
         return network.strides
     return start.strides if len(start.strides) == len(network.strides) else network.strides

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from igcv.errors import InputError
-from igcv.training.distributed import Process
-from igcv.training.job import plan
+from igcv.machine.processes import Process
+from igcv.training.job import resolve
 from igcv.training.recipe import Recipe
 from igcv.training.run import Run
 
@@ -30,7 +30,7 @@ def gpu_list(gpus: str) -> list[str]:
 
 def check_before_launch(recipe: Recipe, folder: Path, resume: bool, gpus: list[str]) -> None:
     """Find what is wrong with the input here, once, rather than in every process."""
-    plan(recipe, Process(torch.device("cuda"), 0, len(gpus)), resume)
+    resolve(recipe, Process(torch.device("cuda"), 0, len(gpus)), resume)
     Run(folder, resume)
 
 

@@ -16,13 +16,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from igcv.data.chance import seed_global
 from igcv.errors import InputError, SharedError
+from igcv.machine.precision import autocast
+from igcv.machine.processes import Process, highest
 from igcv.models import set_form
-from igcv.training.distributed import Process, highest
 from igcv.training.nonfinite import first_nonfinite
 from igcv.training.optimize import learning_rate, set_learning_rate
-from igcv.training.precision import autocast
-from igcv.training.progress import Reporter
 from igcv.training.recipe import Recipe
+from igcv.training.reporter import Reporter
 from igcv.training.state import Progress
 
 Form = str | dict[str, str]  # of all blocks, or of each by name
@@ -42,7 +42,7 @@ class NonFiniteError(InputError):
 
 @dataclass(frozen=True)
 class Trainer:
-    """All that an epoch needs, built before (see igcv.training.train)."""
+    """All that an epoch needs, built before (see igcv.training.phases)."""
 
     recipe: Recipe
     network: nn.Module  # the weights
@@ -66,23 +66,30 @@ class Trainer:
         return self.network if self.ema is None else self.ema.module
 
 
+class Wish(NamedTuple):
+    """What a process wants after a step; of all processes the highest numbers count."""
+
+    save: int = 0  # 1: it is time to save
+    signal: int = 0  # number of the signal that asks the run to end; 0: none
+
+
 class Keeper(Protocol):
     """Who saves between two steps."""
 
-    def wish(self) -> int:
-        """What this process wants after the step, 0 for nothing; the highest wish of all processes is fulfilled."""
+    def wish(self) -> Wish:
+        """What this process wants after the step."""
 
-    def keep(self, progress: Progress, wish: int) -> None:
-        """Fulfil a wish."""
+    def keep(self, progress: Progress, wish: Wish) -> None:
+        """Fulfill a wish."""
 
 
 class NoKeeper:
     """Saves nothing."""
 
-    def wish(self) -> int:
-        return 0
+    def wish(self) -> Wish:
+        return Wish()
 
-    def keep(self, progress: Progress, wish: int) -> None:
+    def keep(self, progress: Progress, wish: Wish) -> None:
         raise AssertionError("nobody wished for anything")
 
 
@@ -133,7 +140,7 @@ def train_epoch(
             seed_step(t, epoch, step)
             started = time.perf_counter()
             parts = list(_parts(t, left))
-            nonfinite, wish = highest(not all(part.finite for part in parts), keeper.wish())
+            nonfinite, *wish = highest(not all(part.finite for part in parts), *keeper.wish())
             if nonfinite and not t.scaler.is_enabled():
                 raise _nonfinite(t, parts, epoch, step, lr)
             before, scale = scale, _update(t, epoch * steps + step)
@@ -144,8 +151,8 @@ def train_epoch(
                     f"{step + 1}, learning rate {lr:.3g}; lower lr, or give precision=bf16 or a larger max_left_out"
                 )
             report.step(epoch + 1, done.loss, done.images * t.process.world_size / done.time_s, lr)
-            if wish:
-                keeper.keep(done, wish)
+            if any(wish):
+                keeper.keep(done, Wish(*wish))
         next(left, None)  # lets loader processes end that are not needed any more
     return done
 

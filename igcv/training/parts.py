@@ -1,8 +1,9 @@
 """The parts of a run: epochs on images of one size each, with loaders of their own (progressive resizing)."""
 
-from igcv.data import BATCHED, Finish, Loader, make_loader, plain_transform, train_transform
-from igcv.training.distributed import together
-from igcv.training.evaluate import evaluation_loader
+from igcv.data import BATCHED, Finish, Loader, make_loader, train_transform
+from igcv.data.preprocessing import plain_transform
+from igcv.evaluation.accuracy import evaluation_loader
+from igcv.machine.processes import together
 from igcv.training.job import WORTH_WORKERS, Job
 
 Loaders = tuple[Loader, Loader | None]  # of training and of validation images
@@ -19,6 +20,11 @@ class Parts:
 
     def __init__(self, job: Job, loaders: Loaders) -> None:
         self.job, (self.train, self.val) = job, loaders
+
+    @classmethod
+    def of(cls, job: Job) -> "Parts":
+        """The parts of a run, with the one open that `job` stands in."""
+        return cls(job, make_loaders(job))
 
     @property
     def size(self) -> int:

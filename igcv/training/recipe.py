@@ -221,6 +221,17 @@ def load_recipe(path: Path | None, overrides: Iterable[str] = (), **given: Any) 
     return replace(Recipe(), **{key: _convert(key, value) for key, value in values.items()})
 
 
+def resolve_recipe(recipe: Recipe | str | Path | None, settings: Mapping[str, Any]) -> Recipe:
+    """Return a recipe, the one in a file or the default one, with changes by key.
+
+    Raises:
+        InputError: as `find_recipe` and `load_recipe`.
+    """
+    if not isinstance(recipe, Recipe):
+        return load_recipe(None if recipe is None else find_recipe(str(recipe)), **settings)
+    return replace(recipe, **{key: _convert(key, value) for key, value in settings.items()})
+
+
 def find_recipe(name: str) -> Path:
     """The recipe file at a path, or else of that file name among the recipes that come with igcv."""
     package = Path(__file__).parents[1]

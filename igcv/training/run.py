@@ -32,7 +32,9 @@ from igcv.classifier import BEST, LAST
 from igcv.errors import InputError
 from igcv.training.recipe import Recipe, load_recipe
 from igcv.training.state import State, decode, encode
-from igcv.weights import Card, check_strides_known, save_weights, write_file
+from igcv.weights import save_weights
+from igcv.weights.card import Card, check_strides_known
+from igcv.writing import write_file
 
 RECIPE, METRICS, EVALUATION, BAD, REPORT, SUMMARY = (
     "recipe.toml",
@@ -42,6 +44,8 @@ RECIPE, METRICS, EVALUATION, BAD, REPORT, SUMMARY = (
     "report.html",
     "summary.json",
 )
+Metrics = dict[str, Any]  # what an epoch measured, or a whole run: a line of METRICS, or SUMMARY
+
 STATE, PREVIOUS = "state.safetensors", "state.previous.safetensors"
 LOCK = ".lock"
 

@@ -1,15 +1,8 @@
-"""Weights on disk: our own safetensors files with a card, and MXNet's checkpoints as plain arrays."""
+"""Weights on disk: igcv's own safetensors files with a card, and those of other frameworks (`igcv.weights.foreign`)."""
 
-from igcv.weights.files import (
-    Card,
-    check_strides_known,
-    load_weights,
-    on_cpu,
-    read_tensors,
-    save_weights,
-    write_file,
-)
-from igcv.weights.released import find_released, released_weights
+from igcv.weights.card import Card, check_strides_known
+from igcv.weights.files import load_weights, on_cpu, read_tensors, save_weights
+from igcv.weights.pretrained import find_released, released_weights
 
 __all__ = [
     "Card",
@@ -20,5 +13,4 @@ __all__ = [
     "read_tensors",
     "released_weights",
     "save_weights",
-    "write_file",
 ]

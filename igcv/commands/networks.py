@@ -1,0 +1,135 @@
+"""The commands about networks and their weights: `igcv models`, `igcv summary` and `igcv convert`."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from igcv.commands.terminal import print_catalog, print_line, print_stages, print_unmet
+from igcv.errors import InputError, unknown
+
+if TYPE_CHECKING:
+    from igcv.analysis import BlockPattern, StageRow
+
+
+def models(
+    pattern: Annotated[str, typer.Argument(help="shell pattern, e.g. 'igcv3*'")] = "*",
+    num_classes: Annotated[int, typer.Option(help="outputs of the classifier", min=0)] = 1000,
+    input_size: Annotated[
+        int | None, typer.Option(help="image side in pixels; default: each network's own")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object per network")] = False,
+) -> None:
+    """List the networks with their parameters and multiply-adds."""
+    from igcv.analysis import model_cost
+    from igcv.models import default_input_size, list_models
+
+    names = list_models(pattern)
+    if not names:
+        raise unknown("model pattern", pattern, list_models(), "igcv models lists them all")
+    sizes = {name: input_size or default_input_size(name) for name in names}
+    costs = {name: model_cost(name, num_classes, size) for name, size in sizes.items()}
+    if not as_json:
+        print_catalog(sizes, costs)
+        return
+    for name, cost in costs.items():
+        print(json.dumps({"name": name, "input_size": sizes[name], **cost._asdict()}))
+
+
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="MXNet's X-0000.params, or weights of igcv")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="OUT.safetensors, or OUT-0000.params")],
+    symbol: Annotated[Path | None, typer.Option(help="the graph, X-symbol.json, to check against")] = None,
+    input_size: Annotated[
+        int | None, typer.Option(help="image side in pixels; default: the network's own", min=1)
+    ] = None,
+    strides: Annotated[
+        str | None,
+        typer.Option(help="strides of the stem and the stages; default: the network's for --input-size"),
+    ] = None,
+) -> None:
+    """Convert an MXNet checkpoint to safetensors, or weights of igcv to an MXNet checkpoint.
+
+    A checkpoint does not tell the strides of its network. Give them for a network of small images that was trained with
+    others than igcv's, e.g. --input-size 32 --strides 1,1,1,2,2,1,2,1.
+
+    Example: igcv convert igcv3-0000.params igcv3.safetensors --symbol igcv3-symbol.json
+    """
+    import igcv
+    from igcv.models import strides_text
+
+    listed = None if strides is None else stride_list(strides)
+    converted = igcv.convert(source, target, symbol=symbol, input_size=input_size, strides=listed)
+    card = converted.card
+    parameters = sum(p.numel() for p in converted.model.parameters())
+    found = "MXNet checkpoint"
+    if target.suffix == ".safetensors":
+        found = (
+            f"{card.model}, {card.num_classes} classes, {parameters:,} parameters, {card.input_size} x "
+            f"{card.input_size} pixels, strides {strides_text(card.strides)}"
+        )
+    print_line(f"{target}: {found}")
+
+
+def stride_list(text: str) -> list[int]:
+    """Return the strides in an option such as 1,1,1,2,2,1,1,1."""
+    parts = text.split(",")
+    if not all(part.strip().isdigit() for part in parts):
+        raise InputError(f"--strides: got '{text}', expected whole numbers with commas, e.g. 1,1,1,2,2,1,1,1")
+    return [int(part) for part in parts]
+
+
+def summary(
+    name: Annotated[str, typer.Argument(help="network, e.g. igcv3_d_100 (igcv models lists them)")],
+    num_classes: Annotated[int, typer.Option(help="outputs of the classifier", min=0)] = 1000,
+    input_size: Annotated[
+        int | None, typer.Option(help="image side in pixels; default: the network's own", min=1)
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="draw a block into this file (.svg, .png, .pdf)")] = None,
+    block: Annotated[
+        str | None, typer.Option(help="the block to draw, e.g. stages.2.1; default: one in the middle")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object per stage")] = False,
+) -> None:
+    """Show a network stage by stage: its costs, and whether its blocks connect all channels as the papers demand.
+
+    Example: igcv summary igcv3_d_100 --plot block.svg --block stages.2.1
+    """
+    import torch
+
+    from igcv.analysis import blocks, connectivity, summarize
+    from igcv.models import build_model, default_input_size, strides_text
+
+    if block is not None and plot is None:
+        raise InputError("--block names the block to draw; add --plot FILE.svg")
+    size = input_size or default_input_size(name)
+    with torch.device("meta"):
+        network = build_model(name, num_classes, input_size=input_size)
+    rows, described = summarize(network, size), blocks(network)
+    if plot is not None:
+        draw_one(name, described, block or described[len(described) // 2].name, plot)
+    if as_json:
+        for row in rows:
+            print(json.dumps(plain(row)))
+        return
+    print_stages(f"{name}, {size} px, strides {strides_text(network.strides)}", rows)
+    for found, paths in ((b, connectivity(b)) for b in described):
+        if not paths.holds:
+            print_unmet(found.name, found.condition, paths)
+
+
+def plain(row: "StageRow") -> dict[str, Any]:
+    """A row as JSON has it."""
+    parts = {key: getattr(row, key) for key in ("connectivity", "balance")}
+    return row._asdict() | {key: part and part._asdict() for key, part in parts.items()}
+
+
+def draw_one(name: str, described: "list[BlockPattern]", wanted: str, path: Path) -> None:
+    """Draw the block called `wanted` (the first of its convolutions, where it has two)."""
+    from igcv.report.drawing import draw_block
+
+    found = next((b for b in described if f"{b.name}.".startswith(f"{wanted}.")), None)
+    if found is None:
+        raise unknown("block", wanted, [b.name for b in described], "stages.STAGE.BLOCK, both counted from 0")
+    draw_block(found.rows(), path, f"{name}, {found.name}")

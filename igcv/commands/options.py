@@ -1,0 +1,61 @@
+"""Arguments and options that several commands share, and what becomes of them."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from igcv.training import Recipe
+
+DATA_HELP = (
+    "digits, cifar10, cifar100 (or cifar10:PATH), tinyimagenet:PATH, folder:PATH with class folders, "
+    "rec:TRAIN.rec,VAL.rec (MXNet RecordIO), timm/READER/NAME for what timm opens, or train:SOURCE for the training "
+    "images of another alone"
+)
+Weights = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN|WEIGHTS", help="run folder, .safetensors file, or a file that igcv export wrote"
+    ),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps")]
+RecipeArguments = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[RECIPE.toml] [key=value ...]", help="a recipe file and changes to it"),
+]
+Model = Annotated[str | None, typer.Option(help="network, e.g. igcv3_d_100 (igcv models lists them)")]
+Data = Annotated[str | None, typer.Option(help=DATA_HELP)]
+Engine = Annotated[
+    str | None, typer.Option(help="torch, onnx or openvino; default: torch, and of a file its own")
+]
+Form = Annotated[
+    str,
+    typer.Option(
+        help="how blocks are computed: auto measures on this machine, literal keeps the papers' layers, "
+        "or a form such as dense, group_branches, partial_sums"
+    ),
+]
+Threads = Annotated[int, typer.Option(help="threads of the engine", min=1)]
+BatchOption = Annotated[int, typer.Option(help="images at a time", min=1)]
+
+
+def is_main() -> bool:
+    """Whether this is the process that prints: the only one, or torchrun's first."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def recipe_of(arguments: list[str] | None, resumed: Path | None = None, **given: str | None) -> "Recipe":
+    """Return the recipe of a command line: its file, if one comes first, then changes, then options.
+
+    Args:
+        arguments: as of `RecipeArguments`.
+        resumed: the recipe of the run that is resumed, where no other file is named.
+        given: options that are keys of a recipe; None where they were not given.
+    """
+    from igcv.training import find_recipe, load_recipe
+
+    named = bool(arguments) and "=" not in (arguments or [""])[0]
+    file = find_recipe((arguments or [])[0]) if named else resumed
+    return load_recipe(file, (arguments or [])[1:] if named else arguments or [], **given)

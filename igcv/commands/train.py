@@ -1,0 +1,93 @@
+"""The commands around training: `igcv train`, `igcv report` and `igcv bench data`."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from igcv.commands.options import Data, Device, Model, RecipeArguments, is_main, recipe_of
+from igcv.commands.terminal import print_data_bench, print_line, print_settings, print_summary
+
+
+def train(
+    settings: RecipeArguments = None,
+    model: Model = None,
+    data: Data = None,
+    out: Annotated[Path | None, typer.Option(help="run folder; default: runs/MODEL-DATA")] = None,
+    init_from: Annotated[
+        str | None, typer.Option(help="run folder or weights to start from (fine-tuning)")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="continue the run in --out")] = False,
+    gpus: Annotated[
+        str | None, typer.Option(help="GPUs to train on, e.g. 0,1,2,3; one process for each")
+    ] = None,
+    device: Device = "auto",
+    quiet: Annotated[bool, typer.Option("--quiet", help="print nothing while training")] = False,
+    keys: Annotated[bool, typer.Option("--keys", help="list all settings of a recipe and stop")] = False,
+) -> None:
+    """Train a network, from a recipe, into a run folder.
+
+    Example: igcv train recipes/cifar_fast.toml --data cifar10 --out runs/c10 epochs=30
+    """
+    import igcv
+    from igcv.training import Recipe
+    from igcv.training.launch import check_before_launch, gpu_list, launch, without_option
+    from igcv.training.phases import default_folder, run_recipe_file
+
+    if keys:
+        print_settings(Recipe)
+        return
+    resumed = run_recipe_file(out) if resume else None
+    recipe = recipe_of(settings, resumed, model=model, data=data, init_from=init_from)
+    if gpus is not None:
+        devices = gpu_list(gpus)
+        check_before_launch(recipe, out or default_folder(recipe), resume, devices)
+        raise typer.Exit(launch(devices, without_option(sys.argv[1:], "--gpus")))
+    run = igcv.train(recipe, out, resume=resume, device=device, quiet=quiet)
+    if not quiet and is_main():
+        print_summary(run.summary, run.folder)
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="run folders, finished or not")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="the page; default: report.html in the run folder, of several runs runs.html"),
+    ] = None,
+) -> None:
+    """Show runs as one page: curves, mistakes, accuracy of every class, costs, settings.
+
+    The page works offline and is one file. A run writes its own at its end.
+
+    Example: igcv report runs/first runs/second --out comparison.html
+    """
+    import igcv
+
+    print_line(f"{igcv.write_report(runs, out)}: open it in a browser")
+
+
+def bench_data(
+    settings: RecipeArguments = None,
+    model: Model = None,
+    data: Data = None,
+    seconds: Annotated[float, typer.Option(help="how long to measure, after a warm-up", min=0.1)] = 10.0,
+    device: Device = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
+) -> None:
+    """Measure how fast training images come, and how much of a training step waits for them.
+
+    Loading is everything up to batches on the device: reading, decoding, augmenting, copying, normalizing.
+
+    Example: igcv bench data recipes/imagenet_mxnet.toml --data folder:photos workers=4
+    """
+    from igcv.machine.processes import Process, choose_device
+    from igcv.training import bench_data as time_loading
+
+    recipe = recipe_of(settings, model=model, data=data)
+    figures = time_loading(recipe, Process(choose_device(device)), seconds)
+    if as_json:
+        print(json.dumps(figures))
+    else:
+        print_data_bench(figures)

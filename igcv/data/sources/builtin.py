@@ -1,0 +1,39 @@
+"""Data sets that come with a library: scikit-learn's digits and torchvision's CIFAR."""
+
+from pathlib import Path
+
+import numpy as np
+
+from igcv.data.images import ArrayImages
+from igcv.data.sources.parts import Parts, Request, held_out
+from igcv.errors import InputError
+
+
+def open_digits(request: Request) -> Parts:
+    from sklearn.datasets import load_digits  # slow to import, needed here only
+
+    digits = load_digits()
+    grey = np.round(digits.images * (255 / 16)).astype(np.uint8)  # (1797, 8, 8), 0..16 -> 0..255
+    images = ArrayImages(np.repeat(grey[..., None], 3, axis=-1), digits.target, request.kind)
+    return *held_out(images, seed=0), [str(digit) for digit in range(10)]
+
+
+def open_cifar(request: Request) -> Parts:
+    import torchvision.datasets  # slow to import, needed here only
+
+    dataset = getattr(torchvision.datasets, request.kind.upper())
+    root = Path(request.argument or request.root)
+    try:
+        try:
+            train, val = (dataset(root, train=part) for part in (True, False))
+        except RuntimeError:  # torchvision's word for missing or damaged files
+            if request.argument or not request.download:
+                raise
+            train, val = (dataset(root, train=part, download=True) for part in (True, False))
+    except (RuntimeError, OSError) as error:
+        raise InputError(
+            f"{request.kind}: no complete data set in {root / dataset.base_folder} ({error}); "
+            f"unpack {dataset.url} there, or name its folder: {request.kind}:FOLDER"
+        ) from None
+    images = [ArrayImages(half.data, half.targets, request.kind) for half in (train, val)]
+    return *images, train.classes

@@ -1,0 +1,152 @@
+"""One string says where the images are: `open_source("folder:photos")` opens what is to be learned from."""
+
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from igcv.data.images import BadImageError, Images
+from igcv.data.sources import records
+from igcv.data.sources.builtin import open_cifar, open_digits
+from igcv.data.sources.folders import open_folder
+from igcv.data.sources.parts import Parts, Request, with_validation
+from igcv.data.sources.timm import open_timm
+from igcv.data.sources.tiny_imagenet import open_tiny_imagenet
+from igcv.data.streams import StreamImages
+from igcv.errors import InputError, unknown
+
+_PROBES = 16  # images whose size is looked at
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """What a spec opens."""
+
+    spec: str
+    train: Images | StreamImages | None
+    """None if the source has no training part, e.g. one file of validation images."""
+    val: Images | StreamImages | None
+    """None if nothing could be set aside: no class has two images."""
+    class_names: tuple[str, ...]
+    image_size: int | None
+    """The side in pixels if all images (of a sample of 16) are squares of one size, else None."""
+
+
+class _Kind(NamedTuple):
+    form: str
+    needs: str  # whether the part after the name is "nothing", "optional" or "required"
+    open: Callable[[Request], Parts]
+
+
+def open_source(
+    spec: str, seed: int | None = 0, root: Path = Path("data"), download: bool = True
+) -> DataSource:
+    """Open the images that a spec names.
+
+    Of a source without a validation part a fifth of each class is set aside; a class's only image is not.
+
+    Args:
+        spec: `digits`; `cifar10`, `cifar100`, or with `:FOLDER` that holds them; `tinyimagenet:FOLDER`, the unpacked
+            tiny-imagenet-200; `folder:FOLDER` (or just the
+            folder) of class folders, or of train/ and val/ with class folders; `rec:TRAIN.rec,VAL.rec` (one
+            may be left out); `train:SOURCE`, the training images of another source alone, of which some are set
+            aside, for choices that its validation images must not influence; `timm/READER/NAME`, a data set that
+            `timm.data.create_dataset` opens. In the folder that `timm/wds/FOLDER` names are shards and an
+            `_info.json`: {"splits": {"train": {"name": "train", "num_samples": 9, "filenames": ["a.tar"],
+            "shard_lengths": [9]}, "validation": ...}}, and in it "num_classes", or beside it the class names in
+            classes.txt; else all shards are read for the labels. Nothing can be set aside of streams (`wds`,
+            `hfids`, `tfds`).
+        seed: of the validation split, where one has to be made; None makes none, and all images of such a source
+            are validation images. `digits` are always split the same way.
+        root: where downloads go.
+        download: whether missing files may be fetched.
+
+    Raises:
+        InputError: an unknown spec, or files that are missing or do not fit together.
+    """
+    kind, separator, argument = spec.partition("/" if spec.startswith("timm/") else ":")
+    if kind not in _KINDS and Path(spec).is_dir():
+        kind, separator, argument = "folder", ":", spec
+    if kind not in _KINDS:
+        forms = ", ".join(known.form for known in _KINDS.values())
+        raise unknown("data source", kind, _KINDS, f"one of: {forms}, or a folder that exists")
+    form, needs, opener = _KINDS[kind]
+    if (needs == "nothing" and separator) or (needs == "required" and not argument):
+        raise InputError(f"data source '{spec}' does not have the form {form}; write it so")
+    train, val, names = opener(Request(kind, argument, seed, Path(root), download))
+    _check_names(spec, names)
+    parts = [images for images in (train, val) if images]
+    for images in parts:
+        if isinstance(images, StreamImages):
+            images.num_classes = len(names)
+        else:
+            _check_labels(images, names)
+    return DataSource(spec, train, val, tuple(names), _common_side(parts[0]))
+
+
+def _check_names(spec: str, names: Sequence[str]) -> None:
+    """Two classes of one name could not be told apart in any answer."""
+    alike = [unicodedata.normalize("NFC", name) for name in names]
+    twice, count = max(Counter(alike).items(), key=lambda item: item[1], default=("", 0))
+    if count > 1:
+        places = [str(i) for i, name in enumerate(alike) if name == twice]
+        raise InputError(
+            f"{spec}: the class name '{twice}' stands for the labels {', '.join(places)}; give each a name of its own"
+        )
+
+
+def _check_labels(images: Images, names: Sequence[str]) -> None:
+    outside = np.flatnonzero((images.labels < 0) | (images.labels >= len(names)))
+    if len(outside):
+        first = int(outside[0])
+        raise InputError(
+            f"{images.name(first)}: the label is {images.labels[first]}, expected 0 to "
+            f"{len(names) - 1} for {len(names)} class names; correct the labels or the names"
+        )
+
+
+def _common_side(images: Images | StreamImages) -> int | None:
+    if isinstance(images, StreamImages):
+        with closing(images.samples()) as samples:
+            return _side({image.size for image, *_ in islice(samples, _PROBES) if image is not None})
+    sizes = set()
+    for i in np.linspace(0, len(images) - 1, _PROBES).astype(int):
+        try:
+            sizes.add(images[int(i)][0].size)
+        except BadImageError:  # reported where it is used
+            continue
+    return _side(sizes)
+
+
+def _side(sizes: set[tuple[int, int]]) -> int | None:
+    width, height = sizes.pop() if len(sizes) == 1 else (0, 1)
+    return width if width == height else None
+
+
+def _open_train(request: Request) -> Parts:
+    """The training part of another source, a part of it set aside; what that source validates on stays unseen."""
+    whole = open_source(request.argument, seed=0, root=request.root, download=request.download)
+    if whole.train is None or isinstance(whole.train, StreamImages):
+        raise InputError(
+            f"nothing can be set aside of the training images of {request.argument}; give a source "
+            "whose training images can be read by number, e.g. cifar10 or folder:PATH"
+        )
+    return *with_validation(whole.train, None, request.seed), whole.class_names
+
+
+_KINDS = {
+    "digits": _Kind("digits", "nothing", open_digits),
+    "cifar10": _Kind("cifar10[:FOLDER]", "optional", open_cifar),
+    "cifar100": _Kind("cifar100[:FOLDER]", "optional", open_cifar),
+    "tinyimagenet": _Kind("tinyimagenet:FOLDER", "required", open_tiny_imagenet),
+    "folder": _Kind("folder:FOLDER", "required", open_folder),
+    "rec": _Kind(records.FORM, "required", records.open_records),
+    "train": _Kind("train:SOURCE", "required", _open_train),
+    "timm": _Kind("timm/READER/NAME", "required", open_timm),
+}

@@ -1,0 +1,148 @@
+"""The entrance of exporting: opens what is needed, writes the file, compares it and reports: `igcv.export`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from igcv.classifier import Classifier, as_trained
+from igcv.data import DataSource
+from igcv.deploy.compare import Comparison
+from igcv.deploy.folding.plan import AUTO
+from igcv.deploy.int8.comparison import beside_float32
+from igcv.deploy.samples import matching_source, numbered, own_source, sample_pixels
+from igcv.deploy.write import check_target, write_compared
+from igcv.deploy.writers.settings import ExportSettings
+from igcv.deploy.writers.table import format_of
+from igcv.engines.opened import size_of
+from igcv.errors import InputError
+
+COMPARED, CALIBRATED = 16, 256  # images to compare on, and to quantize with
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file that was written.
+
+    Attributes:
+        file: where; an OpenVINO .xml has a .bin beside it.
+        bytes: of all its files together.
+        comparison: how its logits compare with the trained network's.
+        compared_on: the images of the comparison.
+        forms: how each block is computed, by its name in the trained network.
+        vector_width: see `igcv.deploy.Plan`.
+        int8: the file beside a float32 one (see `igcv.deploy.int8.comparison.beside_float32`); None if it is not int8,
+            or nobody asked.
+    """
+
+    file: Path
+    bytes: int
+    comparison: Comparison
+    compared_on: str
+    forms: dict[str, str]
+    vector_width: int
+    int8: dict[str, Any] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The figures under plain names."""
+        return {
+            "file": str(self.file),
+            "bytes": self.bytes,
+            "images": self.comparison.images,
+            "on": self.compared_on,
+            "error": self.comparison.error,
+            "agreement": self.comparison.agreement,
+            "forms": self.forms,
+            "vector_width": self.vector_width,
+            **({"int8": self.int8} if self.int8 is not None else {}),
+        }
+
+
+def export(
+    network: Classifier | str | Path,
+    out: str | Path,
+    *,
+    format: str | None = None,
+    form: str | None = None,
+    int8: bool = False,
+    calibrate: str | DataSource | None = None,
+    data: str | DataSource | None = None,
+    with_preprocessing: bool = False,
+    dynamic_size: bool = False,
+    opset: int | None = None,
+    batch_size: int = 1,
+    threads: int = 1,
+    compare_int8: bool = True,
+    say: Callable[[str], None] | None = None,
+) -> Exported:
+    """Write a trained network as a file for an inference engine, and compare it with the network; `igcv export`.
+
+    Batch norms and permutations are gone from the file. It appears only if it computes what the network computes.
+
+    Args:
+        network: a classifier, which stays as it is, or what `igcv.load` opens.
+        out: the file to write; it must not exist.
+        format: "onnx", "openvino" or "torch" (torch.export); None: by the ending of `out`.
+        form: how blocks are computed; None or "auto" measures on this machine; see `igcv.fold`.
+        int8: quantize to 8 bits, for ONNX Runtime and OpenVINO.
+        calibrate: with `int8`, images to quantize with; None: those of the training run.
+        data: images to compare on; None: those of the training run where they are at hand and fit the network, else
+            views of two photographs.
+        with_preprocessing: take uint8 RGB images (N, S, S, 3) and normalize inside; else float32 (N, 3, S, S).
+        dynamic_size: leave height and width open, as the batch always is.
+        opset: version of the ONNX operators; None: a current one.
+        batch_size, threads: what "auto" measures with, and what an int8 file is timed with.
+        compare_int8: with `int8`, measure accuracy, size and time beside a float32 file, which takes a while.
+        say: is told what takes long, and what is done without.
+
+    Raises:
+        InputError: for anything the user can fix, or if the file computes something else.
+    """
+    classifier, out, say = as_trained(network), Path(out), say or _say_nothing
+    if calibrate is not None and not int8:
+        raise InputError("--calibrate names images to quantize with; add --int8")
+    settings = ExportSettings(
+        format=format_of(format, out),
+        form=form or AUTO,
+        with_preprocessing=with_preprocessing,
+        dynamic_size=dynamic_size,
+        opset=opset,
+        batch_size=batch_size,
+        threads=threads,
+        int8=int8,
+    )
+    check_target(out, settings)
+    source = images_to_compare(classifier, data, say)
+    pre = classifier.preprocessing
+    calibration = None
+    if int8:
+        calibration = sample_pixels(matching_source(classifier, calibrate), pre, CALIBRATED, train=True)
+    pixels = sample_pixels(source, pre, COMPARED)
+    folded, comparison = write_compared(classifier, out, settings, pixels, calibration, say)
+    return Exported(
+        file=out,
+        bytes=size_of(out),
+        comparison=comparison,
+        compared_on=source.spec if source else "two photographs",
+        forms=folded.forms,
+        vector_width=folded.vector_width,
+        int8=beside_float32(classifier, out, settings, source) if int8 and compare_int8 else None,
+    )
+
+
+def images_to_compare(
+    classifier: Classifier, data: str | DataSource | None, say: Callable[[str], None]
+) -> DataSource | None:
+    """Return the images that `data` names, or those of the training run; None where these cannot serve."""
+    if data is not None:
+        return matching_source(classifier, data)
+    source, why = own_source(classifier)
+    if source is not None and numbered(source.val or source.train) is None:
+        why, source = f"{source.spec} is a stream", None
+    if source is None and classifier.card.recipe.get("data"):
+        say(f"without the images of the training run: {why}")
+    return source
+
+
+def _say_nothing(text: str) -> None:
+    """For nobody."""

@@ -1,0 +1,1 @@
+"""A trained network folded: convolutions with biases, in one of several exact forms."""

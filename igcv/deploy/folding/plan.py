@@ -1,0 +1,127 @@
+"""A plan, the form of each block, and the folded network of a plan."""
+
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from functools import partial
+from math import lcm
+from typing import Any, NamedTuple, Protocol
+
+from torch import Tensor, nn
+
+from igcv.deploy.folding.forms import FORMS, LITERAL
+from igcv.deploy.folding.interleaved import Interleaved, Residual
+from igcv.deploy.folding.inverted import Inverted, stream_layout
+from igcv.deploy.folding.layers import folded_layers
+from igcv.deploy.folding.network import FoldedNetwork
+from igcv.errors import InputError, unknown
+from igcv.models import InterleavedConv, InterleavedResidual, InvertedResidual, Network
+
+AUTO = "auto"
+
+
+class Plan(NamedTuple):
+    """How a network is to be computed.
+
+    Attributes:
+        forms: the form of each block, by its name in the trained network.
+        vector_width: each group of the channels between blocks, and of the expanded channels, is filled up with
+            zeros to a multiple of this; engines that keep channels in blocks of 8 or 16 multiply only such groups well.
+    """
+
+    forms: dict[str, str]
+    vector_width: int = 1
+
+
+class Foldable(Protocol):
+    """A block with its batch norms folded, ready to be built in any of its forms."""
+
+    @property
+    def forms(self) -> tuple[str, ...]:
+        """Its forms; the first one stands in for those that it does not have."""
+        ...
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """Channels in and out."""
+        ...
+
+    @property
+    def groups(self) -> tuple[int, int]:
+        """Groups in which it may read and write the stream."""
+        ...
+
+    def build(self, name: str, layouts: tuple[Tensor, Tensor], vector_width: int) -> nn.Module:
+        """The block in a form, its weights in float64; `layouts` of the stream before and behind it."""
+        ...
+
+
+FOLDABLE: dict[type[nn.Module], Callable[[Any], Foldable]] = {
+    InterleavedConv: Interleaved.of,
+    InterleavedResidual: Residual.of,
+    InvertedResidual: Inverted.of,
+}
+
+
+def foldable_blocks(model: nn.Module) -> dict[str, Foldable]:
+    """The blocks of a network, by name.
+
+    Raises:
+        InputError: for anything but a trained network of the catalog.
+    """
+    if isinstance(model, FoldedNetwork):
+        raise InputError("this network is folded already; fold the trained one (igcv.load(...).model)")
+    if not isinstance(model, Network):
+        raise InputError(
+            f"cannot fold a {type(model).__name__}; give a network of igcv (igcv.create_model, igcv.load(...).model)"
+        )
+    stages: Any = model.stages
+    return {
+        f"stages.{i}.{j}": FOLDABLE[type(block)](block)
+        for i, stage in enumerate(stages)
+        for j, block in enumerate(stage)
+    }
+
+
+def fixed_plan(blocks: Mapping[str, Foldable], form: str | Mapping[str, str], vector_width: int) -> Plan:
+    """The plan of a form, or of forms by the names of blocks."""
+    known = (AUTO, LITERAL, *FORMS)
+    wanted = dict.fromkeys(blocks, form) if isinstance(form, str) else dict(form)
+    for name, value in wanted.items():
+        if name not in blocks:
+            raise unknown("block", name, blocks)
+        if value not in known or (value == AUTO and not isinstance(form, str)):
+            raise unknown("form", str(value), known)
+    chosen = {name: wanted.get(name, "dense") for name in blocks}
+    chosen = {n: f if f in blocks[n].forms else blocks[n].forms[0] for n, f in chosen.items()}
+    grouped = stream_groups(blocks) > 1
+    if vector_width < 1 or (vector_width > 1 and grouped and LITERAL in chosen.values()):
+        raise InputError(
+            f"vector_width is {vector_width}; give 1 or more, and 1 with the form 'literal', without gaps"
+        )
+    return Plan(chosen, vector_width if grouped else 1)  # without groups there is nothing to fill up
+
+
+def folded_network(model: Network, blocks: Mapping[str, Foldable], plan: Plan) -> FoldedNetwork:
+    """The folded network of a plan, in the precision of `model`."""
+    layout = partial(stream_layout, groups=stream_groups(blocks), vector_width=plan.vector_width)
+    layouts = {name: (layout(block.widths[0]), layout(block.widths[1])) for name, block in blocks.items()}
+    built = [
+        block.build(plan.forms[name], layouts[name], plan.vector_width) for name, block in blocks.items()
+    ]
+    first, *_, last = layouts.values()
+    parameter = next(model.parameters())
+    return FoldedNetwork(
+        folded_layers(model.stem, write=first[0]),
+        built,
+        folded_layers(model.head, read=last[1]),
+        deepcopy(model.global_pool),
+        deepcopy(model.classifier),
+        forms=plan.forms,
+        vector_width=plan.vector_width,
+    ).to(parameter.device, parameter.dtype)
+
+
+def stream_groups(blocks: Mapping[str, Foldable]) -> int:
+    """Into how many groups the stream can be parted everywhere."""
+    counts = [count for block in blocks.values() for count in block.groups]
+    return lcm(*counts)

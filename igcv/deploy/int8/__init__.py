@@ -1,0 +1,1 @@
+"""int8: preparation, quantization, and the comparison with float32."""

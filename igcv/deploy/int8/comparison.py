@@ -1,0 +1,79 @@
+"""What int8 costs and what it brings: accuracy, agreement, size and latency beside the float32 network."""
+
+import tempfile
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from igcv.classifier import Classifier, load
+from igcv.data import DataSource, Finish
+from igcv.deploy.latency import LatencyEntry, ratios, time_networks
+from igcv.deploy.samples import sample_pixels
+from igcv.deploy.write import write_compared
+from igcv.deploy.writers.settings import ExportSettings
+from igcv.engines.opened import open_session, size_of
+from igcv.evaluation.accuracy import evaluate_in
+from igcv.machine.processes import Process
+
+AGREEMENT_IMAGES = 1000
+
+
+def beside_float32(
+    classifier: Classifier, out: Path, settings: ExportSettings, source: DataSource | None
+) -> dict[str, Any]:
+    """Compare an int8 file with the float32 file of the same network, in the form that is fastest in float32.
+
+    Returns:
+        "bytes", "top1" (percent, None without validation images) and "median_ms" of both, their ratios, and
+        "agreement", the share of validation images that both classify alike.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder) / f"float{out.suffix}"
+        write_compared(
+            classifier,
+            plain,
+            replace(settings, int8=False),
+            sample_pixels(source, classifier.preprocessing, 4),
+        )
+        sizes = [size_of(file) for file in (plain, out)]
+        side = classifier.card.input_size
+        shape = (side, side, 3) if settings.with_preprocessing else (3, side, side)
+        threads = settings.threads or torch.get_num_threads()
+        entries = [
+            LatencyEntry(
+                label, partial(open_session, file, None, threads), shape, settings.with_preprocessing
+            )
+            for label, file in (("float32", plain), ("int8", out))
+        ]
+        float32, int8 = time_networks(entries, settings.batch_size, threads)
+        opened = [load(file) for file in (plain, out)]
+        top1 = [_top1(network, source) for network in opened]
+        agreement = agreement_of(opened[0], opened[1], source)
+    time_ratio, low, high = ratios(int8, float32)
+    return {
+        "bytes": dict(zip(("float32", "int8"), sizes, strict=True)),
+        "top1": dict(zip(("float32", "int8"), top1, strict=True)),
+        "median_ms": {"float32": median(float32.times_ms), "int8": median(int8.times_ms)},
+        "time_ratio": {"median": time_ratio, "low": low, "high": high},
+        "agreement": agreement,
+        "images": len(source.val) if source and source.val is not None else 0,
+    }
+
+
+def _top1(network: Classifier, source: DataSource | None) -> float | None:
+    if source is None or source.val is None:
+        return None
+    return evaluate_in(Process(torch.device("cpu")), network, source, batch_size=64).top1
+
+
+def agreement_of(first: Classifier, second: Classifier, source: DataSource | None) -> float:
+    """The share of images, up to `AGREEMENT_IMAGES`, for which both have the same most probable class."""
+    pixels = torch.from_numpy(sample_pixels(source, first.preprocessing, AGREEMENT_IMAGES))
+    finish = Finish(first.preprocessing)
+    batches = pixels.permute(0, 3, 1, 2).split(64)
+    alike = [first.model(x).argmax(1) == second.model(x).argmax(1) for x in map(finish, batches)]
+    return float(torch.cat(alike).float().mean())

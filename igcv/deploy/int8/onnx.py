@@ -1,0 +1,86 @@
+"""TODO igcv.deploy.int8.comparison.onnx."""
+
+import logging
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from igcv.deploy.int8.prepare import BATCH
+from igcv.engines.session import required
+
+
+class _Reader:
+    """Calibration images as ONNX Runtime wants them: one batch at a time, then None."""
+
+    def __init__(self, name: str, images: np.ndarray) -> None:
+        self.name = name
+        self.batches = iter([images[start : start + BATCH] for start in range(0, len(images), BATCH)])
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        batch = next(self.batches, None)
+        return None if batch is None else {self.name: batch}
+
+
+def quantize(model: Any, given: np.ndarray) -> Any:
+    """An ONNX model with its convolutions and linear layers in int8.
+
+    Args:
+        model: onnx.ModelProto of a prepared network.
+        given: calibration images as the model takes them.
+    """
+    required("onnxruntime", "int8")
+    import onnx
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    before = logging.root.level
+    logging.root.setLevel(logging.ERROR)  # it advises to preprocess, which folding has done
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
+        onnx.save(model, source)
+        quantize_static(
+            source,
+            target,
+            _Reader(model.graph.input[0].name, given),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            reduce_range=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.MinMax,
+            # Engines round biases themselves when they open the file; stored in int8 form they take twice the bytes.
+            extra_options={"QuantizeBias": False},
+        )
+        quantized = onnx.load(target)
+    logging.root.setLevel(before)
+    compact(quantized)
+    onnx.helper.set_model_props(quantized, metadata)
+    return quantized
+
+
+def compact(model: Any) -> None:
+    """Keep constants of the same content once, and give all values inside the graph short names."""
+    first: dict[tuple[Any, ...], str] = {}
+    names: dict[str, str] = {}
+    constants = []
+    for constant in model.graph.initializer:
+        content = (constant.data_type, *constant.dims, constant.raw_data or constant.SerializeToString())
+        if content not in first:
+            first[content] = constant.name
+            constants.append(constant)
+        names[constant.name] = first[content]
+    del model.graph.initializer[:], model.graph.value_info[:]
+    model.graph.initializer.extend(constants)
+    outside = (*model.graph.input, *model.graph.output)
+    short = {"": ""} | {value.name: value.name for value in outside}  # "" is an input left out
+    for node in model.graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            node.ClearField("name")
+        for values in (node.input, node.output):
+            for i, value in enumerate(values):
+                kept = names.get(value, value)
+                values[i] = short.setdefault(kept, f"{len(short):x}")
+    for constant in model.graph.initializer:
+        constant.name = short[constant.name]

@@ -1,0 +1,55 @@
+"""TODO igcv.deploy.plans."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from igcv.cache import cache_folder
+from igcv.deploy.folding.plan import Plan
+from igcv.engines.table import engine as find_engine
+from igcv.engines.table import version_of
+from igcv.errors import InputError
+from igcv.machine.host import processor
+from igcv.models import Network
+from igcv.writing import write_file
+
+
+def remembered(model: Network, engine: str, setting: str, measure: Callable[[], Plan]) -> Plan:
+    """The plan that an earlier call measured for the same network and setting on this machine, or else measures now."""
+    find_engine(engine)
+    machine = f"{version_of(engine)}, {torch.backends.cpu.get_cpu_capability()}, {processor()}"
+    key = f"{engine} {setting} {model} {model.state_dict().keys()} {machine}"
+    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
+    kept = read_plans()
+    if digest in kept:
+        return Plan(kept[digest]["forms"], kept[digest]["vector_width"])
+    plan = measure()
+    write_plans({**read_plans(), digest: {"engine": engine, **plan._asdict()}})
+    return plan
+
+
+def plans_file() -> Path:
+    """Where measured plans are kept."""
+    return cache_folder() / "plans.json"
+
+
+def read_plans() -> dict[str, Any]:
+    """The plans kept, by key; none where the file is missing or damaged."""
+    try:
+        kept = json.loads(plans_file().read_text())
+    except (OSError, ValueError):
+        return {}
+    return kept if isinstance(kept, dict) else {}
+
+
+def write_plans(plans: Mapping[str, Any]) -> None:
+    """Keep plans; where the folder cannot be written, they are measured again next time."""
+    try:
+        plans_file().parent.mkdir(parents=True, exist_ok=True)
+        write_file(plans_file(), json.dumps(plans, indent=1).encode())
+    except (OSError, InputError):
+        return

@@ -1,0 +1,97 @@
+"""Images to compare on and to quantize with: of a data source, or cut from two photographs."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+
+from igcv.classifier import Classifier
+from igcv.data import DataSource, Finish, Images, StreamImages, plain_transform
+from igcv.data.preprocessing import Preprocessing
+from igcv.errors import InputError
+
+
+def matching_source(classifier: Classifier, data: str | DataSource | None) -> DataSource:
+    """Return images of a network's classes: those that `data` names, or else those of the training run.
+
+    Raises:
+        InputError: where there are none, or they are of other classes or much smaller than the network's input.
+    """
+    source = data if isinstance(data, DataSource) else classifier.open_data(data, download=False)
+    card = classifier.card
+    if len(source.class_names) != card.num_classes:
+        raise InputError(
+            f"{source.spec} has {len(source.class_names)} classes, the network {card.num_classes}; "
+            "give images of the classes it was trained for"
+        )
+    if (size := source.image_size) is not None and size < card.input_size // 4:
+        raise InputError(
+            f"{source.spec} has images of {size} pixels, the network takes {card.input_size}; "
+            "give images like those it was trained on"
+        )
+    return source
+
+
+def own_source(classifier: Classifier) -> tuple[DataSource | None, str]:
+    """Return the data of the training run, or None and why it cannot be had."""
+    try:
+        return matching_source(classifier, None), ""
+    except InputError as error:
+        return None, str(error)
+
+
+def numbered(images: Images | StreamImages | None) -> Images | None:
+    """The images where they can be read by number; None for a stream."""
+    return None if isinstance(images, StreamImages) else images
+
+
+def sample_pixels(
+    source: DataSource | None, pre: Preprocessing, count: int, train: bool = False
+) -> np.ndarray:
+    """Some images as bytes, uint8 (N, S, S, 3): of a data source, evenly spread, or cut from two photographs.
+
+    Args:
+        source: where to take them from; None: the photographs that come with scikit-learn.
+        pre: how to resize and crop them.
+        count: how many at most.
+        train: from the training part, where the source has one.
+
+    Raises:
+        InputError: for a stream.
+    """
+    transform = plain_transform(pre)
+    images = source and ((train and source.train) or source.val or source.train)
+    if not images:
+        chosen: Sequence[Image.Image] = _views(count)
+    elif (by_number := numbered(images)) is None:
+        raise InputError(
+            f"{source and source.spec} is a stream; give images that can be read by number, e.g. folder:PATH"
+        )
+    else:
+        chosen = [by_number[i][0] for i in evenly(count, len(by_number))]
+    return np.stack([transform(image).permute(1, 2, 0).numpy() for image in chosen])
+
+
+def evenly(count: int, total: int) -> list[int]:
+    """At most `count` of the numbers below `total`, evenly spread."""
+    return np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(int)).tolist()
+
+
+def _views(count: int) -> list[Image.Image]:
+    """Squares cut out of two photographs, from left to right."""
+    from sklearn.datasets import load_sample_images  # slow to import, needed here only
+
+    photos = [Image.fromarray(pixels) for pixels in load_sample_images().images]
+    views = []
+    for i in range(count):
+        photo = photos[i % 2]
+        left = (photo.width - photo.height) * i // max(count - 1, 1)
+        views.append(photo.crop((left, 0, left + photo.height, photo.height)))
+    return views
+
+
+def normalized(pixels: np.ndarray, pre: Preprocessing) -> np.ndarray:
+    """uint8 (N, S, S, 3) -> the network's input, float32 (N, 3, S, S)."""
+    finish = Finish(pre, channels_last=False)
+    return finish(torch.from_numpy(pixels).permute(0, 3, 1, 2)).numpy()

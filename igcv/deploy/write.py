@@ -1,0 +1,180 @@
+"""From a trained network to a file for an engine, compared with it before it counts."""
+
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from igcv.classifier import Classifier
+from igcv.data.preprocessing import Preprocessing
+from igcv.deploy.choose import choose_int8_plan
+from igcv.deploy.compare import Comparison, compare
+from igcv.deploy.folding.network import FoldedNetwork, Preprocess
+from igcv.deploy.folding.plan import AUTO, foldable_blocks, folded_network
+from igcv.deploy.inference import fold
+from igcv.deploy.int8.onnx import quantize
+from igcv.deploy.int8.prepare import prepared
+from igcv.deploy.samples import normalized
+from igcv.deploy.writers.settings import ExportSettings, exported_card
+from igcv.deploy.writers.table import WRITERS
+from igcv.engines.opened import files_of
+from igcv.engines.table import engine as find_engine
+from igcv.errors import InputError, unknown
+from igcv.models import Network
+from igcv.weights.card import CARD_KEY
+from igcv.writing import built_beside
+
+CHOSEN_WITH = 8  # calibration images in the int8 files that are measured to choose a form
+
+
+def write_compared(
+    classifier: Classifier,
+    out: Path,
+    settings: ExportSettings,
+    pixels: np.ndarray,
+    calibration: np.ndarray | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> tuple[FoldedNetwork, Comparison]:
+    """Write a trained network as a file for an engine.
+
+    The file is opened in its engine and compared with the network on images; only if they agree it appears at `out`.
+
+    Args:
+        classifier: the trained network.
+        out: the file to write; an OpenVINO .xml gets a .bin beside it.
+        settings: how it is to be.
+        pixels: uint8 (N, S, S, 3), images to compare on.
+        calibration: the same, images to quantize with; for int8 only.
+        say: is told what takes long.
+
+    Returns:
+        The folded network and how the file compares.
+
+    Raises:
+        InputError: for anything the user can mend, or if the file computes something else.
+    """
+    check_target(out, settings)
+    assert settings.int8 == (calibration is not None)
+    pre = classifier.preprocessing
+    if settings.form == AUTO:
+        say("looking for the fastest form on this machine (minutes at most; remembered for the next time)")
+    folded = folded_for(classifier, settings, calibration)
+    inputs = normalized(pixels, pre)
+    given = pixels if settings.with_preprocessing else inputs
+    metadata = {CARD_KEY: exported_card(classifier.card, folded, settings).to_json()}
+
+    def write(path: Path) -> None:
+        write_network(folded, path, settings, pre, pixels[:1], calibration, metadata)
+
+    def check(path: Path) -> Comparison:
+        session = find_engine(settings.format).open(path, settings.threads)
+        found = compare(on_cpu(classifier.model), session, inputs, given)
+        limit = float("inf") if settings.int8 else found.limit
+        if not found.error < limit:
+            raise InputError(
+                f"the file differs from the network by {found.error:.1e} of the largest logit, more than "
+                f"{limit:.1e}; it was not kept. Try another --form, or report this"
+            )
+        return found
+
+    return folded, write_checked(out, write, check)
+
+
+def folded_for(
+    classifier: Classifier, settings: ExportSettings, calibration: np.ndarray | None
+) -> FoldedNetwork:
+    """The network in the form that a file of these settings has."""
+    model = on_cpu(classifier.model)
+    if calibration is None or settings.form != AUTO:
+        return fold(
+            model,
+            settings.form,
+            engine=settings.format,
+            batch_size=settings.batch_size,
+            threads=settings.threads,
+        )
+    few = calibration[:CHOSEN_WITH]
+    batch = np.resize(few, (settings.batch_size, *few.shape[1:]))
+    pre = classifier.preprocessing
+
+    def write(folded: FoldedNetwork, path: Path) -> None:
+        write_network(folded, path, settings, pre, few[:1], few)
+
+    images = batch if settings.with_preprocessing else normalized(batch, pre)
+    plan = choose_int8_plan(model, write, settings.format, images, settings.threads)
+    return folded_network(model, foldable_blocks(model), plan)
+
+
+def on_cpu(model: Network) -> Network:
+    """The network itself where it is on the CPU, else a copy there."""
+    return model if next(model.parameters()).device.type == "cpu" else deepcopy(model).to("cpu")
+
+
+def write_network(
+    folded: FoldedNetwork,
+    path: Path,
+    settings: ExportSettings,
+    pre: Preprocessing,
+    pixels: np.ndarray,
+    calibration: np.ndarray | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write a folded network as a file, unchecked.
+
+    Args:
+        folded: the network.
+        path: the file; an OpenVINO .xml gets a .bin beside it.
+        settings: how it is to be.
+        pre: how its images are normalized.
+        pixels: uint8 (1, S, S, 3), an image.
+        calibration: uint8 (N, S, S, 3), images to quantize with; None: float32.
+        metadata: texts by name that travel with the file.
+    """
+
+    def as_given(images: np.ndarray) -> np.ndarray:
+        return images if settings.with_preprocessing else normalized(images, pre)
+
+    network: nn.Module = folded if calibration is None else prepared(folded, normalized(calibration, pre))
+    if settings.with_preprocessing:
+        network = nn.Sequential(Preprocess(pre.mean, pre.std), network)
+    example = torch.from_numpy(as_given(pixels))
+    quantized = {} if calibration is None else {"rewrite": partial(quantize, given=as_given(calibration))}
+    write = WRITERS[settings.format].load()
+    write(network.eval(), example, path, settings, dict(metadata or {}), **quantized)
+
+
+def check_target(out: Path, settings: ExportSettings) -> None:
+    """Raise InputError unless a file of these settings can be written at `out`."""
+    if settings.format not in WRITERS:
+        raise unknown("format", settings.format, WRITERS)
+    if not WRITERS[settings.format].from_onnx and (settings.int8 or settings.opset is not None):
+        what = "int8" if settings.int8 else "opset"
+        others = " or ".join(name for name, writer in WRITERS.items() if writer.from_onnx)
+        raise InputError(
+            f"the format '{settings.format}' has no {what} here; leave it out, or give --format {others}"
+        )
+    suffix = find_engine(settings.format).suffix
+    if out.is_dir():
+        raise InputError(f"{out} is a folder; give the file to write, for example {out / f'network{suffix}'}")
+    if out.suffix != suffix:
+        raise InputError(
+            f"{out} does not end in {suffix}, as files of the format '{settings.format}' do; "
+            f"call it {out.with_suffix(suffix)}"
+        )
+    if not out.parent.is_dir():
+        raise InputError(f"there is no folder {out.parent}; make it first")
+    for path in files_of(out):
+        if path.exists():
+            raise InputError(f"{path} exists already; choose another name or remove it")
+
+
+def write_checked(out: Path, write: Callable[[Path], None], check: Callable[[Path], Any]) -> Any:
+    """Write in a folder beside `out`, check, and only then move to `out`; gives what `check` gives."""
+    with built_beside(out) as temporary:
+        write(temporary)
+        return check(temporary)

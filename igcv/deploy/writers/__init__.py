@@ -1,0 +1,1 @@
+"""A folded network as a file, one writer per format."""

@@ -1,0 +1,31 @@
+"""OpenVINO files: converted from the ONNX graph, in full precision."""
+
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from igcv.deploy.writers.onnx import Rewrite, settled_graph
+from igcv.deploy.writers.settings import ExportSettings
+from igcv.engines.session import required
+
+
+def write_openvino(
+    network: nn.Module,
+    example: Tensor,
+    path: Path,
+    settings: ExportSettings,
+    metadata: Mapping[str, str],
+    rewrite: Rewrite | None = None,
+) -> None:
+    """Write a folded network as an .xml file with a .bin beside it; what does not depend on the images is computed.
+
+    Args: those of `igcv.deploy.writers.onnx.write_onnx`.
+    """
+    ov = required("openvino", "openvino")
+    model = settled_graph(network, example, settings, metadata, rewrite)
+    converted = ov.convert_model(BytesIO(model.SerializeToString()))
+    for key, value in metadata.items():
+        converted.set_rt_info(value, key)
+    ov.save_model(converted, str(path), compress_to_fp16=False)

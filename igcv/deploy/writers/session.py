@@ -1,0 +1,26 @@
+"""A folded network in an engine, without a file."""
+
+import torch
+from torch import Tensor, nn
+
+from igcv.engines.pytorch import TorchSession
+from igcv.engines.session import Session, required
+from igcv.engines.table import engine as find_engine
+
+
+def session_of(network: nn.Module, images: Tensor, engine: str, threads: int | None = None) -> Session:
+    """Return a session of a folded network.
+
+    Args:
+        network: the network.
+        images: an input, float32 (N, 3, S, S) or uint8 (N, S, S, 3).
+        engine: a name in `igcv.engines.table.ENGINES`.
+        threads: of the engine; None: PyTorch's number.
+    """
+    session = find_engine(engine)
+    if session is TorchSession:
+        return TorchSession(network, threads or torch.get_num_threads())
+    required("onnx", engine)
+    from igcv.deploy.writers.onnx import onnx_graph
+
+    return session(onnx_graph(network, images).SerializeToString(), threads)

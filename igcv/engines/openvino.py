@@ -1,0 +1,50 @@
+"""OpenVINO, which reads its own files and ONNX files."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from igcv.engines.onnxruntime import OnnxSession
+from igcv.engines.session import Inference, required
+from igcv.weights.card import CARD_KEY
+
+
+class OpenVinoSession:
+    """OpenVINO on the CPU; reads .xml files with their .bin beside them, and .onnx files as well."""
+
+    package, suffix = "openvino", ".xml"
+
+    def __init__(self, model: bytes | str, threads: int | None = None) -> None:
+        ov = required(self.package, "openvino")
+        core = ov.Core()
+        settings = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+            "INFERENCE_NUM_THREADS": threads or torch.get_num_threads(),
+            "INFERENCE_PRECISION_HINT": "f32",
+        }
+        # Files of another format are converted as for deployment, which int8 gains from.
+        foreign = isinstance(model, str) and model.endswith(OnnxSession.suffix)
+        read = ov.convert_model(model) if foreign else core.read_model(model)
+        place = next(
+            (place for place in (CARD_KEY, ["framework", CARD_KEY]) if read.has_rt_info(place)), None
+        )
+        self.card = str(read.get_rt_info(place).value) if place else ""
+        self.compiled = core.compile_model(read, "CPU", settings)
+
+    @classmethod
+    def open(cls, path: Path, threads: int | None = None) -> "OpenVinoSession":
+        """A session of a file."""
+        return cls(str(path), threads)
+
+    def bind(self, images: np.ndarray) -> Inference:
+        request = self.compiled.create_infer_request()
+        given = np.ascontiguousarray(images)
+        request.set_input_tensor(required(self.package, "openvino").Tensor(given, shared_memory=True))
+
+        def run(kept: np.ndarray = given) -> np.ndarray:  # the tensor does not keep the memory that it shares
+            request.infer()
+            return request.get_output_tensor().data.copy()  # it is overwritten by the next run
+
+        return run

@@ -1,0 +1,39 @@
+"""PyTorch as an engine, and programs of torch.export."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from igcv.engines.session import Inference
+from igcv.machine.threads import using_threads
+from igcv.weights.card import CARD_KEY
+
+
+class TorchSession:
+    """PyTorch on the CPU, channels last."""
+
+    package, suffix = "torch", ".pt2"
+
+    def __init__(self, network: nn.Module, threads: int | None = None, card: str = "") -> None:
+        self.threads = threads or torch.get_num_threads()
+        self.network, self.card = network.to(memory_format=torch.channels_last), card
+
+    @classmethod
+    def open(cls, path: Path, threads: int | None = None) -> "TorchSession":
+        """A session of a torch.export program."""
+        extra = {CARD_KEY: ""}
+        program = torch.export.load(path, extra_files=extra)
+        return cls(program.module(), threads, extra[CARD_KEY])
+
+    def bind(self, images: np.ndarray) -> Inference:
+        given = torch.from_numpy(images)
+        if images.dtype == np.float32:
+            given = given.to(memory_format=torch.channels_last)
+
+        def run() -> np.ndarray:
+            with torch.inference_mode(), using_threads(self.threads):
+                return self.network(given).numpy()
+
+        return run

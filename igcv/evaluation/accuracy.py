@@ -1,0 +1,200 @@
+"""Accuracy and loss of a network on a set of images."""
+
+from collections import Counter
+from collections.abc import Iterable
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from igcv.classifier import Classifier, as_classifier
+from igcv.data import Finish, Images, Loader, Moves, StreamImages, make_loader
+from igcv.data.preprocessing import plain_transform
+from igcv.data.sources.open import DataSource
+from igcv.errors import InputError
+from igcv.evaluation.mistakes import Mistake, Names, Worst
+from igcv.machine.precision import autocast
+from igcv.machine.processes import (
+    Process,
+    first_on_machine,
+    gather,
+    process_group,
+    sum_over_processes,
+    together,
+)
+from igcv.models import Network, set_form
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What came out of an evaluation: counts over all images, and per class."""
+
+    loss: float  # mean cross-entropy in nats
+    top1: float  # percent
+    top5: float  # percent
+    images: int
+    confusion: dict[tuple[int, int], int]  # (class, most probable class): images, where there are any
+    mistakes: list[Mistake]  # the worst first, a few
+    data: str = ""  # what it was measured on
+    class_names: tuple[str, ...] = ()  # in label order
+
+    def as_dict(self) -> dict[str, Any]:
+        """The figures under plain names, per-class accuracy in percent under the class names."""
+        names = self.class_names
+        unique = [name if names.count(name) == 1 else f"{name} ({i})" for i, name in enumerate(names)]
+        total: Counter[int] = Counter()
+        for (label, _), images in self.confusion.items():
+            total[label] += images
+        per_class = {
+            name: round(100 * self.confusion.get((i, i), 0) / total[i], 2) if i in total else None
+            for i, name in enumerate(unique)
+        }
+        rounded = {"loss": round(self.loss, 5), "top1": round(self.top1, 3), "top5": round(self.top5, 3)}
+        return {**rounded, "images": self.images, "per_class": per_class}
+
+
+@torch.inference_mode()
+def accuracy_of(
+    model: nn.Module,
+    loader: Iterable[tuple[Tensor, Tensor]],
+    device: torch.device,
+    precision: str = "float32",
+    names: Names = lambda batch: (),
+) -> Evaluation:
+    """Return the accuracy of `model`, over all processes together.
+
+    Args:
+        model: images (N, 3, S, S) -> logits (N, classes).
+        loader: batches of images and labels (N,) on the device; of each process its share.
+        device: where `model` is.
+        precision: "float32", "bf16" or "fp16".
+        names: what the images of a batch are called, by its number.
+    """
+    model.eval()
+    worst = Worst()
+    with together():
+        sums, pairs = _tally(model, loader, device, precision, worst)
+    loss, top5, count = sum_over_processes(sums).tolist()
+    if count == 0:
+        raise InputError("there are no images to evaluate on")
+    confusion: Counter[tuple[int, int]] = Counter()
+    for part in gather(pairs):
+        confusion.update(part)
+    right = sum(images for (label, guess), images in confusion.items() if label == guess)
+    shares = (100 * right / count, 100 * top5 / count)
+    return Evaluation(
+        loss / count, *shares, int(count), dict(sorted(confusion.items())), worst.mistakes(names)
+    )
+
+
+def _tally(
+    model: nn.Module,
+    loader: Iterable[tuple[Tensor, Tensor]],
+    device: torch.device,
+    precision: str,
+    worst: Worst,
+) -> tuple[Tensor, dict[tuple[int, int], int]]:
+    """Of this process: the sums of loss, top-5 hits and images, and how often which class is taken for which."""
+    sums = torch.zeros(3, dtype=_sum_dtype(device), device=device)
+    pairs = [torch.empty(0, 2, dtype=torch.int64, device=device)]
+    for batch, (images, labels) in enumerate(loader):
+        with autocast(device, precision):
+            logits = model(images)
+        logits = logits.to(sums.dtype)
+        losses = F.cross_entropy(logits, labels, reduction="none")
+        best = logits.topk(min(5, logits.shape[1])).indices
+        hits = (best == labels[:, None]).sum()
+        sums += torch.stack([losses.sum(), hits.to(sums.dtype), torch.full_like(sums[0], len(labels))])
+        pairs.append(torch.stack([labels, best[:, 0]], 1))
+        worst.add(batch, images, labels, logits, losses)
+    found, counts = torch.cat(pairs).cpu().unique(dim=0, return_counts=True)
+    return sums, {
+        (label, guess): n for (label, guess), n in zip(found.tolist(), counts.tolist(), strict=True)
+    }
+
+
+def _sum_dtype(device: torch.device) -> torch.dtype:
+    """float64, or float32 on Apple's GPUs, which have no float64."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def evaluation_loader(
+    images: Images | StreamImages,
+    finish: Finish,
+    batch_size: int,
+    workers: int,
+    process: Process,
+    resident: Moves | None = None,
+) -> Loader:
+    """This process's share of `images`, every one once over all processes; unreadable ones are refused."""
+    return make_loader(
+        images,
+        plain_transform(finish.preprocessing),
+        batch_size,
+        finish=finish,
+        train=False,
+        seed=0,
+        workers=workers,
+        rank=process.rank,
+        world_size=process.world_size,
+        skip_bad=False,
+        resident=resident,
+    )
+
+
+def evaluate(
+    network: Classifier | str | Path,
+    data: str | DataSource | None = None,
+    *,
+    batch_size: int = 128,
+    workers: int = 0,
+    device: str = "auto",
+) -> Evaluation:
+    """Measure top-1, top-5, loss and the accuracy of every class on validation images; `igcv evaluate`.
+
+    Under torchrun the processes share the images.
+
+    Args:
+        network: a classifier, which stays as it is, or what `igcv.load` opens.
+        data: a data source, as for `igcv.data.open_source`; None: that of the training run.
+        batch_size: images at a time, per process.
+        workers: processes that decode images; 0 decodes in this one.
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+
+    Raises:
+        InputError: if network or data cannot be opened or do not fit each other, or for an unreadable image.
+    """
+    with process_group(device) as process:
+        with together():
+            classifier = as_classifier(network, process.device)
+        source = (
+            data
+            if isinstance(data, DataSource)
+            else first_on_machine(process, lambda: classifier.open_data(data))
+        )
+        return evaluate_in(process, classifier, source, batch_size=batch_size, workers=workers)
+
+
+def evaluate_in(
+    process: Process, classifier: Classifier, source: DataSource, *, batch_size: int, workers: int = 0
+) -> Evaluation:
+    """`evaluate` in a process that has joined the others."""
+    if source.val is None:
+        raise InputError(f"{source.spec} has no validation images; give a source with a validation part")
+    if len(source.class_names) != classifier.card.num_classes:
+        raise InputError(
+            f"{source.spec} has {len(source.class_names)} classes, the network {classifier.card.num_classes}; "
+            "evaluate it on the classes it was trained for"
+        )
+    finish = Finish(classifier.preprocessing, process.device)
+    loader = evaluation_loader(source.val, finish, batch_size, workers, process)
+    network = classifier.model
+    if isinstance(network, Network):  # the caller's own keeps its device and forms
+        network = deepcopy(network).to(process.device)
+        set_form(network)
+    found = accuracy_of(network, loader, process.device, names=loader.names)
+    return replace(found, data=source.spec, class_names=tuple(classifier.class_names))

@@ -1,0 +1,95 @@
+"""Precision of the forward pass: autocast, and the choice that precision = "auto" leaves to a measurement."""
+
+import platform
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from igcv.machine.timing import now
+
+AUTOCAST = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+ROUNDS = 5  # timed steps in each precision; their median decides
+
+
+class Chosen(NamedTuple):
+    """A precision, and for people why it was taken."""
+
+    precision: str
+    reason: str
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager:
+    """Return the context in which a forward pass uses the recipe's precision."""
+    dtype = AUTOCAST[precision]
+    return torch.autocast(device.type, dtype) if dtype else nullcontext()
+
+
+def choose_precision(network: nn.Module, images: Tensor) -> Chosen:
+    """Return bf16 where the device computes it natively and this network trains faster in it, else float32.
+
+    The network is left as it was, running statistics included.
+
+    Args:
+        network: on the device of `images`.
+        images: (N, 3, S, S), a batch of the size to train with.
+    """
+    if not has_native_bf16(images.device):
+        return Chosen("float32", "auto: no native bf16 here")
+    times = step_times(network, images)
+    faster = times["float32"] / times["bf16"]
+    return Chosen(
+        "bf16" if faster > 1 else "float32",
+        f"auto: a step in bf16 is {faster:.2f} times as fast as in float32",
+    )
+
+
+def step_times(network: nn.Module, images: Tensor) -> dict[str, float]:
+    """Return the median seconds of a forward and backward pass in float32 and in bf16, measured alternately."""
+    state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    training = network.training
+    times: dict[str, list[float]] = {"float32": [], "bf16": []}
+    network.train()
+    for _ in range(1 + ROUNDS):
+        for precision, measured in times.items():
+            measured.append(_step_s(network, images, precision))
+    network.train(training).zero_grad(set_to_none=True)
+    network.load_state_dict(state)
+    return {
+        precision: median(measured[1:]) for precision, measured in times.items()
+    }  # the first one warms up
+
+
+def _step_s(network: nn.Module, images: Tensor, precision: str) -> float:
+    start = now(images.device)
+    with autocast(images.device, precision):
+        logits = network(images)
+    logits.float().square().mean().backward()
+    return now(images.device) - start
+
+
+def has_native_bf16(device: torch.device) -> bool:
+    """Return whether the device multiplies bf16 numbers in hardware, rather than by way of float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu":
+        return False
+    if platform.machine().lower() in ("arm64", "aarch64"):
+        return _cpu_flag("bf16")
+    # torch names its tests with an underscore; the flags of Linux serve where one of its versions has none.
+    tests = [getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile")]
+    return any(test() for test in tests if test) or _cpu_flag("avx512_bf16") or _cpu_flag("amx_bf16")
+
+
+def _cpu_flag(name: str) -> bool:
+    """Return whether Linux lists `name` among the features of the processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return False
+    return any(
+        name in line.partition(":")[2].split() for line in lines if line.startswith(("flags", "Features"))
+    )

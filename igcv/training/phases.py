@@ -1,0 +1,328 @@
+"""A training phase by phase: opened, built, restored, run. `igcv.train` is its entrance."""
+
+import re
+from collections import Counter
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import torch
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+
+from igcv.classifier import Classifier, load
+from igcv.errors import InputError
+from igcv.machine.memory import keep_freed_memory
+from igcv.machine.precision import autocast, choose_precision
+from igcv.machine.processes import Process, from_main, parallel, process_group, together
+from igcv.models import Network, build_model, set_form, strides_text
+from igcv.training.checkpoint import restore
+from igcv.training.choose_forms import measure_forms
+from igcv.training.epochs import Training, run_epochs
+from igcv.training.job import Job, resident_bytes, resolve
+from igcv.training.loop import Form, Trainer, make_mix
+from igcv.training.memory import explained
+from igcv.training.optimize import make_optimizer
+from igcv.training.parts import Parts
+from igcv.training.recipe import Recipe, resolve_recipe
+from igcv.training.reporter import reporter
+from igcv.training.run import RECIPE, Metrics, Run, was_restarted
+from igcv.training.state import Progress, State
+from igcv.weights.files import fill
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A training that has ended.
+
+    Attributes:
+        folder: its run folder (see igcv.training.run).
+        summary: best and last accuracy in percent, time, parameters, and the machine.
+    """
+
+    folder: Path
+    summary: Metrics
+
+    @cached_property
+    def classifier(self) -> Classifier:
+        """The network of the best epoch, or of the last one where there are no validation images."""
+        return load(self.folder)
+
+
+def train(
+    recipe: Recipe | str | Path | None = None,
+    out: str | Path | None = None,
+    *,
+    resume: bool = False,
+    device: str = "auto",
+    quiet: bool = False,
+    **settings: Any,
+) -> TrainedRun:
+    """Train a network and leave everything in a run folder; `igcv train`.
+
+    Under torchrun the processes share each batch.
+
+    Args:
+        recipe: all settings, a recipe file, or the name of one that comes with igcv; None: the defaults, or with
+            `resume` the settings of the run.
+        out: the run folder, a new one unless `resume`; None: runs/MODEL-DATA.
+        resume: continue the run in `out` from its newest checkpoint.
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+        quiet: print nothing.
+        settings: changes to the recipe, by its keys, e.g. `data="folder:photos", epochs=30`.
+
+    Raises:
+        InputError: for anything the user can fix.
+        Interrupted: SIGINT, SIGTERM or SIGHUP ended it; all is saved.
+    """
+    if resume and recipe is None:
+        recipe = run_recipe_file(out)
+    resolved = resolve_recipe(recipe, settings)
+    folder = default_folder(resolved) if out is None else Path(out)
+    with process_group(device) as process:
+        resume = resume or from_main(was_restarted(folder))
+        summary = train_in(process, resolved, folder, resume=resume, quiet=quiet)
+    return TrainedRun(folder, summary)
+
+
+def default_folder(recipe: Recipe) -> Path:
+    """Return the run folder of a training that names none."""
+    return Path("runs") / f"{recipe.model}-{re.sub(r'[^a-z0-9]+', '_', recipe.data.lower())[:40]}"
+
+
+def run_recipe_file(out: str | Path | None) -> Path:
+    """Return the recipe in the run folder that is to be resumed."""
+    if out is None:
+        raise InputError("--resume needs --out, the folder of the run to go on with")
+    file = Path(out) / RECIPE
+    if not file.is_file():
+        raise InputError(f"there is no run to resume in {out}; leave out --resume to start one")
+    return file
+
+
+def train_in(
+    process: Process, recipe: Recipe, out: Path, *, resume: bool = False, quiet: bool = False
+) -> Metrics:
+    """`train` in a process that has joined the others; the first one writes. Returns the summary."""
+    if process.device.type == "cpu":
+        keep_freed_memory()
+    with together():
+        training = opened(process, recipe, out, resume)
+    training = built(training)
+    with together():  # after `built`, which gives all processes the first one's running statistics
+        training = restored(training, out) if resume else training
+    with closing(training.parts), reporter(*_progress(training), quiet or not process.is_main) as report:
+        report.say(headline(training, out))
+        if recipe.form == "measure":
+            counts = Counter(training.trainer.use_forms(training.parts.size).values()).most_common()
+            report.say(f"fastest forms: {', '.join(f'{form} {count} blocks' for form, count in counts)}")
+        return run_epochs(training, report)
+
+
+def opened(process: Process, recipe: Recipe, out: Path, resume: bool) -> Training:
+    """Open data, folder and state, and make the network; whatever is wrong with the input shows here."""
+    torch.manual_seed(recipe.seed)
+    job = resolve(recipe, process, resume)
+    folder = Run(out, resume, write=process.is_main) if process.is_main or resume else None
+    state = State()
+    if folder and resume:
+        job = replace(job, recipe=folder.check_recipe(job.recipe))
+        state = folder.load_state()
+        beyond = state.epoch > recipe.epochs or (state.epoch == recipe.epochs and state.progress)
+        if beyond or (state.epoch == recipe.epochs and folder.is_finished(recipe.epochs)):
+            raise InputError(
+                f"the run in {out} has its {state.epoch} epochs; give epochs=N with a larger N to go on"
+            )
+    network = start_network(job)
+    job = resolve_precision(job, network)
+    parts = Parts.of(job.at(state.epoch))
+    if len(parts.train) < recipe.accumulation:
+        raise InputError(
+            f"{recipe.data} makes {len(parts.train)} batches, fewer than accumulation = {recipe.accumulation}; "
+            "lower accumulation or batch_size"
+        )
+    return Training(make_trainer(job, network), parts, state, Progress(), folder if process.is_main else None)
+
+
+def built(training: Training) -> Training:
+    """Choose the forms, and let the network run in parallel with those of other processes."""
+    job, trainer = training.parts.job, choose_forms(training.parts.job, training.trainer, training.state)
+    process, recipe = job.process, job.recipe
+    model = parallel(trainer.network, process, recipe.sync_batch_norm, recipe.accumulation)
+    trainer = replace(trainer, model=model)
+    if process.world_size > 2:
+        with explained(job, trainer.network, job.batch_size):
+            lay_out_gradients(job, trainer)
+    trainer.use_forms(training.parts.size)
+    return replace(training, trainer=trainer)
+
+
+def restored(training: Training, out: Path) -> Training:
+    """Fill the trainer with the state that the run was left in."""
+    return replace(training, begun=restore(training.trainer, training.state, out))
+
+
+def _progress(training: Training) -> tuple[list[int], int, int]:
+    """What a progress bar counts: the cost of a step in each epoch in pixels, steps of an epoch, and steps done."""
+    recipe, state = training.parts.job.recipe, training.state
+    steps = len(training.parts.train) // recipe.accumulation
+    costs = [recipe.size_at(epoch) ** 2 for epoch in range(recipe.epochs)]
+    return costs, steps, steps * state.epoch + training.begun.steps
+
+
+def headline(training: Training, out: Path) -> str:
+    """What is about to happen, in three lines, and one more where the newest checkpoint was damaged."""
+    job, state, begun = training.parts.job, training.state, training.begun
+    recipe, source = job.recipe, job.source
+    parameters = sum(p.numel() for p in training.trainer.network.parameters())
+    images = f"{len(source.train or []):,} training and {len(source.val or []):,} validation images"
+    where = job.process.device
+    device = torch.cuda.get_device_name(where) if where.type == "cuda" else where.type.upper()
+    place = f"step {begun.steps} of epoch {state.epoch + 1}" if begun.steps else f"epoch {state.epoch}"
+    going_on = f"going on after {place} of" if state.tensors else "for"
+    note = f"\ngoing on from the checkpoint before the newest: {state.note}" if state.note else ""
+    why = f" ({job.why_precision})" if job.why_precision else ""
+    places = f"{job.process.world_size} processes, " if job.process.world_size > 1 else ""
+    pixels = f"{recipe.input_size} x {recipe.input_size} pixels{smaller(recipe)}"
+    return (
+        f"{recipe.model}: {parameters:,} parameters, {pixels}, "
+        f"strides {strides_text(recipe.strides)}, {len(source.class_names)} classes\n"
+        f"{origin(job)}"
+        f"{source.spec}: {images}; {places}{device}, {recipe.precision}{why}; "
+        f"{going_on} {recipe.epochs} epochs; run folder {out}\n"
+        f"{whereabouts(job)}{note}"
+    )
+
+
+def smaller(recipe: Recipe) -> str:
+    """Return the smaller image sizes of the first epochs, for the headline; empty if there are none."""
+    ends = list(accumulate(recipe.progressive_epochs))
+    begins = [1, *(end + 1 for end in ends)]
+    parts = [
+        f"{size} in epoch{f's {begin} to' if end > begin else ''} {end}"
+        for size, begin, end in zip(recipe.sizes, begins, ends, strict=False)
+    ]
+    return f" ({', '.join(parts)})" if parts else ""
+
+
+def origin(job: Job) -> str:
+    """Return a line on the weights that a training starts from, and on strides that are not theirs; else nothing."""
+    if job.start is None:
+        return ""
+    recipe, start, strides = job.recipe, job.start.card, job.start.model.strides
+    change = "" if strides == recipe.strides else f"; here the strides are {strides_text(recipe.strides)}"
+    size = f"{start.input_size} x {start.input_size} pixels"
+    return (
+        f"starting from {recipe.init_from}: {start.model}, {size}, strides {strides_text(strides)}{change}\n"
+    )
+
+
+def whereabouts(job: Job) -> str:
+    """Where the images are while the network is trained, in one line."""
+    if job.recipe.resident == "on":
+        memory = "GPU memory" if job.process.device.type == "cuda" else "memory"
+        size = resident_bytes(job.source, job.preprocessing.input_size) / 2**20
+        once = "once for each size" if job.recipe.progressive_sizes else "once"
+        return f"images: decoded {once}, then kept in {memory} ({size:,.1f} MiB)"
+    return f"images: decoded anew in each epoch, workers = {job.workers}"
+
+
+def start_network(job: Job) -> Network:
+    """Return the recipe's network on the device, initialized at random or with the weights to start from."""
+    recipe, classes = job.recipe, len(job.source.class_names)
+    network = build_model(
+        recipe.model,
+        classes,
+        recipe.multiplier,
+        recipe.input_size,
+        drop_rate=recipe.drop_rate,
+        strides=recipe.strides,
+    )
+    if job.start is not None:
+        if job.start.card.num_classes != classes:
+            job.start.model.reset_classifier(classes)
+        tensors = job.start.model.state_dict()
+        fill(network, tensors, f"{recipe.init_from} ({job.start.card.model})")
+    layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+    return network.to(job.process.device, memory_format=layout)  # type: ignore[call-overload]
+
+
+def resolve_precision(job: Job, network: Network) -> Job:
+    """Return `job` with precision "auto" replaced by what the first process measures to be faster."""
+    recipe = job.recipe
+    if recipe.precision != "auto":
+        return job
+    set_form(network, "auto" if recipe.form == "measure" else recipe.form)  # as in training, or close to it
+    with together(), explained(job, network, job.batch_size):
+        chosen = choose_precision(network, example_images(job, recipe.input_size))
+    chosen = from_main(chosen)
+    return replace(job, recipe=replace(recipe, precision=chosen.precision), why_precision=chosen.reason)
+
+
+def make_trainer(job: Job, network: Network) -> Trainer:
+    """Optimizer, moving average and the rest, fresh."""
+    recipe, device = job.recipe, job.process.device
+    optimizer = make_optimizer(network, recipe)
+    ema = ModelEmaV3(network, decay=recipe.ema_decay, use_warmup=True) if recipe.ema_decay else None
+    scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
+    if recipe.compile:
+        network.compile()
+    mix = make_mix(recipe, len(job.source.class_names))
+    return Trainer(recipe, network, network, optimizer, scaler, ema, mix, job.process)
+
+
+def choose_forms(job: Job, trainer: Trainer, state: State) -> Trainer:
+    """Return `trainer` with the forms of the blocks for every image size of the run; those for input_size are set.
+
+    They are the recipe's, or with "measure" what the first process finds fastest. All sizes are measured before the
+    first epoch. A resumed run keeps what it measured, so that its numbers stay the same to the last bit.
+    """
+    recipe = job.recipe
+    forms: dict[int, Form] = dict.fromkeys(recipe.sizes, recipe.form)
+    if recipe.form == "measure":
+        kept = state.scalars.get("measured_forms", {})
+        for size in forms:
+            forms[size] = kept.get(str(size)) or state.scalars.get("forms") or measured(job, trainer, size)
+    trainer = replace(trainer, forms=forms)
+    trainer.use_forms(recipe.input_size)
+    return trainer
+
+
+def measured(job: Job, trainer: Trainer, size: int) -> dict[str, str]:
+    """Return the fastest forms for images of `size` pixels, as the first process finds them."""
+    with together(), explained(job, trainer.network, job.batch_size):
+        forms = measured_forms(job, trainer.network, size)
+    return from_main(forms)
+
+
+def measured_forms(job: Job, network: nn.Module, size: int) -> dict[str, str]:
+    """Return the fastest forms for batches as this run trains on."""
+    return measure_forms(network, example_images(job, size), job.recipe.precision)
+
+
+def lay_out_gradients(job: Job, trainer: Trainer) -> None:
+    """Let DDP put the gradients in the order in which it will exchange them; nothing is learned.
+
+    It finds that order in its first backward passes, and with three processes and more the order decides how sums
+    are rounded: without this, a run that goes on would not repeat one that was never stopped.
+    """
+    buffers = {name: buffer.clone() for name, buffer in trainer.network.named_buffers()}
+    trainer.model.train()
+    for _ in range(2):
+        with autocast(job.process.device, job.recipe.precision):
+            logits = trainer.model(example_images(job, job.recipe.input_size))
+        logits.float().square().mean().backward()
+    trainer.optimizer.zero_grad(set_to_none=True)
+    for name, buffer in trainer.network.named_buffers():
+        buffer.copy_(buffers[name])
+
+
+def example_images(job: Job, size: int) -> Tensor:
+    """Return noise in the shape of a batch as this run trains on, the images with sides of `size` pixels."""
+    shape = (job.batch_size, 3, size, size)
+    images = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(job.process.device)
+    layout = torch.channels_last if job.recipe.channels_last else torch.contiguous_format
+    return images.to(memory_format=layout)

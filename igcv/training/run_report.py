@@ -1,0 +1,123 @@
+"""From run folders to a page: `igcv report`, and what every run leaves at its end."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from igcv.analysis import summarize
+from igcv.classifier import LAST, network_of
+from igcv.errors import InputError
+from igcv.report import RunReport, StageCost, report_page
+from igcv.training.recipe import Recipe, load_recipe
+from igcv.training.run import EVALUATION, RECIPE, REPORT, SUMMARY, read_metrics
+from igcv.weights import load_weights
+from igcv.writing import write_file
+
+
+def write_report(runs: Sequence[str | Path], out: str | Path | None = None) -> Path:
+    """Write the page of one or more runs, finished or not; `igcv report`.
+
+    Args:
+        runs: their folders.
+        out: the file, an .html; an older one is replaced. None: report.html in the run folder, of several runs
+            runs.html.
+
+    Returns:
+        The file.
+
+    Raises:
+        InputError: a folder is no run or has no epoch yet, a file of it cannot be read, or `out` cannot be written.
+    """
+    folders = [Path(run) for run in runs]
+    page = Path(out or (folders[0] / REPORT if len(folders) == 1 else "runs.html"))
+    write_file(page, report_page([read_run(folder) for folder in folders]).encode())
+    return page
+
+
+def read_run(path: Path) -> RunReport:
+    """What the files of a run say."""
+    if not (path / RECIPE).is_file():
+        raise InputError(f"{path} is no run folder (no {RECIPE}); give a folder that igcv train wrote")
+    history = read_metrics(path)
+    if not all(_is_row(row) for row in history):
+        raise InputError(
+            f"the metrics log in {path} is not as igcv train writes it; resume the run, or start it anew"
+        )
+    if not history:
+        raise InputError(f"the run in {path} has no finished epoch yet; come back when its first one is over")
+    recipe = load_recipe(path / RECIPE)
+    summary = _read_json(path / SUMMARY) or {}
+    return RunReport(
+        name=str(path),
+        recipe=_as_text(recipe),
+        defaults=_as_text(Recipe()),
+        history=history,
+        stages=_stages(path, recipe),
+        evaluation=_evaluation(path / EVALUATION),
+        environment={key: str(value) for key, value in dict(summary.get("machine", {})).items()},
+    )
+
+
+def _is_row(row: Any) -> bool:
+    """Whether this is an epoch of a metrics log: numbers, and those that every epoch has."""
+    return (
+        isinstance(row, dict)
+        and all(isinstance(value, int | float) for value in row.values())
+        and row.keys()
+        >= {"epoch", "train_loss", "lr", "images_per_s", "train_time_s", "data_wait_s", "epoch_time_s"}
+        and {"val_loss", "val_top1", "val_top5"} & row.keys() in (set(), {"val_loss", "val_top1", "val_top5"})
+    )
+
+
+def _as_text(recipe: Recipe) -> dict[str, str]:
+    """The settings as a page shows them."""
+    return {key: "" if value is None else str(value) for key, value in asdict(recipe).items()}
+
+
+def _stages(path: Path, recipe: Recipe) -> list[StageCost]:
+    """What the parts of the run's network cost."""
+    _, card = load_weights(path / LAST)
+    rows = summarize(network_of(card), recipe.input_size)
+    return [StageCost(row.name, row.parameters, row.multiply_adds) for row in rows]
+
+
+def _evaluation(path: Path) -> dict[str, Any] | None:
+    """The evaluation of a run's best epoch; None without validation images."""
+    found = _read_json(path)
+    if found is not None and not _is_evaluation(found):
+        raise InputError(f"{path} is not as igcv train writes it; remove it, and the report goes without")
+    return found
+
+
+def _is_evaluation(found: Any) -> bool:
+    """Whether every class that an evaluation speaks of is one of those that it names."""
+    try:
+        classes = range(len(found["classes"]))
+        labels = [label for *pair, _ in found["confusion"] for label in pair]
+        for mistake in found["mistakes"]:
+            labels += [mistake["label"], *(guess for guess, _ in mistake["guesses"])]
+        counts = [images for *_, images in found["confusion"]]
+        texts = [*found["classes"], *(m[key] for m in found["mistakes"] for key in ("image", "picture"))]
+        shares = [share for m in found["mistakes"] for _, share in m["guesses"]]
+        return (
+            all(isinstance(label, int) and label in classes for label in labels)
+            and all(isinstance(n, int) for n in [found["epoch"], *counts])
+            and all(isinstance(text, str) for text in texts)
+            and all(isinstance(share, float | int) for share in shares)
+        )
+    except (KeyError, TypeError, ValueError):
+        return False
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a file, None if there is no file."""
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"{path} cannot be read ({error}); remove it, and the report goes without"
+        ) from error

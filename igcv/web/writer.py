@@ -1,0 +1,226 @@
+"""A folder with a web page that runs a trained network in the visitor's browser: `igcv web`."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from igcv.classifier import Classifier, as_trained, load
+from igcv.data import BadImageError, DataSource
+from igcv.data.preprocessing import short_side
+from igcv.deploy.exporter import Exported, export
+from igcv.deploy.int8.comparison import AGREEMENT_IMAGES, agreement_of
+from igcv.deploy.samples import evenly, matching_source, numbered, own_source
+from igcv.errors import InputError
+from igcv.version import __version__
+from igcv.web.engine import PACKAGE, VERSION, engine_files
+from igcv.weights.card import Card
+from igcv.writing import built_beside
+
+PAGE = Path(__file__).parent / "page"  # the files that are the same for all networks
+EXAMPLES = 8  # images
+# The fastest form in ONNX Runtime Web 1.30.0 with one thread, or not told apart from it (IGCV3-D 1.0x at 224 px, 0.5x
+# at 32 px, measured in turns in Chromium 156). At 224 px it takes 0.7 to 0.8 of the time of `dense`, and its file
+# stores no zeros. In int8 the times of both are alike, and its file is the smaller one.
+FORM = "group_branches"
+LARGEST_PNG = 512 * 512  # pixels of an example; larger ones are photographs and become JPEGs
+PAD_SIDE = 32  # pixels, the largest images that can be drawn by hand
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page that was written.
+
+    Attributes:
+        folder: where.
+        networks: "name" (float32 or int8), "file" and "bytes" of each network in it.
+        no_int8: why there is no int8 network; empty if there is one.
+        examples: how many example images it has.
+        examples_of: the data that they come from.
+    """
+
+    folder: Path
+    networks: list[dict[str, Any]]
+    no_int8: str
+    examples: int
+    examples_of: str
+
+
+def write_page(
+    network: Classifier | str | Path,
+    out: str | Path,
+    *,
+    calibrate: str | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Page:
+    """Write a folder that any web server can show: page, engine, network in float32 and int8, examples; `igcv web`.
+
+    Args:
+        network: a classifier, or what `igcv.load` opens.
+        out: the folder; it appears when all is in it.
+        calibrate: a data source to quantize with; None: that of the training run, where it is at hand and fits.
+        say: is told what takes long.
+
+    Raises:
+        InputError: for anything the user can fix.
+    """
+    classifier, out, say = as_trained(network), Path(out), say or (lambda text: None)
+    check_folder(out)
+    source, no_source = own_source(classifier)
+    calibration, no_int8 = calibration_source(classifier, calibrate, source, no_source)
+    engine = engine_files(say)
+    with built_beside(out) as folder:
+        shutil.copytree(PAGE, folder)
+        (folder / "ort").mkdir()
+        for file in engine:
+            shutil.copy(file, folder / "ort")
+        say("exporting the network" + (" in float32 and in int8" if calibration is not None else ""))
+        public = Classifier(classifier.model, public_card(classifier.card))
+        networks = write_networks(public, folder, source, calibration)
+        examples = write_examples(classifier, source, folder / "examples")
+        described = describe(classifier, networks, examples, drawable(source))
+        (folder / "page.json").write_text(json.dumps(described, indent=1), "utf-8")
+    return Page(out, networks, no_int8, len(examples), source.spec if source else "")
+
+
+def check_folder(out: Path) -> None:
+    """Raise InputError unless a folder can be made at `out`."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; give the folder to write, for example {out.with_suffix('')}")
+    if out.is_dir() and any(out.iterdir()):
+        raise InputError(f"the folder {out} is not empty; choose another one or remove it")
+    if not out.absolute().parent.is_dir():
+        raise InputError(f"there is no folder {out.parent}; make it first")
+
+
+def calibration_source(
+    classifier: Classifier, calibrate: str | None, source: DataSource | None, no_source: str
+) -> tuple[DataSource | None, str]:
+    """Return the images to quantize with, or None and why there are none; what `calibrate` names must be there."""
+    if calibrate is not None:
+        return matching_source(classifier, calibrate), ""
+    if source is None:
+        return None, no_source
+    if numbered(source.train or source.val) is None:
+        return None, f"{source.spec} is a stream; give images that can be read by number with --calibrate"
+    return source, ""
+
+
+def write_networks(
+    classifier: Classifier, folder: Path, source: DataSource | None, calibration: DataSource | None
+) -> list[dict[str, Any]]:
+    """float32.onnx, and int8.onnx where there are images to quantize with; each is compared before it counts."""
+    shown = source if source and numbered(source.val) else None
+    write = partial(export, classifier, form=FORM, with_preprocessing=True, data=shown)
+    plain = write(folder / "float32.onnx")
+    networks = [_network(plain)]
+    if calibration is not None:
+        small = write(folder / "int8.onnx", int8=True, calibrate=calibration, compare_int8=False)
+        networks.append(_network(small))
+        if shown is not None and shown.val is not None:
+            alike = agreement_of(load(plain.file), load(small.file), shown)
+            networks[-1] |= {"agreement": alike, "agreement_images": min(len(shown.val), AGREEMENT_IMAGES)}
+    return networks
+
+
+def _network(written: Exported) -> dict[str, Any]:
+    return {"name": written.file.stem, "file": written.file.name, "bytes": written.bytes}
+
+
+def write_examples(classifier: Classifier, source: DataSource | None, folder: Path) -> list[dict[str, str]]:
+    """Some validation images as files of their original size, without what else their own files say.
+
+    Returns:
+        "file" in the page's folder and "label", the name of the class, of each.
+    """
+    examples = []
+    for i, (image, label) in enumerate(validation_images(source)):
+        folder.mkdir(exist_ok=True)
+        kind = "png" if image.width * image.height <= LARGEST_PNG else "jpg"
+        file = folder / f"{i + 1}.{kind}"
+        bare = Image.fromarray(np.asarray(image))  # no position, no date
+        bare.save(file, quality=95, subsampling=0)  # which PNG passes over
+        examples.append({"file": f"{folder.name}/{file.name}", "label": classifier.class_names[label]})
+    return examples
+
+
+def validation_images(source: DataSource | None) -> Iterator[tuple[Image.Image, int]]:
+    """Validation images evenly spread over the set, at most `EXAMPLES`; unreadable ones are passed over."""
+    images = numbered(source.val) if source else None
+    if images is None:
+        return
+    for i in evenly(EXAMPLES, len(images)):
+        try:
+            image, label = images[i]
+            image.load()
+        except BadImageError:
+            continue
+        yield image, label
+
+
+def drawable(source: DataSource | None) -> int | None:
+    """The side in pixels of images that a visitor can draw: white strokes on black, as digits are; else None."""
+    if source is None or source.image_size is None or source.image_size > PAD_SIDE:
+        return None
+    pixels = [np.asarray(image) for image, _ in validation_images(source)]
+    grey = all((p == p[..., :1]).all() and p[0, 0, 0] < 64 and p.mean() < 128 for p in pixels)
+    return source.image_size if pixels and grey else None
+
+
+def describe(
+    classifier: Classifier,
+    networks: list[dict[str, Any]],
+    examples: list[dict[str, str]],
+    drawing_side: int | None,
+) -> dict[str, Any]:
+    """What the page reads first. Nothing in it names a place on this machine."""
+    card, pre = classifier.card, classifier.preprocessing
+    accuracy = {key: card.results[key] for key in ("top1", "top5", "images") if key in card.results}
+    data = card.results.get("data") or card.recipe.get("data")
+    return {
+        "model": card.model,
+        "parameters": sum(p.numel() for p in classifier.model.parameters()),
+        "data": data_name(str(data)) if data else None,
+        "class_names": list(classifier.class_names),
+        "preprocessing": {**pre.to_dict(), "short_side": short_side(pre)},
+        "networks": networks,
+        "accuracy": accuracy if "top1" in accuracy else None,
+        "examples": examples,
+        "drawing_side": drawing_side,
+        "made_with": f"igcv {__version__}, {PACKAGE} {VERSION}",
+    }
+
+
+def public_card(card: Card) -> Card:
+    """The card as anybody may have it: without the recipe, which names files and folders of this machine."""
+    results = {
+        **card.results,
+        **({"data": data_name(card.results["data"])} if "data" in card.results else {}),
+    }
+    return replace(card, recipe={}, results=results, source={})
+
+
+def data_name(spec: str) -> str:
+    """What a page calls a data source: the last part of a path is enough for anybody.
+
+    >>> [
+    ...     data_name(spec)
+    ...     for spec in (
+    ...         "digits",
+    ...         "cifar10:/mnt/data",
+    ...         "folder:/home/me/photos/",
+    ...         "rec:a/train.rec,b/val.rec",
+    ...     )
+    ... ]
+    ['digits', 'cifar10', 'photos', 'train.rec, val.rec']
+    """
+    kind, _, argument = spec.partition(":")
+    if kind in ("cifar10", "cifar100"):
+        return kind
+    return ", ".join(Path(part).name for part in (argument or kind).split(",") if part)

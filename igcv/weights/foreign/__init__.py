@@ -1,0 +1,1 @@
+"""Weights of other projects, by the names of their tensors."""

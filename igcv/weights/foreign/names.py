@@ -1,0 +1,213 @@
+"""The names of a network's tensors in MXNet's checkpoints and here: one table, read in both directions.
+
+The four namings of the released graphs:
+
+- seq: IGCV3 and MobileNetV2, `seq-1-block2-exp-conv2d_weight` <-> `stages.1.2.expand.conv.weight`
+- plain: IGCV1 for CIFAR, `g1_b1_conv1_weight` <-> `stages.0.0.convs.0.weight`
+- ident: the same with identity shortcuts, `g1_b1_p2_two1_conv1_weight` <-> `stages.0.0.conv1.convs.0.weight`
+- imagenet18: IGCV1 for ImageNet, `g1_b1_conv1_conv1_weight` <-> `stages.0.0.conv1.convs.0.weight`
+
+PyTorch's `num_batches_tracked` has no counterpart in MXNet.
+"""
+
+import re
+from collections.abc import Iterable
+from functools import cache
+from typing import NamedTuple
+
+from torch import nn
+
+from igcv.errors import InputError, differences, unknown
+
+# What a {norm} stands for: MXNet's words for the tensors of a batch norm, and PyTorch's.
+NORM = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_var": "running_var"}
+
+NamePair = tuple[str, str]  # a name in MXNet and here; what is in braces is in both
+
+
+class Naming(NamedTuple):
+    """The names of one kind of network.
+
+    Attributes:
+        first: the number that MXNet's {stage}, {block} and {conv} start at; ours start at 0.
+        pairs: the names.
+    """
+
+    first: int
+    pairs: tuple[NamePair, ...]
+
+
+def _unit(mxnet: str, igcv: str, conv: str = "_conv", norm: str = "_bn") -> tuple[NamePair, ...]:
+    """The name pairs of a convolution with its batch norm."""
+    return (
+        (f"{mxnet}{conv}_weight", f"{igcv}.conv.weight"),
+        (f"{mxnet}{norm}_{{norm}}", f"{igcv}.norm.{{norm}}"),
+    )
+
+
+def _seq(mxnet: str, igcv: str) -> tuple[NamePair, ...]:
+    return _unit(mxnet, igcv, "-conv2d", "-batchnorm")
+
+
+def _interleaved(mxnet: str, igcv: str) -> tuple[NamePair, ...]:
+    """The name pairs of an IGC block: two convolutions, one batch norm."""
+    return (
+        (f"{mxnet}_conv{{conv}}_weight", f"{igcv}.convs.{{conv}}.weight"),
+        (f"{mxnet}_bn_{{norm}}", f"{igcv}.norm.{{norm}}"),
+    )
+
+
+_MXNET, _IGCV = "g{stage}_b{block}", "stages.{stage}.{block}"
+NAMINGS = {
+    "seq": Naming(
+        0,
+        (
+            *_seq("first-3x3-conv", "stem"),
+            *_seq("seq-{stage}-block{block}-exp", f"{_IGCV}.expand"),
+            *_seq("seq-{stage}-block{block}-depthwise", f"{_IGCV}.depthwise"),
+            *_seq("seq-{stage}-block{block}-linear", f"{_IGCV}.project"),
+            *_seq("last-1x1-conv", "head"),
+            ("fc_{part}", "classifier.{part}"),
+        ),
+    ),
+    "plain": Naming(
+        1, (*_unit("g0", "stem"), *_interleaved(_MXNET, _IGCV), ("fc_score_{part}", "classifier.{part}"))
+    ),
+    "ident": Naming(
+        1,
+        (
+            *_unit("g0", "stem"),
+            *_unit(f"{_MXNET}_p0_line", f"{_IGCV}.shortcut"),
+            *_interleaved(f"{_MXNET}_p2_two{{half}}", f"{_IGCV}.conv{{half}}"),
+            ("fc_{part}", "classifier.{part}"),
+        ),
+    ),
+    "imagenet18": Naming(
+        1,
+        (
+            *_unit("g0", "stem.0"),
+            *_unit(f"{_MXNET}_proj", f"{_IGCV}.shortcut"),
+            *_interleaved(f"{_MXNET}_conv{{half}}", f"{_IGCV}.conv{{half}}"),
+            ("fc_score_{part}", "classifier.{part}"),
+        ),
+    ),
+}
+
+
+def to_igcv(name: str, naming: str) -> str:
+    """Our name of a tensor.
+
+    Args:
+        name: in MXNet, without "arg:" or "aux:".
+        naming: a key of `NAMINGS`; see `naming_of`.
+
+    Raises:
+        InputError: if the naming has no such name.
+
+    >>> to_igcv("seq-1-block2-exp-batchnorm_gamma", "seq")
+    'stages.1.2.expand.norm.weight'
+    """
+    return _translate(name, naming, 0)
+
+
+def to_mxnet(name: str, naming: str) -> str:
+    """The inverse of `to_igcv`.
+
+    >>> to_mxnet("stages.0.2.conv1.convs.0.weight", "ident")
+    'g1_b3_p2_two1_conv1_weight'
+    """
+    return _translate(name, naming, 1)
+
+
+def graph_order(names: Iterable[str]) -> list[str]:
+    """Our names, given in the order of a state_dict, in that of MXNet's graphs: a block's shortcut comes first.
+
+    PyTorch's counters (num_batches_tracked) are left out.
+    """
+    names = [name for name in names if not name.endswith("num_batches_tracked")]
+    blocks = {name: ".".join(name.split(".")[:3]) if name.startswith("stages.") else name for name in names}
+    order = {block: position for position, block in enumerate(dict.fromkeys(blocks.values()))}
+    return sorted(names, key=lambda name: (order[blocks[name]], ".shortcut." not in name))
+
+
+def prefixed(name: str) -> str:
+    """MXNet's name with the prefix it has in a checkpoint: "aux:" for a batch norm's statistics, else "arg:"."""
+    return ("aux:" if name.endswith(("_moving_mean", "_moving_var")) else "arg:") + name
+
+
+def naming_of(names: Iterable[str]) -> str:
+    """The naming that knows most of the names, given in MXNet's words or in ours.
+
+    Raises:
+        InputError: if no naming knows any.
+    """
+    names = list(names)
+    known = {naming: sum(knows(name, naming) for name in names) for naming in NAMINGS}
+    best = max(known, key=lambda naming: known[naming])
+    if not known[best]:
+        some = ", ".join(names[:3]) or "no names at all"
+        raise InputError(
+            f"these are no names of IGCV1, IGCV3 or MobileNetV2: {some}; expected names such as "
+            "first-3x3-conv-conv2d_weight or g0_conv_weight (in MXNet), or stem.conv.weight (in igcv)"
+        )
+    return best
+
+
+def knows(name: str, naming: str) -> bool:
+    """Whether a naming has a name, in MXNet's words or in ours."""
+    return any(pattern.fullmatch(name) for pair in _patterns(naming) for pattern in pair)
+
+
+def _translate(name: str, naming: str, side: int) -> str:
+    if naming not in NAMINGS:
+        raise unknown("naming", naming, NAMINGS)
+    first, pairs = NAMINGS[naming]
+    for pair, patterns in zip(pairs, _patterns(naming), strict=True):
+        if match := patterns[side].fullmatch(name):
+            shift = -first if side == 0 else first
+            return pair[1 - side].format_map(
+                {key: _word(key, value, shift, side) for key, value in match.groupdict().items()}
+            )
+    other = ("our", "MXNet's")[side]
+    raise InputError(f"'{name}' has no counterpart among {other} names of the naming '{naming}'")
+
+
+def _word(key: str, value: str, shift: int, side: int) -> str:
+    """What is in braces, on the other side."""
+    if key == "norm":
+        return NORM[value] if side == 0 else {ours: theirs for theirs, ours in NORM.items()}[value]
+    return str(int(value) + shift) if key in ("stage", "block", "conv") else value
+
+
+@cache
+def _patterns(naming: str) -> tuple[tuple[re.Pattern[str], re.Pattern[str]], ...]:
+    """For every pair the patterns of MXNet's name and of ours."""
+    first, pairs = NAMINGS[naming]
+    return tuple((_pattern(mxnet, first, NORM), _pattern(igcv, 0, NORM.values())) for mxnet, igcv in pairs)
+
+
+def _pattern(template: str, first: int, norm: Iterable[str]) -> re.Pattern[str]:
+    number = r"[1-9]\d{0,2}" if first else r"0|[1-9]\d{0,2}"
+    fields = {
+        "stage": number,
+        "block": number,
+        "conv": f"[{first}{first + 1}]",  # an IGC block has two convolutions
+        "half": "[12]",
+        "norm": "|".join(norm),
+        "part": "weight|bias",
+    }
+    texts = re.split(r"\{(\w+)\}", template)
+    parts = (re.escape(t) if i % 2 == 0 else f"(?P<{t}>{fields[t]})" for i, t in enumerate(texts))
+    return re.compile("".join(parts))
+
+
+def names_of(model: nn.Module, naming: str) -> list[str]:
+    """MXNet's names of a network's tensors."""
+    return [to_mxnet(name, naming) for name in graph_order(model.state_dict())]
+
+
+def check_same_names(where: str, expected: Iterable[str], given: Iterable[str]) -> None:
+    """Raise InputError unless the names are the same; those on one side only are listed."""
+    missing, surplus = sorted(set(expected) - set(given)), sorted(set(given) - set(expected))
+    if difference := differences({"missing": missing, "left over": surplus}, 12):
+        raise InputError(f"{where} has not the names of its network ({difference}); is it complete?")

@@ -1,0 +1,76 @@
+"""Whole files or none: what is written appears when all of it is there."""
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from igcv.errors import InputError
+
+
+@contextmanager
+def built_beside(out: Path) -> Iterator[Path]:
+    """A path of the same name in a folder beside `out`; when all went well, what lies there moves, `out` last."""
+    try:
+        with tempfile.TemporaryDirectory(prefix=".igcv-", dir=out.parent) as folder:
+            yield Path(folder) / out.name
+            for source in sorted(Path(folder).iterdir(), key=lambda path: path.name == out.name):
+                os.replace(source, out.with_name(source.name))
+    except OSError as error:
+        raise InputError(
+            f"cannot write {out}: {error.strerror}; free some space or choose another place"
+        ) from error
+
+
+def write_file(path: Path, content: bytes, previous: Path | None = None) -> None:
+    """Write `content` so that `path` holds either the old or the new file, whatever happens meanwhile.
+
+    Args:
+        path: the file.
+        content: what will be in it; read back before it takes its place.
+        previous: where the old file goes; None to let it go.
+
+    Raises:
+        InputError: it cannot be written; then the old file is still there.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        if temporary.read_bytes() != content:
+            raise OSError(errno.EIO, "what was written reads back as something else")
+        if previous is not None and path.exists():
+            _keep(path, previous)
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise InputError(
+            f"cannot write {path}: {error.strerror}; free some space or choose another place"
+        ) from error
+
+
+def _keep(path: Path, previous: Path) -> None:
+    """Give the file at `path` the name `previous` too, or instead where a file can have one name only."""
+    linked = previous.with_name(previous.name + ".tmp")
+    try:
+        linked.unlink(missing_ok=True)
+        os.link(path, linked)
+        os.replace(linked, previous)
+    except OSError:
+        os.replace(path, previous)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the names in a folder on the disk, too, where the system lets one."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -21,7 +21,7 @@ from igcv.errors import InputError, Interrupted
 from igcv.evaluation.accuracy import Evaluation, accuracy_of
 from igcv.machine.processes import Process
 from igcv.models import Network
-from igcv.report import RunReport
+from igcv.report.run import RunReport
 from igcv.training import load_recipe, read_metrics
 from igcv.training.epochs import _time_left, _train
 from igcv.training.job import resolve

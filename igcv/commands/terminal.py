@@ -65,17 +65,16 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
         else f"{summary['best_top1']:.2f} %",
         "epochs": f"{summary['epochs']} in {summary['time_s']:,.0f} s",
         "peak memory": f"{summary['peak_memory_mib']:,} MiB" if summary["peak_memory_mib"] else "unknown",
-        "report": str(folder / "report.html"),
+        **({"report": str(folder / "report.html")} if (folder / "report.html").is_file() else {}),
         "weights": str(folder / "best.safetensors"),
     }
     for name, value in rows.items():
         table.add_row(name, escape(value))
     console.print(table)
-    console.print(
-        f"\nNext:  igcv evaluate {folder}\n       igcv predict {folder} IMAGE...\n"
-        f"       tensorboard --logdir {folder}/tensorboard",
-        highlight=False,
-    )
+    following = [f"igcv evaluate {folder}", f"igcv predict {folder} IMAGE..."]
+    if (folder / "tensorboard").is_dir():
+        following.append(f"tensorboard --logdir {folder}/tensorboard")
+    print_line("\nNext:  " + "\n       ".join(following))
 
 
 def print_evaluation(figures: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from igcv.classifier import Classifier
 from igcv.data import DataSource, Finish, Images, StreamImages, plain_transform
 from igcv.data.preprocessing import Preprocessing
 from igcv.errors import InputError
+from igcv.extras import required
 
 
 def matching_source(classifier: Classifier, data: str | DataSource | None) -> DataSource:
@@ -80,6 +81,7 @@ def evenly(count: int, total: int) -> list[int]:
 
 def _views(count: int) -> list[Image.Image]:
     """Squares cut out of two photographs, from left to right."""
+    required("sklearn", "two photographs", "deploy")
     from sklearn.datasets import load_sample_images  # slow to import, needed here only
 
     photos = [Image.fromarray(pixels) for pixels in load_sample_images().images]

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import plotly.graph_objects as go
 
+from igcv.report.run import images_of
+
 Row = Mapping[str, Any]
 COLOURS = ("#4c8dd6", "#e07b28", "#3ba55d", "#c2559b", "#b39b00", "#2aa6a6", "#8f6fd8", "#d05050")
 MARKED = 40  # epochs up to which each is a dot as well
@@ -157,14 +159,6 @@ def stage_costs(parts: Mapping[str, tuple[int, int]]) -> str:
     figure.update_yaxes(autorange="reversed", automargin=True, showgrid=False)
     figure.update_layout(legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "traceorder": "normal"})
     return _html(figure, height=34 * len(parts) + 110)
-
-
-def images_of(counts: Mapping[tuple[int, int], int]) -> dict[int, int]:
-    """The images of each class, from how often which class is taken for which."""
-    total: dict[int, int] = {}
-    for (label, _), images in sorted(counts.items()):
-        total[label] = total.get(label, 0) + images
-    return total
 
 
 def hardest(counts: Mapping[tuple[int, int], int], classes: int) -> list[int]:

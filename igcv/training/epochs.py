@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from igcv.data import Loader
 from igcv.errors import InputError
 from igcv.evaluation.accuracy import Evaluation, accuracy_of
+from igcv.extras import installed
 from igcv.machine.host import host
 from igcv.machine.memory import peak_mib, reset_peak
 from igcv.machine.processes import gather, highest, share_buffers, together
@@ -19,8 +20,8 @@ from igcv.training.optimize import learning_rate
 from igcv.training.parts import Parts
 from igcv.training.recipe import Recipe
 from igcv.training.reporter import Reporter
-from igcv.training.run import Metrics, Run, write_events
-from igcv.training.run_report import write_report
+from igcv.training.run import REPORT, Metrics, Run, write_events
+from igcv.training.run_report import NEEDED, write_report
 from igcv.training.state import Progress, State, combined
 from igcv.version import __version__
 from igcv.weights.card import Card
@@ -86,7 +87,7 @@ def run_epochs(training: Training, report: Reporter) -> Metrics:
     if result is None:  # the run had ended, but for its summary
         result = _evaluate(parts, trainer)
     with together():
-        return _finish(training, history, result)
+        return _finish(training, history, result, report)
 
 
 def _train(
@@ -217,7 +218,9 @@ def _card(job: Job, row: Metrics, result: Evaluation | None) -> Card:
     )
 
 
-def _finish(training: Training, history: list[Metrics], result: Evaluation | None) -> Metrics:
+def _finish(
+    training: Training, history: list[Metrics], result: Evaluation | None, report: Reporter
+) -> Metrics:
     """Write TensorBoard events, summary and report; returns the summary."""
     job, trainer, run = training.parts.job, training.trainer, training.run
     size = job.recipe.input_size
@@ -236,7 +239,21 @@ def _finish(training: Training, history: list[Metrics], result: Evaluation | Non
         "machine": host(job.process.device, job.process.world_size),
     }
     if run:
-        write_events(run.path / "tensorboard", history)
         run.save_summary(summary)
-        write_report([run.path])
+        _illustrate(run, history, report)
     return summary
+
+
+def _illustrate(run: Run, history: list[Metrics], report: Reporter) -> None:
+    """Write TensorBoard events and the report, as far as their packages are installed."""
+    missing = []
+    if installed("tensorboard"):
+        write_events(run.path / "tensorboard", history)
+    else:
+        missing.append("TensorBoard events")
+    if installed(*NEEDED):
+        write_report([run.path])
+    else:
+        missing.append(REPORT)
+    if missing:
+        report.say(f"without {' and '.join(missing)}: pip install 'igcv[report]' for them")

@@ -9,11 +9,14 @@ from typing import Any
 from igcv.analysis import summarize
 from igcv.classifier import LAST, network_of
 from igcv.errors import InputError
-from igcv.report import RunReport, StageCost, report_page
+from igcv.extras import required
+from igcv.report.run import RunReport, StageCost
 from igcv.training.recipe import Recipe, load_recipe
 from igcv.training.run import EVALUATION, RECIPE, REPORT, SUMMARY, read_metrics
 from igcv.weights import load_weights
 from igcv.writing import write_file
+
+NEEDED = ("jinja2", "plotly")  # of the extra "report"
 
 
 def write_report(runs: Sequence[str | Path], out: str | Path | None = None) -> Path:
@@ -30,6 +33,10 @@ def write_report(runs: Sequence[str | Path], out: str | Path | None = None) -> P
     Raises:
         InputError: a folder is no run or has no epoch yet, a file of it cannot be read, or `out` cannot be written.
     """
+    for package in NEEDED:
+        required(package, "report", "report")
+    from igcv.report.page import report_page
+
     folders = [Path(run) for run in runs]
     page = Path(out or (folders[0] / REPORT if len(folders) == 1 else "runs.html"))
     write_file(page, report_page([read_run(folder) for folder in folders]).encode())

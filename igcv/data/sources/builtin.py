@@ -7,9 +7,11 @@ import numpy as np
 from igcv.data.images import ArrayImages
 from igcv.data.sources.parts import Parts, Request, held_out
 from igcv.errors import InputError
+from igcv.extras import required
 
 
 def open_digits(request: Request) -> Parts:
+    required("sklearn", "digits", "demo")
     from sklearn.datasets import load_digits  # slow to import, needed here only
 
     digits = load_digits()

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from igcv.deploy.int8.prepare import BATCH
-from igcv.engines.session import required
+from igcv.extras import required
 
 
 class _Reader:
@@ -30,7 +30,7 @@ def quantize(model: Any, given: np.ndarray) -> Any:
         model: onnx.ModelProto of a prepared network.
         given: calibration images as the model takes them.
     """
-    required("onnxruntime", "int8")
+    required("onnxruntime", "int8", "deploy")
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 

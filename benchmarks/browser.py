@@ -89,7 +89,7 @@ def write_files(folder: Path, size: int) -> list[tuple[str, Path]]:
         folded = fold(igcv.create_model(name, input_size=size).eval(), FORM)
         for kind, calibration in (("float32", None), ("int8", pixels)):
             file = folder / f"{name}_{kind}.onnx"
-            write_network(folded, file, settings, pre, pixels[:1], calibration)
+            write_network(folded, file, settings, pre, calibration)
             found.append((f"{name} {kind}", file))
     return found
 

@@ -22,7 +22,7 @@ import torch
 from conditions import machine
 from PIL import features
 
-from igcv.data import Finish, Images, StreamImages, make_loader, train_transform
+from igcv.data import Finish, Images, LoaderSettings, StreamImages, make_loader, train_transform
 from igcv.data.preprocessing import IMAGENET
 from igcv.data.sources.open import open_source
 
@@ -79,9 +79,8 @@ def igcv_batches(images: Images | StreamImages, batch_size: int) -> Epochs:
     """Batches of igcv, epoch after epoch."""
     finish = Finish(IMAGENET, channels_last=False)
     transform = train_transform(IMAGENET, "inception")
-    loader = make_loader(
-        images, transform, batch_size, finish=finish, train=True, seed=0, workers=0, skip_bad=True
-    )
+    settings = LoaderSettings(batch_size=batch_size, train=True, skip_bad=True)
+    loader = make_loader(images, transform, finish, settings)
     return endless(loader, loader.set_epoch)
 
 

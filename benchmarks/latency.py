@@ -137,7 +137,7 @@ def int8_file(engine: str, size: int, batch: int, threads: int, folder: Path) ->
     settings = ExportSettings(format=engine, int8=True, batch_size=batch, threads=threads)
     network = folded_for(igcv.Classifier(model, card), settings, pixels)
     file = folder / f"int8_{engine}_{size}_{batch}_{threads}{ENGINES[engine].suffix}"
-    write_network(network, file, settings, pre, pixels[:1], pixels)
+    write_network(network, file, settings, pre, pixels)
     return file
 
 

@@ -77,7 +77,7 @@ def forms_that_depend_on_the_size(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         names = igcv.models.blocks_with_forms(network)
         return dict.fromkeys(names, {8: "literal", 12: "branches", 16: "literal"}[size])
 
-    monkeypatch.setattr("igcv.training.phases.measured_forms", measure)
+    monkeypatch.setattr("igcv.training.choose_forms.measured_forms", measure)
     return sizes
 
 
@@ -134,7 +134,7 @@ def test_the_network_sees_the_sizes(
         return forward(network, x)
 
     monkeypatch.setattr(Network, "forward", watching)
-    monkeypatch.setattr("igcv.training.phases.measured_forms", lambda *given: {"": "literal"})
+    monkeypatch.setattr("igcv.training.choose_forms.measured_forms", lambda *given: {"": "literal"})
     run(digit_folder, tmp_path / "run", *settings)
     sizes = list(dict.fromkeys(seen))
     assert sizes == [(True, 8), (False, 8), (True, 12), (False, 12), (True, 16), (False, 16)]

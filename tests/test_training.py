@@ -554,7 +554,7 @@ def test_a_resumed_run_keeps_the_forms_it_measured(
     settings = ["model=igcv3_w_010", "form=measure", "ema_decay=0.5"]
     run(digit_folder, tmp_path / "run", *settings, "epochs=1")
     state = json.loads(read_tensors(tmp_path / "run" / "state.safetensors")[1]["state"])
-    monkeypatch.setattr("igcv.training.phases.measured_forms", None)  # what calls it now fails
+    monkeypatch.setattr("igcv.training.choose_forms.measured_forms", None)  # what calls it now fails
     run(digit_folder, tmp_path / "run", *settings, "epochs=2", resume=True)
     resumed = json.loads(read_tensors(tmp_path / "run" / "state.safetensors")[1]["state"])
     assert len(state["scalars"]["forms"]) == 17  # IGCV3-W's blocks

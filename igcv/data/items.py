@@ -9,12 +9,14 @@ import signal
 import time
 from abc import abstractmethod
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from igcv.data.augment import Moves
 from igcv.data.chance import seeded
 from igcv.data.images import Images
 from igcv.data.preprocessing import Transform
@@ -27,6 +29,48 @@ _FOR_ALL = (
 )  # terminals and schedulers send it to loader processes, too
 _TOGETHER_S = 2.0  # a scheduler and torchrun both send SIGTERM, one shortly after the other
 _GRACE_S = 600  # for what the training process has to finish
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderSettings:
+    """How a process gets its batches.
+
+    Attributes:
+        batch_size: images in a batch of this process.
+        train: training rather than evaluation.
+        seed: decides, with the epoch, order and augmentation; 0 or more.
+        workers: loading processes; 0 loads in this one.
+        rank: number of this process.
+        world_size: number of processes.
+        skip_bad: pass over unreadable images rather than stop at the first.
+        max_bad: how many of them to accept; None for 100 or 1 % of the set, whichever is more.
+        resident: decode and transform each image once only, keep all on the device, and in training move them so
+            there (see `BATCHED`); not for streams.
+
+    Raises:
+        InputError: a number is out of its range.
+    """
+
+    batch_size: int
+    train: bool
+    seed: int = 0
+    workers: int = 0
+    rank: int = 0
+    world_size: int = 1
+    skip_bad: bool
+    max_bad: int | None = None
+    resident: Moves | None = None
+
+    def __post_init__(self) -> None:
+        rules = (
+            ("batch size", self.batch_size, 1),
+            ("seed", self.seed, 0),
+            ("number of workers", self.workers, 0),
+        )
+        for name, value, low in rules:
+            if value < low:
+                raise InputError(f"the {name} is {value}, expected {low} or more")
+        assert 0 <= self.rank < self.world_size
 
 
 class Place(NamedTuple):

@@ -33,8 +33,8 @@ from igcv.deploy.writers.session import session_of
 from igcv.engines.opened import open_session, size_of
 from igcv.engines.table import ENGINES
 from igcv.machine.threads import using_threads
-from igcv.machine.timing import shortest_times
-from igcv.models import Network
+from igcv.machine.timing import once_for_each, shortest_times
+from igcv.models import Network, block_kind
 
 
 def choose_plan(
@@ -87,19 +87,17 @@ def _plan_by_blocks(
 ) -> Plan:
     """The fastest form of every distinct block at a vector width."""
     groups = stream_groups(blocks)
-    fastest: dict[str, str] = {}
-    chosen = {}
-    for name, block in blocks.items():
-        module = model.get_submodule(name)
-        key = f"{module} {getattr(module, 'shortcut', None)} {shapes[name]}"
-        if key not in fastest:
-            layouts = tuple(stream_layout(channels, groups, width) for channels in block.widths)
-            forms = [form for form in block.forms if form != LITERAL or not isinstance(block, Inverted)]
-            probes = [Probe(block, form, layouts, width) for form in forms]
-            times = measure(probes, (len(layouts[0]), *shapes[name]))
-            fastest[key] = forms[times.index(min(times))]
-        chosen[name] = fastest[key]
-    return Plan(chosen, width)
+
+    def fastest(name: str) -> str:
+        block = blocks[name]
+        layouts = tuple(stream_layout(channels, groups, width) for channels in block.widths)
+        forms = [form for form in block.forms if form != LITERAL or not isinstance(block, Inverted)]
+        probes = [Probe(block, form, layouts, width) for form in forms]
+        times = measure(probes, (len(layouts[0]), *shapes[name]))
+        return forms[times.index(min(times))]
+
+    kinds = {name: (block_kind(model.get_submodule(name)), shapes[name]) for name in blocks}
+    return Plan(once_for_each(kinds, fastest), width)
 
 
 class Probe(nn.Module):

@@ -12,9 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from igcv.classifier import Classifier, as_classifier
-from igcv.data import Finish, Images, Loader, Moves, StreamImages, make_loader
+from igcv.data import DataSource, Finish, Images, Loader, LoaderSettings, Moves, StreamImages, make_loader
 from igcv.data.preprocessing import plain_transform
-from igcv.data.sources.open import DataSource
 from igcv.errors import InputError
 from igcv.evaluation.mistakes import Mistake, Names, Worst
 from igcv.machine.precision import autocast
@@ -131,19 +130,16 @@ def evaluation_loader(
     resident: Moves | None = None,
 ) -> Loader:
     """This process's share of `images`, every one once over all processes; unreadable ones are refused."""
-    return make_loader(
-        images,
-        plain_transform(finish.preprocessing),
-        batch_size,
-        finish=finish,
+    settings = LoaderSettings(
+        batch_size=batch_size,
         train=False,
-        seed=0,
         workers=workers,
         rank=process.rank,
         world_size=process.world_size,
         skip_bad=False,
         resident=resident,
     )
+    return make_loader(images, plain_transform(finish.preprocessing), finish, settings)
 
 
 def evaluate(

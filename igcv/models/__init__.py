@@ -6,6 +6,7 @@ from igcv.models.blocks import (
     InterleavedConv,
     InterleavedResidual,
     InvertedResidual,
+    block_kind,
     channel_shuffle,
 )
 from igcv.models.catalog import build_model, default_input_size, list_models
@@ -25,6 +26,7 @@ __all__ = [
     "InvertedResidual",
     "Network",
     "Options",
+    "block_kind",
     "blocks_with_forms",
     "branch_widths",
     "build_model",

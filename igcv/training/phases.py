@@ -5,25 +5,24 @@ from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import torch
 from timm.utils import ModelEmaV3
-from torch import Tensor, nn
 
 from igcv.classifier import Classifier, load
 from igcv.errors import InputError
 from igcv.machine.memory import keep_freed_memory
 from igcv.machine.precision import autocast, choose_precision
 from igcv.machine.processes import Process, from_main, parallel, process_group, together
-from igcv.models import Network, build_model, set_form, strides_text
+from igcv.models import Network, build_model, set_form
 from igcv.training.checkpoint import restore
-from igcv.training.choose_forms import measure_forms
+from igcv.training.choose_forms import choose_forms, example_images
 from igcv.training.epochs import Training, run_epochs
-from igcv.training.job import Job, resident_bytes, resolve
-from igcv.training.loop import Form, Trainer, make_mix
+from igcv.training.headline import headline
+from igcv.training.job import Job, resolve
+from igcv.training.loop import Trainer, make_mix
 from igcv.training.memory import explained
 from igcv.training.optimize import make_optimizer
 from igcv.training.parts import Parts
@@ -173,63 +172,6 @@ def _progress(training: Training) -> tuple[list[int], int, int]:
     return costs, steps, steps * state.epoch + training.begun.steps
 
 
-def headline(training: Training, out: Path) -> str:
-    """What is about to happen, in three lines, and one more where the newest checkpoint was damaged."""
-    job, state, begun = training.parts.job, training.state, training.begun
-    recipe, source = job.recipe, job.source
-    parameters = sum(p.numel() for p in training.trainer.network.parameters())
-    images = f"{len(source.train or []):,} training and {len(source.val or []):,} validation images"
-    where = job.process.device
-    device = torch.cuda.get_device_name(where) if where.type == "cuda" else where.type.upper()
-    place = f"step {begun.steps} of epoch {state.epoch + 1}" if begun.steps else f"epoch {state.epoch}"
-    going_on = f"going on after {place} of" if state.tensors else "for"
-    note = f"\ngoing on from the checkpoint before the newest: {state.note}" if state.note else ""
-    why = f" ({job.why_precision})" if job.why_precision else ""
-    places = f"{job.process.world_size} processes, " if job.process.world_size > 1 else ""
-    pixels = f"{recipe.input_size} x {recipe.input_size} pixels{smaller(recipe)}"
-    return (
-        f"{recipe.model}: {parameters:,} parameters, {pixels}, "
-        f"strides {strides_text(recipe.strides)}, {len(source.class_names)} classes\n"
-        f"{origin(job)}"
-        f"{source.spec}: {images}; {places}{device}, {recipe.precision}{why}; "
-        f"{going_on} {recipe.epochs} epochs; run folder {out}\n"
-        f"{whereabouts(job)}{note}"
-    )
-
-
-def smaller(recipe: Recipe) -> str:
-    """Return the smaller image sizes of the first epochs, for the headline; empty if there are none."""
-    ends = list(accumulate(recipe.progressive_epochs))
-    begins = [1, *(end + 1 for end in ends)]
-    parts = [
-        f"{size} in epoch{f's {begin} to' if end > begin else ''} {end}"
-        for size, begin, end in zip(recipe.sizes, begins, ends, strict=False)
-    ]
-    return f" ({', '.join(parts)})" if parts else ""
-
-
-def origin(job: Job) -> str:
-    """Return a line on the weights that a training starts from, and on strides that are not theirs; else nothing."""
-    if job.start is None:
-        return ""
-    recipe, start, strides = job.recipe, job.start.card, job.start.model.strides
-    change = "" if strides == recipe.strides else f"; here the strides are {strides_text(recipe.strides)}"
-    size = f"{start.input_size} x {start.input_size} pixels"
-    return (
-        f"starting from {recipe.init_from}: {start.model}, {size}, strides {strides_text(strides)}{change}\n"
-    )
-
-
-def whereabouts(job: Job) -> str:
-    """Where the images are while the network is trained, in one line."""
-    if job.recipe.resident == "on":
-        memory = "GPU memory" if job.process.device.type == "cuda" else "memory"
-        size = resident_bytes(job.source, job.preprocessing.input_size) / 2**20
-        once = "once for each size" if job.recipe.progressive_sizes else "once"
-        return f"images: decoded {once}, then kept in {memory} ({size:,.1f} MiB)"
-    return f"images: decoded anew in each epoch, workers = {job.workers}"
-
-
 def start_network(job: Job) -> Network:
     """Return the recipe's network on the device, initialized at random or with the weights to start from."""
     recipe, classes = job.recipe, len(job.source.class_names)
@@ -274,35 +216,6 @@ def make_trainer(job: Job, network: Network) -> Trainer:
     return Trainer(recipe, network, network, optimizer, scaler, ema, mix, job.process)
 
 
-def choose_forms(job: Job, trainer: Trainer, state: State) -> Trainer:
-    """Return `trainer` with the forms of the blocks for every image size of the run; those for input_size are set.
-
-    They are the recipe's, or with "measure" what the first process finds fastest. All sizes are measured before the
-    first epoch. A resumed run keeps what it measured, so that its numbers stay the same to the last bit.
-    """
-    recipe = job.recipe
-    forms: dict[int, Form] = dict.fromkeys(recipe.sizes, recipe.form)
-    if recipe.form == "measure":
-        kept = state.scalars.get("measured_forms", {})
-        for size in forms:
-            forms[size] = kept.get(str(size)) or state.scalars.get("forms") or measured(job, trainer, size)
-    trainer = replace(trainer, forms=forms)
-    trainer.use_forms(recipe.input_size)
-    return trainer
-
-
-def measured(job: Job, trainer: Trainer, size: int) -> dict[str, str]:
-    """Return the fastest forms for images of `size` pixels, as the first process finds them."""
-    with together(), explained(job, trainer.network, job.batch_size):
-        forms = measured_forms(job, trainer.network, size)
-    return from_main(forms)
-
-
-def measured_forms(job: Job, network: nn.Module, size: int) -> dict[str, str]:
-    """Return the fastest forms for batches as this run trains on."""
-    return measure_forms(network, example_images(job, size), job.recipe.precision)
-
-
 def lay_out_gradients(job: Job, trainer: Trainer) -> None:
     """Let DDP put the gradients in the order in which it will exchange them; nothing is learned.
 
@@ -318,11 +231,3 @@ def lay_out_gradients(job: Job, trainer: Trainer) -> None:
     trainer.optimizer.zero_grad(set_to_none=True)
     for name, buffer in trainer.network.named_buffers():
         buffer.copy_(buffers[name])
-
-
-def example_images(job: Job, size: int) -> Tensor:
-    """Return noise in the shape of a batch as this run trains on, the images with sides of `size` pixels."""
-    shape = (job.batch_size, 3, size, size)
-    images = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(job.process.device)
-    layout = torch.channels_last if job.recipe.channels_last else torch.contiguous_format
-    return images.to(memory_format=layout)

@@ -14,7 +14,7 @@ from igcv.data import write_records
 from igcv.data.preprocessing import IMAGENET
 from igcv.models import build_model
 from igcv.training import find_recipe, load_recipe
-from igcv.training.state import Progress, State, encode
+from igcv.training.state import EpochProgress, State, encode
 from igcv.weights import save_weights
 from igcv.weights.card import Card
 from igcv.weights.foreign.mxnet_files import write_params
@@ -47,7 +47,9 @@ def write_seeds(root: Path) -> None:
     save_weights(root / "weights" / "small", network.state_dict(), card)
     (root / "card" / "small").write_text(card.to_json())
     to_mxnet(root / "weights" / "small", root / "params" / "network")
-    state = State(1, 50.0, 8, (Progress(2, 1.5, 16, 0.1),), {"a.png": "broken"}, {"model.w": torch.ones(2)})
+    state = State(
+        1, 50.0, 8, (EpochProgress(2, 1.5, 16, 0.1),), {"a.png": "broken"}, {"model.w": torch.ones(2)}
+    )
     (root / "state" / "small").write_bytes(encode(state))
     arrays = {
         "arg:fc_weight": np.arange(6, dtype=np.float32).reshape(2, 3),

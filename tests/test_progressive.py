@@ -29,7 +29,7 @@ from igcv.training.loop import Wish
 from igcv.training.parts import Parts, make_loaders
 from igcv.training.phases import train_in
 from igcv.training.reporter import Live, reporter
-from igcv.training.state import Progress, decode
+from igcv.training.state import EpochProgress, decode
 from igcv.weights import load_weights, read_tensors
 from tests.conftest import ONE_THREAD, Igcv
 
@@ -113,7 +113,7 @@ class Stop:
     def __init__(self, epochs: int) -> None:
         self.left = epochs
 
-    def __call__(self, *arguments: Any) -> Progress:
+    def __call__(self, *arguments: Any) -> EpochProgress:
         if not self.left:
             raise StoppedError
         self.left -= 1

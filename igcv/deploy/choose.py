@@ -168,10 +168,12 @@ def choose_int8_plan(
     """
     threads = threads or torch.get_num_threads()
     setting = f"int8 {images.dtype} {images.shape} {threads}"
-    return remembered(model, engine, setting, partial(_measure, model, write, engine, images, threads))
+    return remembered(
+        model, engine, setting, partial(measure_int8_plan, model, write, engine, images, threads)
+    )
 
 
-def _measure(
+def measure_int8_plan(
     model: Network,
     write: Callable[[FoldedNetwork, Path], None],
     engine: str,

@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from igcv.report.run import images_of
 
-Row = Mapping[str, Any]
+Metrics = Mapping[str, Any]
 COLOURS = ("#4c8dd6", "#e07b28", "#3ba55d", "#c2559b", "#b39b00", "#2aa6a6", "#8f6fd8", "#d05050")
 MARKED = 40  # epochs up to which each is a dot as well
 COUNTED = 12  # classes up to which each cell of a confusion matrix has its number
@@ -21,10 +21,12 @@ class Panel(NamedTuple):
 
     title: str
     unit: str  # of the y axis
-    curves: Mapping[str, Callable[[Row], float | None]]  # what is shown of an epoch; the first is drawn solid
+    curves: Mapping[
+        str, Callable[[Metrics], float | None]
+    ]  # what is shown of an epoch; the first is drawn solid
 
 
-def _share_waited(row: Row) -> float | None:
+def _share_waited(row: Metrics) -> float | None:
     return 100 * row["data_wait_s"] / row["train_time_s"] if row["train_time_s"] else None
 
 
@@ -45,7 +47,7 @@ PANELS = (
 )
 
 
-def curves(panel: Panel, histories: Mapping[str, Sequence[Row]]) -> str:
+def curves(panel: Panel, histories: Mapping[str, Sequence[Metrics]]) -> str:
     """A panel, with a colour for each run.
 
     Args:

@@ -22,7 +22,7 @@ from igcv.training.recipe import Recipe
 from igcv.training.reporter import Reporter
 from igcv.training.run import REPORT, Metrics, Run, write_events
 from igcv.training.run_report import NEEDED, write_report
-from igcv.training.state import Progress, State, combined
+from igcv.training.state import EpochProgress, State, combined
 from igcv.version import __version__
 from igcv.weights.card import Card
 
@@ -44,7 +44,7 @@ class Training:
     trainer: Trainer
     parts: Parts
     state: State
-    begun: Progress
+    begun: EpochProgress
     run: Run | None
 
 
@@ -69,7 +69,7 @@ def run_epochs(training: Training, report: Reporter) -> Metrics:
             parts.train.set_epoch(epoch, begun.steps * recipe.accumulation)
             keeper = CheckpointKeeper(trainer, parts.train, run, state, watch)
             own = _train(trainer, parts, epoch, report, begun, keeper)
-            measured, begun = combined(gather(own)), Progress()
+            measured, begun = combined(gather(own)), EpochProgress()
             try:
                 result = _evaluate(parts, trainer)
             except InputError as error:  # a broken image, say: once it is fixed, no training is repeated
@@ -91,8 +91,13 @@ def run_epochs(training: Training, report: Reporter) -> Metrics:
 
 
 def _train(
-    trainer: Trainer, parts: Parts, epoch: int, report: Reporter, begun: Progress, keeper: CheckpointKeeper
-) -> Progress:
+    trainer: Trainer,
+    parts: Parts,
+    epoch: int,
+    report: Reporter,
+    begun: EpochProgress,
+    keeper: CheckpointKeeper,
+) -> EpochProgress:
     """An epoch of training; unreadable images, and those that make the loss non-finite, are named."""
     job, loader = parts.job, parts.train
     reset_peak(job.process.device)
@@ -180,7 +185,7 @@ def _evaluation(job: Job, row: Metrics, result: Evaluation) -> Metrics:
 
 
 def _row(
-    recipe: Recipe, epoch: int, measured: Progress, result: Evaluation | None, bad: int, time_s: float
+    recipe: Recipe, epoch: int, measured: EpochProgress, result: Evaluation | None, bad: int, time_s: float
 ) -> Metrics:
     """An epoch's line in the metrics log; times in seconds, accuracies in percent."""
     row: Metrics = {

@@ -23,7 +23,7 @@ from igcv.training.nonfinite import first_nonfinite
 from igcv.training.optimize import learning_rate, set_learning_rate
 from igcv.training.recipe import Recipe
 from igcv.training.reporter import Reporter
-from igcv.training.state import Progress
+from igcv.training.state import EpochProgress
 
 Form = str | dict[str, str]  # of all blocks, or of each by name
 
@@ -79,7 +79,7 @@ class Keeper(Protocol):
     def wish(self) -> Wish:
         """What this process wants after the step."""
 
-    def keep(self, progress: Progress, wish: Wish) -> None:
+    def keep(self, progress: EpochProgress, wish: Wish) -> None:
         """Fulfill a wish."""
 
 
@@ -89,7 +89,7 @@ class NoKeeper:
     def wish(self) -> Wish:
         return Wish()
 
-    def keep(self, progress: Progress, wish: Wish) -> None:
+    def keep(self, progress: EpochProgress, wish: Wish) -> None:
         raise AssertionError("nobody wished for anything")
 
 
@@ -110,9 +110,9 @@ def train_epoch(
     batches: Batches,
     epoch: int,
     report: Reporter,
-    begun: Progress = Progress(),
+    begun: EpochProgress = EpochProgress(),
     keeper: Keeper = NoKeeper(),
-) -> Progress:
+) -> EpochProgress:
     """Train on what is left of an epoch, the parts of `recipe.accumulation` consecutive batches making one step.
 
     Args:
@@ -244,9 +244,9 @@ def _update(t: Trainer, step: int) -> float:
     return t.scaler.get_scale()
 
 
-def _further(done: Progress, parts: list[_Part], taken: bool, time_s: float) -> Progress:
+def _further(done: EpochProgress, parts: list[_Part], taken: bool, time_s: float) -> EpochProgress:
     """The progress after one more step."""
-    return Progress(
+    return EpochProgress(
         steps=done.steps + 1,
         loss_sum=done.loss_sum + sum(part.loss * part.seen for part in parts if part.finite),
         images=done.images + sum(part.seen for part in parts),

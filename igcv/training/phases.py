@@ -29,7 +29,7 @@ from igcv.training.parts import Parts
 from igcv.training.recipe import Recipe, resolve_recipe
 from igcv.training.reporter import reporter
 from igcv.training.run import RECIPE, Metrics, Run, was_restarted
-from igcv.training.state import Progress, State
+from igcv.training.state import EpochProgress, State
 from igcv.weights.files import fill
 
 
@@ -143,7 +143,9 @@ def opened(process: Process, recipe: Recipe, out: Path, resume: bool) -> Trainin
             f"{recipe.data} makes {len(parts.train)} batches, fewer than accumulation = {recipe.accumulation}; "
             "lower accumulation or batch_size"
         )
-    return Training(make_trainer(job, network), parts, state, Progress(), folder if process.is_main else None)
+    return Training(
+        make_trainer(job, network), parts, state, EpochProgress(), folder if process.is_main else None
+    )
 
 
 def built(training: Training) -> Training:

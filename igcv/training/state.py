@@ -22,7 +22,7 @@ _PLAIN, _DIGEST = "state", "sha256"  # keys in the file's metadata
 
 
 @dataclass(frozen=True)
-class Progress:
+class EpochProgress:
     """How far an epoch has come, and what it measured until there, in one process."""
 
     steps: int = 0  # optimizer steps done
@@ -38,10 +38,10 @@ class Progress:
         return self.loss_sum / max(self.images, 1)
 
 
-def combined(parts: Sequence[Progress]) -> Progress:
+def combined(parts: Sequence[EpochProgress]) -> EpochProgress:
     """What all processes measured together; the times are the first one's."""
     first = parts[0]
-    return Progress(
+    return EpochProgress(
         first.steps,
         sum(part.loss_sum for part in parts),
         sum(part.images for part in parts),
@@ -69,7 +69,7 @@ class State:
     epoch: int = 0
     best_top1: float = -1.0
     batch_size: int = 0
-    progress: tuple[Progress, ...] = ()
+    progress: tuple[EpochProgress, ...] = ()
     bad: dict[str, str] = field(default_factory=dict)
     tensors: dict[str, Tensor] = field(default_factory=dict)
     scalars: dict[str, Any] = field(default_factory=dict)
@@ -107,7 +107,7 @@ def decode(path: Path) -> State:
         if metadata[_DIGEST] != _digest(tensors, plain):
             raise ValueError("its digest does not fit")
         values = json.loads(plain)
-        progress = tuple(Progress(**part) for part in values.pop("progress"))
+        progress = tuple(EpochProgress(**part) for part in values.pop("progress"))
         return State(**values, progress=progress, tensors=tensors)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is no whole state of a run ({error}); start the run anew") from error

@@ -39,7 +39,7 @@ class DataSource:
 
 
 class _Kind(NamedTuple):
-    form: str
+    syntax: str
     needs: str  # whether the part after the name is "nothing", "optional" or "required"
     open: Callable[[Request], Parts]
 
@@ -74,11 +74,11 @@ def open_source(
     if kind not in _KINDS and Path(spec).is_dir():
         kind, separator, argument = "folder", ":", spec
     if kind not in _KINDS:
-        forms = ", ".join(known.form for known in _KINDS.values())
-        raise unknown("data source", kind, _KINDS, f"one of: {forms}, or a folder that exists")
-    form, needs, opener = _KINDS[kind]
+        known = ", ".join(kind.syntax for kind in _KINDS.values())
+        raise unknown("data source", kind, _KINDS, f"one of: {known}, or a folder that exists")
+    syntax, needs, opener = _KINDS[kind]
     if (needs == "nothing" and separator) or (needs == "required" and not argument):
-        raise InputError(f"data source '{spec}' does not have the form {form}; write it so")
+        raise InputError(f"data source '{spec}' does not have the form {syntax}; write it so")
     train, val, names = opener(Request(kind, argument, seed, Path(root), download))
     _check_names(spec, names)
     parts = [images for images in (train, val) if images]
@@ -146,7 +146,7 @@ _KINDS = {
     "cifar100": _Kind("cifar100[:FOLDER]", "optional", open_cifar),
     "tinyimagenet": _Kind("tinyimagenet:FOLDER", "required", open_tiny_imagenet),
     "folder": _Kind("folder:FOLDER", "required", open_folder),
-    "rec": _Kind(records.FORM, "required", records.open_records),
+    "rec": _Kind(records.SYNTAX, "required", records.open_records),
     "train": _Kind("train:SOURCE", "required", _open_train),
     "timm": _Kind("timm/READER/NAME", "required", open_timm),
 }

@@ -1,7 +1,9 @@
-"""TODO igcv.deploy.int8.comparison.onnx."""
+"""int8 of ONNX graphs, by ONNX Runtime's static quantization."""
 
 import logging
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from igcv.deploy.int8.prepare import BATCH
 from igcv.extras import required
 
 
-class _Reader:
+class CalibrationReader:
     """Calibration images as ONNX Runtime wants them: one batch at a time, then None."""
 
     def __init__(self, name: str, images: np.ndarray) -> None:
@@ -21,6 +23,17 @@ class _Reader:
     def get_next(self) -> dict[str, np.ndarray] | None:
         batch = next(self.batches, None)
         return None if batch is None else {self.name: batch}
+
+
+@contextmanager
+def _errors_only() -> Iterator[None]:
+    """Log errors alone: the quantizer advises to preprocess, which folding has done."""
+    before = logging.root.level
+    logging.root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.root.setLevel(before)
 
 
 def quantize(model: Any, given: np.ndarray) -> Any:
@@ -35,15 +48,13 @@ def quantize(model: Any, given: np.ndarray) -> Any:
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
     metadata = {entry.key: entry.value for entry in model.metadata_props}
-    before = logging.root.level
-    logging.root.setLevel(logging.ERROR)  # it advises to preprocess, which folding has done
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _errors_only():
         source, target = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
         onnx.save(model, source)
         quantize_static(
             source,
             target,
-            _Reader(model.graph.input[0].name, given),
+            CalibrationReader(model.graph.input[0].name, given),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             reduce_range=True,
@@ -54,7 +65,6 @@ def quantize(model: Any, given: np.ndarray) -> Any:
             extra_options={"QuantizeBias": False},
         )
         quantized = onnx.load(target)
-    logging.root.setLevel(before)
     compact(quantized)
     onnx.helper.set_model_props(quantized, metadata)
     return quantized

@@ -34,7 +34,7 @@ from igcv.engines.opened import open_session, size_of
 from igcv.engines.table import ENGINES
 from igcv.machine.threads import using_threads
 from igcv.machine.timing import once_for_each, shortest_times
-from igcv.models import Network, block_kind
+from igcv.models import Network, block_kind, set_form
 
 
 def choose_plan(
@@ -136,6 +136,7 @@ def input_shapes(model: Network, input_size: int) -> dict[str, tuple[int, int]]:
         return lambda block, inputs: shapes.update({name: tuple(inputs[0].shape[-2:])})
 
     copy = deepcopy(model).eval().to("meta")
+    set_form(copy, "literal")  # the others compute, where shapes are enough
     for name in foldable_blocks(model):
         copy.get_submodule(name).register_forward_pre_hook(note(name))
     with torch.no_grad():

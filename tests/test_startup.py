@@ -1,8 +1,11 @@
 """What starts loads only what it needs: commands, extras, and timm in any order of imports."""
 
+import importlib
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from PIL import Image
@@ -118,3 +121,14 @@ def test_training_and_predicting_without_the_extras(digit_folder: Path, tmp_path
         done = python(without, *arguments)
         assert done.returncode == 2, done.stderr
         assert done.stderr.endswith(f"which is not installed: pip install 'igcv[{extra}]'\n")
+
+
+def test_no_module_is_hidden_by_a_function_of_its_name() -> None:
+    names = [
+        found.name for found in pkgutil.walk_packages(igcv.__path__, "igcv.") if "__main__" not in found.name
+    ]
+    for name in names:
+        importlib.import_module(name)
+    for name in names:
+        parent, _, leaf = name.rpartition(".")
+        assert isinstance(getattr(importlib.import_module(parent), leaf), ModuleType), name

@@ -96,7 +96,7 @@ def read_image(path: str | Path) -> Image.Image:
     """
     try:
         status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):  # a named pipe would wait for ever
+        if not stat.S_ISREG(status.st_mode):  # a named pipe would wait indefinitely
             raise BadImageError(f"{path}: not a file; replace or remove it")
         if status.st_size > MAX_BYTES:
             raise BadImageError(

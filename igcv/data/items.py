@@ -42,7 +42,7 @@ class LoaderSettings:
         workers: loading processes; 0 loads in this one.
         rank: number of this process.
         world_size: number of processes.
-        skip_bad: pass over unreadable images rather than stop at the first.
+        skip_bad: skip unreadable images rather than stop at the first.
         max_bad: how many of them to accept; None for 100 or 1 % of the set, whichever is more.
         resident: decode and transform each image once only, keep all on the device, and in training move them so
             there (see `BATCHED`); not for streams.
@@ -121,7 +121,7 @@ class ImageOrder(Sampler[Place]):
         """The numbers of the images, in their order."""
 
     def left(self) -> Numbers:
-        """The numbers of those that are not passed over."""
+        """The numbers of those that are left of the pass."""
         return self.indices()[self.start * self.batch_size :]
 
     def batch(self, number: int) -> Numbers:

@@ -18,7 +18,7 @@ class Loader:
     """Batches of one process; made by `make_loader`.
 
     Attributes:
-        bad: the images that were passed over so far, name -> reason.
+        bad: the images that were skipped so far, name -> reason.
         max_bad: how many of them are accepted.
     """
 

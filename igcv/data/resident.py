@@ -1,6 +1,6 @@
 """Small data sets live on the device: decoded once to uint8, then moved and mirrored there in whole batches.
 
-The order of the images, and what unreadable ones do, are those of images that are decoded anew in every epoch.
+The order of the images, and what unreadable ones do, are those of images that are decoded in every epoch.
 What chance does to an image follows from (seed, epoch, image): it is drawn for all images of the set at once, so
 that any number of processes trains on the same ones.
 """

@@ -15,7 +15,7 @@ from igcv.errors import InputError
 
 
 class StreamBatches:
-    """Batches of a stream, anew in each epoch with loader processes of its own."""
+    """Batches of a stream, opened in each epoch with loader processes of its own."""
 
     def __init__(
         self,

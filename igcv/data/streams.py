@@ -31,7 +31,7 @@ class Sample(NamedTuple):
 class StreamImages:
     """Labelled images that can only be read one after the other; can be pickled to loader processes.
 
-    Every pass opens the data set anew, so that what it gives follows from its arguments only.
+    Every pass opens the data set again, so that what it gives follows from its arguments only.
     """
 
     def __init__(self, name: str, root: Path, split: str, download: bool) -> None:

@@ -56,7 +56,7 @@ def write_compared(
         The folded network and how the file compares.
 
     Raises:
-        InputError: for anything the user can mend, or if the file computes something else.
+        InputError: for anything the user can fix, or if the file computes something else.
     """
     check_target(out, settings)
     assert settings.int8 == (calibration is not None)

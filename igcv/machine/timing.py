@@ -12,7 +12,7 @@ from torch import nn
 T = TypeVar("T")
 Call = Callable[[], Any]
 SHORTEST_S = 2e-3  # of one measurement
-# Measurements of each, in turns, of which the shortest counts, as noise only ever adds: so many of those that have
+# Measurements of each, alternately, of which the shortest counts, as noise only ever adds: so many of those that have
 # taken at most so many times as long as the fastest. What may win is measured most often.
 ROUNDS = ((9, math.inf), (15, 1.15), (20, 1.05))
 
@@ -25,7 +25,7 @@ def now(device: torch.device) -> float:
 
 
 def shortest_times(runs: Sequence[Call]) -> list[float]:
-    """The shortest time of each run, in seconds, all measured in turns (see `ROUNDS`)."""
+    """The shortest time of each run, in seconds, all measured alternately (see `ROUNDS`)."""
     for run in runs:
         run()
     times = [_time(run, 1) for run in runs]

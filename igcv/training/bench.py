@@ -41,7 +41,7 @@ def bench_data(recipe: Recipe, process: Process, seconds: float = 10.0) -> dict[
         "peak_memory_mib", and "largest_batch_size", the batch_size that fits by estimate into the memory that is free.
 
     Raises:
-        InputError: for anything the user can mend.
+        InputError: for anything the user can fix.
     """
     if process.device.type == "cpu":
         keep_freed_memory()

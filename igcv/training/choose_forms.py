@@ -52,7 +52,7 @@ def measured_forms(job: Job, network: nn.Module, size: int) -> dict[str, str]:
 def measure_forms(network: nn.Module, images: Tensor, precision: str = "float32") -> dict[str, str]:
     """The fastest form of each block on this device, for batches like `images`.
 
-    Each form of each distinct block (same layers, same input) runs forward and backward, in turns. The network
+    Each form of each distinct block (same layers, same input) runs forward and backward, alternately. The network
     is left as it was, running statistics included, except for its forms, which are literal.
 
     Args:

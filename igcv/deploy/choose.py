@@ -1,8 +1,8 @@
 """The fastest form of every block, by measuring them on this machine: the plan behind `fold(form="auto")`.
 
 Each distinct block (same layers, same input) is built in each of its forms, which run alternately in the engine. It
-stands between a pointwise convolution and a global pooling, so that its input comes in the engine's own layout, as it does
-inside a network. Plans are kept in a file and measured once.
+stands between a pointwise convolution and a global pooling, so that its input comes in the engine's own layout, as it
+does inside a network. Plans are kept in a file and measured once.
 """
 
 import tempfile

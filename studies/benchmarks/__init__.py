@@ -1,0 +1,1 @@
+"""Benchmarks: commands that measure training, inference and data loading, and their results."""

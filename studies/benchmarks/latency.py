@@ -8,7 +8,7 @@ threads, MobileNetV2 as well; the others are exported by torch.onnx.export, or r
     python studies/benchmarks/latency.py --quick             # two settings for each image size
     python studies/benchmarks/latency.py --engines onnx      # results of other engines stay as they are
 
-Needs igcv[deploy]; pytorchcv takes part where it is installed (pip install pytorchcv).
+Needs igcv[deploy] and onnxscript; pytorchcv takes part where it is installed (pip install pytorchcv).
 """
 
 import argparse

@@ -15,7 +15,9 @@ def train(
     settings: RecipeArguments = None,
     model: Model = None,
     data: Data = None,
-    out: Annotated[Path | None, typer.Option(help="run folder; default: runs/MODEL-DATA")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="run folder; default: runs/DATA, with a recipe runs/MODEL-DATA")
+    ] = None,
     init_from: Annotated[
         str | None, typer.Option(help="run folder or weights to start from (fine-tuning)")
     ] = None,
@@ -27,9 +29,9 @@ def train(
     quiet: Annotated[bool, typer.Option("--quiet", help="print nothing while training")] = False,
     keys: Annotated[bool, typer.Option("--keys", help="list all settings of a recipe and stop")] = False,
 ) -> None:
-    """Train a network, from a recipe, into a run folder.
+    """Train a network into a run folder: from a recipe, or with settings that follow from the data and the machine.
 
-    Example: igcv train recipes/cifar_fast.toml --data cifar10 --out runs/c10 epochs=30
+    Example: igcv train --data folder:photos max_minutes=10
     """
     import igcv
     from igcv.training import Recipe
@@ -47,6 +49,9 @@ def train(
         raise typer.Exit(launch(devices, without_option(sys.argv[1:], "--gpus")))
     run = igcv.train(recipe, out, resume=resume, device=device, quiet=quiet)
     if not quiet and is_main():
+        if run.was_there:
+            longer = f"igcv train --resume --out {run.folder} epochs=N"
+            print_line(f"{run.folder} holds this training. Longer: {longer}. Again: another --out")
         print_summary(run.summary, run.folder)
 
 

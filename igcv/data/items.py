@@ -44,6 +44,8 @@ class LoaderSettings:
         world_size: number of processes.
         skip_bad: skip unreadable images rather than stop at the first.
         max_bad: how many of them to accept; None for 100 or 1 % of the set, whichever is more.
+        drop_last: leave out a last training batch that is not full, unless it is the only one; else it is left out
+            where it has one image alone, for which batch norm may have no statistics.
         resident: decode and transform each image once only, keep all on the device, and in training move them so
             there (see `BATCHED`); not for streams.
 
@@ -59,6 +61,7 @@ class LoaderSettings:
     world_size: int = 1
     skip_bad: bool
     max_bad: int | None = None
+    drop_last: bool = True
     resident: Moves | None = None
 
     def __post_init__(self) -> None:
@@ -138,9 +141,19 @@ class InOrder(ImageOrder):
 
 
 class Shuffled(ImageOrder):
+    """In another order in every epoch; with `drop_last` in full batches alone (see `LoaderSettings`)."""
+
+    def __init__(
+        self, count: int, batch_size: int, seed: int, rank: int, world_size: int, *, drop_last: bool = True
+    ) -> None:
+        super().__init__(count, batch_size, seed, rank, world_size)
+        self.drop_last = drop_last
+
     def __len__(self) -> int:
         share = self.count // self.world_size
-        return share // self.batch_size * self.batch_size or share
+        rest = share % self.batch_size
+        left_out = rest if self.drop_last or rest == 1 else 0
+        return share - left_out or share
 
     def indices(self) -> Numbers:
         shuffled = np.random.default_rng((self.seed, self.epoch)).permutation(self.count)

@@ -104,7 +104,7 @@ def make_loader(
     """Batches of a set of images for one of several processes.
 
     Training: shuffled in each epoch, every process gets as many images, a last batch that is not full is
-    dropped unless it is the only one, and an unreadable image is replaced by the next readable one.
+    left out or not (see `LoaderSettings.drop_last`), and an unreadable image is replaced by the next readable one.
     Evaluation: in order, every image once over all processes; an unreadable image is left out.
     Streams: timm shuffles training images and shares the shards; evaluation reads everything in every process.
 
@@ -129,9 +129,8 @@ def make_loader(
         assert settings.resident is None
         stream = StreamBatches(images, transform, settings, finish.device)
         return Loader(stream, stream, finish, images.name, settings.skip_bad, max_bad)
-    order = (Shuffled if settings.train else InOrder)(
-        len(images), settings.batch_size, settings.seed, settings.rank, settings.world_size
-    )
+    place = (len(images), settings.batch_size, settings.seed, settings.rank, settings.world_size)
+    order = Shuffled(*place, drop_last=settings.drop_last) if settings.train else InOrder(*place)
     attempts = min(len(images), max_bad + 1) if settings.train and settings.skip_bad else 1
     batches = (
         _decoding(Items(images, transform, settings.seed, attempts), order, finish, settings)

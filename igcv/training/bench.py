@@ -18,7 +18,7 @@ from igcv.training.loop import Trainer, train_epoch
 from igcv.training.memory import explained, largest_batch
 from igcv.training.parts import make_loaders
 from igcv.training.phases import choose_forms, make_trainer, resolve_precision, start_network
-from igcv.training.recipe import Recipe
+from igcv.training.recipe import Draft, Recipe
 from igcv.training.reporter import Silent
 from igcv.training.state import State
 
@@ -27,11 +27,11 @@ REPEATS = 5  # measurements of each kind; their median and range are reported
 _Batch = tuple[Tensor, Tensor]
 
 
-def bench_data(recipe: Recipe, process: Process, seconds: float = 10.0) -> dict[str, Any]:
+def bench_data(recipe: Recipe | Draft, process: Process, seconds: float = 10.0) -> dict[str, Any]:
     """Measure loading alone (decode, augment, batch, copy to the device, normalize), then training steps.
 
     Args:
-        recipe: all settings, as for training; nothing is saved.
+        recipe: all settings or a draft, as for training; nothing is saved.
         process: the only one.
         seconds: how long to measure, half of it each kind, after a warm-up.
 
@@ -45,8 +45,8 @@ def bench_data(recipe: Recipe, process: Process, seconds: float = 10.0) -> dict[
     """
     if process.device.type == "cpu":
         keep_freed_memory()
-    torch.manual_seed(recipe.seed)
     job = resolve(recipe, process)
+    torch.manual_seed(job.recipe.seed)
     network = start_network(job)
     job = resolve_precision(job, network)
     trainer = make_trainer(job, network)

@@ -1,7 +1,7 @@
 """Epoch after epoch: train, evaluate, save, and at the end the summary."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -11,7 +11,7 @@ from igcv.evaluation.accuracy import Evaluation, accuracy_of
 from igcv.extras import installed
 from igcv.machine.host import host
 from igcv.machine.memory import peak_mib, reset_peak
-from igcv.machine.processes import gather, highest, share_buffers, together
+from igcv.machine.processes import from_main, gather, highest, share_buffers, together
 from igcv.training.checkpoint import CheckpointKeeper, Watch, capture
 from igcv.training.job import Job
 from igcv.training.loop import NonFiniteError, Trainer, train_epoch
@@ -58,10 +58,11 @@ def run_epochs(training: Training, report: Reporter) -> Metrics:
     trainer, parts, run = training.trainer, training.parts, training.run
     state, begun, recipe = training.state, training.begun, training.parts.job.recipe
     parts.train.bad |= state.bad
-    history = run.history(state.epoch) if run else []
+    history = from_main(run.history(state.epoch) if run else [])
     result = None
     with Watch(60 * recipe.save_minutes) as watch:
-        for epoch in range(state.epoch, recipe.epochs):
+        while not ended(state, recipe, history):
+            epoch = state.epoch
             started = time.perf_counter() - begun.time_s
             if parts.go_to(epoch):
                 trainer.use_forms(parts.size)
@@ -79,15 +80,44 @@ def run_epochs(training: Training, report: Reporter) -> Metrics:
             state = capture(trainer, epoch + 1, best, dict(parts.train.bad))
             row = _row(recipe, epoch, measured, result, len(parts.train.bad), time.perf_counter() - started)
             (row["peak_memory_mib"],) = highest(peak_mib(parts.job.process.device))
+            recipe = from_main(fitted(recipe, [*history, row]))
             row["time_left_s"] = round(_time_left(recipe, [*history, row]), 1)
+            if recipe.epochs != trainer.recipe.epochs:
+                trainer, parts.job = replace(trainer, recipe=recipe), replace(parts.job, recipe=recipe)
+                report.refit(recipe.step_costs)
+            training = replace(training, trainer=trainer, state=state)
             with together():
-                _save(replace(training, state=state), result, row, history)
+                _save(training, result, row, history)
             watch.saved()
             report.epoch(row)
     if result is None:  # the run had ended, but for its summary
         result = _evaluate(parts, trainer)
     with together():
         return _finish(training, history, result, report)
+
+
+def ended(state: State, recipe: Recipe, history: Sequence[Metrics]) -> bool:
+    """Return whether a run has all its epochs, or none of the last ones (`patience`) brought a new best."""
+    if state.epoch >= recipe.epochs or not recipe.patience or not history:
+        return state.epoch >= recipe.epochs
+    size = history[-1].get("input_size")
+    measured = [row["val_top1"] for row in history if "val_top1" in row and row.get("input_size") == size]
+    return bool(measured) and len(measured) - 1 - measured.index(max(measured)) >= recipe.patience
+
+
+def fitted(recipe: Recipe, history: Sequence[Metrics]) -> Recipe:
+    """Return the recipe with as many epochs as its minutes allow, by the time of those that are done.
+
+    After the first epoch their number is fitted both ways, later only downwards: then the rate has followed it.
+    """
+    if not recipe.max_minutes:
+        return recipe
+    done, spent_s = len(history), sum(row["epoch_time_s"] for row in history)
+    left = int((60 * recipe.max_minutes - spent_s) / (spent_s / done))
+    epochs = max(done + left, done, sum(recipe.progressive_epochs) + 1)
+    if done > 1:
+        epochs = min(epochs, recipe.epochs)
+    return replace(recipe, epochs=epochs, warmup_epochs=min(recipe.warmup_epochs, epochs / 4))
 
 
 def _train(
@@ -163,10 +193,10 @@ def _time_left(recipe: Recipe, history: list[Metrics]) -> float:
 def _save(training: Training, result: Evaluation | None, row: Metrics, history: list[Metrics]) -> None:
     """Write what an epoch leaves, and add its row to the history, in the process that writes."""
     job, trainer, run, state = training.parts.job, training.trainer, training.run, training.state
+    history.append(row)
     if run is None:
         return
     is_best = result is None or result.top1 == state.best_top1
-    history.append(row)
     if is_best and result is not None:
         run.save_evaluation(_evaluation(job, row, result))
     weights = trainer.evaluated.state_dict()
@@ -234,7 +264,7 @@ def _finish(
         "model": job.recipe.model,
         "parameters": sum(p.numel() for p in trainer.network.parameters()),
         "data": job.recipe.data,
-        "epochs": job.recipe.epochs,
+        "epochs": history[-1]["epoch"] if history else job.recipe.epochs,
         "time_s": round(sum(row["epoch_time_s"] for row in history), 2),
         "best_top1": max((row["val_top1"] for row in full_size if "val_top1" in row), default=None),
         "last": result.as_dict() if result else None,

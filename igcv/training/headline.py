@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from igcv.models import strides_text
+from igcv.training.auto import in_words
 from igcv.training.epochs import Training
 from igcv.training.job import Job, resident_bytes
 from igcv.training.recipe import Recipe
@@ -31,7 +32,17 @@ def headline(training: Training, out: Path) -> str:
         f"{origin(job)}"
         f"{source.spec}: {images}; {places}{device}, {recipe.precision}{why}; "
         f"{going_on} {recipe.epochs} epochs; run folder {out}\n"
-        f"{whereabouts(job)}{note}"
+        f"{whereabouts(job)}{note}{chosen(job)}"
+    )
+
+
+def chosen(job: Job) -> str:
+    """Return the settings that nobody gave, with their values and reasons, a line each; empty if there are none."""
+    if not job.chosen:
+        return ""
+    lines = "\n".join(in_words(job.chosen))
+    return (
+        f"\nchosen for these images and this machine (key=value on the command line sets another):\n{lines}"
     )
 
 

@@ -65,6 +65,7 @@ def make_loaders(job: Job) -> Loaders:
         world_size=process.world_size,
         skip_bad=True,
         max_bad=recipe.max_bad_images if recipe.max_bad_images >= 0 else None,
+        drop_last=recipe.drop_last,
         resident=resident,
     )
     finish = Finish(pre, process.device, layout, recipe.random_erasing)

@@ -1,5 +1,6 @@
 """A training phase by phase: opened, built, restored, run. `igcv.train` is its entrance."""
 
+import json
 import re
 from collections import Counter
 from contextlib import closing
@@ -26,11 +27,15 @@ from igcv.training.loop import Trainer, make_mix
 from igcv.training.memory import explained
 from igcv.training.optimize import make_optimizer
 from igcv.training.parts import Parts
-from igcv.training.recipe import Recipe, resolve_recipe
+from igcv.training.recipe import Draft, Recipe, load_recipe, resolve_recipe
 from igcv.training.reporter import reporter
-from igcv.training.run import RECIPE, Metrics, Run, was_restarted
+from igcv.training.run import RECIPE, SUMMARY, Metrics, Run, was_restarted
 from igcv.training.state import EpochProgress, State
 from igcv.weights.files import fill
+
+
+# Values for which a run stores what it resolved them to.
+UNRESOLVED = {"input_size": 0, "strides": (), "resident": "auto", "precision": "auto"}
 
 
 @dataclass(frozen=True)
@@ -40,10 +45,12 @@ class TrainedRun:
     Attributes:
         folder: its run folder (see igcv.training.run).
         summary: best and last accuracy in percent, time, parameters, and the machine.
+        was_there: whether it had ended before, so that nothing was trained.
     """
 
     folder: Path
     summary: Metrics
+    was_there: bool = False
 
     @cached_property
     def classifier(self) -> Classifier:
@@ -52,7 +59,7 @@ class TrainedRun:
 
 
 def train(
-    recipe: Recipe | str | Path | None = None,
+    recipe: Recipe | Draft | str | Path | None = None,
     out: str | Path | None = None,
     *,
     resume: bool = False,
@@ -65,9 +72,10 @@ def train(
     Under torchrun the processes share each batch.
 
     Args:
-        recipe: all settings, a recipe file, or the name of one that comes with igcv; None: the defaults, or with
-            `resume` the settings of the run.
-        out: the run folder, a new one unless `resume`; None: runs/MODEL-DATA.
+        recipe: all settings, a recipe file, or the name of one that comes with igcv; None: what `settings` leave open
+            follows from the data and the device (see igcv.training.auto), or with `resume` the settings of the run.
+        out: the run folder, a new one unless `resume`; None: runs/DATA, with a recipe runs/MODEL-DATA. Where a run
+            with these settings has ended there already, it is what is returned.
         resume: continue the run in `out` from its newest checkpoint.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         quiet: print nothing.
@@ -83,13 +91,43 @@ def train(
     folder = default_folder(resolved) if out is None else Path(out)
     with process_group(device) as process:
         resume = resume or from_main(was_restarted(folder))
+        if not resume and (there := from_main(finished_summary(folder, resolved))) is not None:
+            return TrainedRun(folder, there, was_there=True)
         summary = train_in(process, resolved, folder, resume=resume, quiet=quiet)
     return TrainedRun(folder, summary)
 
 
-def default_folder(recipe: Recipe) -> Path:
+def default_folder(recipe: Recipe | Draft) -> Path:
     """Return the run folder of a training that names none."""
+    if isinstance(recipe, Draft):
+        return Path("runs") / data_name(recipe.recipe.data)
     return Path("runs") / f"{recipe.model}-{re.sub(r'[^a-z0-9]+', '_', recipe.data.lower())[:40]}"
+
+
+def data_name(spec: str) -> str:
+    """Return a name for a folder that tells the data.
+
+    >>> [data_name(spec) for spec in ("digits", "folder:my photos/", "rec:a/train.rec,a/val.rec", "")]
+    ['digits', 'my_photos', 'train_rec', 'run']
+    """
+    _, _, argument = spec.partition(":")
+    last = Path((argument or spec).split(",")[0]).name
+    return re.sub(r"[^a-z0-9]+", "_", last.lower()).strip("_")[:40] or "run"
+
+
+def finished_summary(folder: Path, recipe: Recipe | Draft) -> Metrics | None:
+    """Return the summary of the run in a folder if it has ended and has these settings; else None."""
+    if not (folder / SUMMARY).is_file() or not (folder / RECIPE).is_file():
+        return None
+    stored = load_recipe(folder / RECIPE)
+    given = recipe.given if isinstance(recipe, Draft) else vars(recipe)
+    fitted = ("epochs", "warmup_epochs") if stored.max_minutes else ()
+    same = all(
+        value in (getattr(stored, key), UNRESOLVED.get(key))
+        for key, value in given.items()
+        if key not in fitted
+    )
+    return json.loads((folder / SUMMARY).read_text()) if same else None
 
 
 def run_recipe_file(out: str | Path | None) -> Path:
@@ -103,7 +141,7 @@ def run_recipe_file(out: str | Path | None) -> Path:
 
 
 def train_in(
-    process: Process, recipe: Recipe, out: Path, *, resume: bool = False, quiet: bool = False
+    process: Process, recipe: Recipe | Draft, out: Path, *, resume: bool = False, quiet: bool = False
 ) -> Metrics:
     """`train` in a process that has joined the others; the first one writes. Returns the summary."""
     if process.device.type == "cpu":
@@ -115,16 +153,17 @@ def train_in(
         training = restored(training, out) if resume else training
     with closing(training.parts), reporter(*_progress(training), quiet or not process.is_main) as report:
         report.say(headline(training, out))
-        if recipe.form == "measure":
+        if training.parts.job.recipe.form == "measure":
             counts = Counter(training.trainer.use_forms(training.parts.size).values()).most_common()
             report.say(f"fastest forms: {', '.join(f'{form} {count} blocks' for form, count in counts)}")
         return run_epochs(training, report)
 
 
-def opened(process: Process, recipe: Recipe, out: Path, resume: bool) -> Training:
+def opened(process: Process, given: Recipe | Draft, out: Path, resume: bool) -> Training:
     """Open data, folder and state, and make the network; whatever is wrong with the input shows here."""
-    torch.manual_seed(recipe.seed)
-    job = resolve(recipe, process, resume)
+    torch.manual_seed(given.recipe.seed if isinstance(given, Draft) else given.seed)
+    job = resolve(given, process, resume)
+    recipe = job.recipe
     folder = Run(out, resume, write=process.is_main) if process.is_main or resume else None
     state = State()
     if folder and resume:
@@ -170,8 +209,7 @@ def _progress(training: Training) -> tuple[list[int], int, int]:
     """What a progress bar counts: the cost of a step in each epoch in pixels, steps of an epoch, and steps done."""
     recipe, state = training.parts.job.recipe, training.state
     steps = len(training.parts.train) // recipe.accumulation
-    costs = [recipe.size_at(epoch) ** 2 for epoch in range(recipe.epochs)]
-    return costs, steps, steps * state.epoch + training.begun.steps
+    return recipe.step_costs, steps, steps * state.epoch + training.begun.steps
 
 
 def start_network(job: Job) -> Network:

@@ -49,6 +49,13 @@ class Recipe:
     batch_size: int = setting(
         128, "images per optimizer step, over all processes and accumulated parts", low=1
     )
+    drop_last: bool = setting(
+        True, "leave out a last batch that is not full; false: train on it, unless it has one image alone"
+    )
+    max_minutes: float = setting(
+        0.0, "time of the training, to which epochs are fitted after the first one; 0: no limit", low=0
+    )
+    patience: int = setting(0, "epochs without a new best after which the run ends; 0: all epochs", low=0)
     accumulation: int = setting(1, "parts a batch is cut into, to save memory", low=1)
     optimizer: str = setting("sgd", "optimizer", choices=("sgd", "adamw"))
     lr: float = setting(0.1, "peak learning rate for the whole batch", low=0)
@@ -145,6 +152,11 @@ class Recipe:
         parts = zip(self.progressive_sizes, accumulate(self.progressive_epochs), strict=True)
         return next((size for size, end in parts if epoch < end), self.input_size)
 
+    @property
+    def step_costs(self) -> list[int]:
+        """The pixels of an image in each epoch, by which the time of a step grows."""
+        return [self.size_at(epoch) ** 2 for epoch in range(self.epochs)]
+
     def to_toml(self) -> str:
         """The resolved recipe as a file that `igcv train` reads back."""
         lines = ["# Every setting of this run; igcv train reads it back as a recipe."]
@@ -209,27 +221,60 @@ def load_recipe(path: Path | None, overrides: Iterable[str] = (), **given: Any) 
     Raises:
         InputError: for an unreadable file, an unknown key (naming the nearest) or a value of the wrong type.
     """
-    values = read_toml(path) if path else {}
-    for text in overrides:
+    values = (read_toml(path) if path else {}) | parse_settings(overrides)
+    values |= {key: value for key, value in given.items() if value is not None}
+    return replace(Recipe(), **{key: _convert(key, value) for key, value in values.items()})
+
+
+class Draft:
+    """Settings without a recipe; those that are not given follow from data and machine (see igcv.training.auto).
+
+    Args:
+        given: values by key.
+
+    Raises:
+        InputError: for an unknown key or a value of the wrong type or range.
+    """
+
+    def __init__(self, given: Mapping[str, Any]) -> None:
+        self.given = {key: _convert(key, value) for key, value in given.items() if value is not None}
+        self.recipe = replace(Recipe(), **self.given)
+
+    def filled(self, chosen: Mapping[str, Any]) -> Recipe:
+        """Return the recipe of what is given and what was chosen."""
+        return replace(Recipe(), **{**chosen, **self.given})
+
+
+def resolve_recipe(recipe: Recipe | Draft | str | Path | None, settings: Mapping[str, Any]) -> Recipe | Draft:
+    """Return a recipe, or the one in a file, with changes by key; without any a draft.
+
+    Raises:
+        InputError: as `find_recipe` and `load_recipe`.
+    """
+    if recipe is None:
+        return Draft(settings)
+    if isinstance(recipe, Draft):
+        return Draft({**recipe.given, **settings})
+    if isinstance(recipe, Recipe):
+        return replace(recipe, **{key: _convert(key, value) for key, value in settings.items()})
+    return load_recipe(find_recipe(str(recipe)), **settings)
+
+
+def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
+    """Return the values of `key=value` strings by key.
+
+    Raises:
+        InputError: for a string that is none, or an unknown key.
+    """
+    values = {}
+    for text in texts:
         key, equals, value = text.partition("=")
         if not equals:
             raise InputError(
                 f"'{text}' is neither a recipe file nor a setting; give key=value, e.g. epochs=30"
             )
         values[key] = _parse(key, value)
-    values |= {key: value for key, value in given.items() if value is not None}
-    return replace(Recipe(), **{key: _convert(key, value) for key, value in values.items()})
-
-
-def resolve_recipe(recipe: Recipe | str | Path | None, settings: Mapping[str, Any]) -> Recipe:
-    """Return a recipe, the one in a file or the default one, with changes by key.
-
-    Raises:
-        InputError: as `find_recipe` and `load_recipe`.
-    """
-    if not isinstance(recipe, Recipe):
-        return load_recipe(None if recipe is None else find_recipe(str(recipe)), **settings)
-    return replace(recipe, **{key: _convert(key, value) for key, value in settings.items()})
+    return values
 
 
 def find_recipe(name: str) -> Path:

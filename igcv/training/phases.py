@@ -33,7 +33,6 @@ from igcv.training.run import RECIPE, SUMMARY, Metrics, Run, was_restarted
 from igcv.training.state import EpochProgress, State
 from igcv.weights.files import fill
 
-
 # Values for which a run stores what it resolved them to.
 UNRESOLVED = {"input_size": 0, "strides": (), "resident": "auto", "precision": "auto"}
 

@@ -470,7 +470,7 @@ def torchrun(data: Path, out: Path, *settings: str) -> subprocess.CompletedProce
 
 def test_two_processes(digit_folder: Path, tmp_path: Path, igcv_command: Igcv) -> None:
     """Both work, one writes, every validation image counts once, and what is logged is what was saved."""
-    done = torchrun(digit_folder, tmp_path / "out", "accumulation=2", "ema_decay=0.5")
+    done = torchrun(digit_folder, tmp_path / "out", "accumulation=2", "ema_decay=0.5", "precision=float32")
     assert done.returncode == 0, done.stderr
     assert "2 processes" in done.stdout
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())

@@ -9,7 +9,9 @@ import torch
 from igcv.classifier import Classifier, load
 from igcv.data import BATCHED, StreamImages
 from igcv.data.preprocessing import CIFAR, IMAGENET, MXNET, Preprocessing
+from igcv.data.sources.listed import SplitList
 from igcv.data.sources.open import DataSource, open_source
+from igcv.data.sources.parts import Rule
 from igcv.errors import InputError
 from igcv.machine.processes import Process, first_on_machine, from_main, gather
 from igcv.models import build_model, default_input_size, strides_text
@@ -41,13 +43,16 @@ class Job:
         return replace(self, preprocessing=replace(self.preprocessing, input_size=size))
 
 
-def resolve(recipe: Recipe, process: Process, resume: bool = False) -> Job:
+def resolve(
+    recipe: Recipe, process: Process, resume: bool = False, split: SplitList | Rule | None = None
+) -> Job:
     """Open data and weights and fill in what the recipe leaves to them; all that can be wrong is found here.
 
     Args:
         recipe: all settings.
         process: this process.
         resume: whether the run has a state already, so that `init_from` no longer matters.
+        split: how the run that is resumed divides its images; None: as the recipe says.
 
     Raises:
         InputError: for anything in the recipe that does not fit the data, the network or the processes.
@@ -64,7 +69,8 @@ def resolve(recipe: Recipe, process: Process, resume: bool = False) -> Job:
         raise InputError("precision fp16 needs a GPU; on the CPU give precision=float32 or precision=bf16")
     if recipe.sync_batch_norm and process.world_size > 1 and process.device.type != "cuda":
         raise InputError("sync_batch_norm needs GPUs; leave it out on the CPU")
-    source = first_on_machine(process, lambda: open_source(recipe.data, seed=0))
+    rule = split or recipe.split or Rule.HASH
+    source = first_on_machine(process, lambda: open_source(recipe.data, seed=0, split=rule))
     check_same(source)
     if source.train is None:
         raise InputError(f"{recipe.data} has no training images; give a source with a training part")

@@ -171,8 +171,12 @@ def load(what: str | Path, device: str | torch.device = "cpu") -> Classifier:
     tensors, card = load_weights(file)
     model = network_of(card)
     fill(model, tensors, str(file))
-    folder = file.parent if (file.parent / RECIPE).is_file() else None
-    return Classifier(model.to(device).eval(), card, folder)
+    return Classifier(model.to(device).eval(), card, _run_folder(file))
+
+
+def _run_folder(file: Path) -> Path | None:
+    """The run folder that a file lies in; None if it lies elsewhere."""
+    return file.parent if (file.parent / RECIPE).is_file() else None
 
 
 def _opened(file: Path) -> Classifier:
@@ -185,7 +189,7 @@ def _opened(file: Path) -> Classifier:
     card = card_of(session, file)
     pre = Preprocessing.from_dict(card.preprocessing) if takes_pixels(card) else None
     engine: Any = EngineModule(session, pre)  # a module like a network, though not one of the catalog
-    return Classifier(engine, card)
+    return Classifier(engine, card, _run_folder(file))
 
 
 def as_classifier(network: "Classifier | str | Path", device: str | torch.device = "cpu") -> Classifier:

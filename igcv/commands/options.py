@@ -27,6 +27,13 @@ RecipeArguments = Annotated[
 ]
 Model = Annotated[str | None, typer.Option(help="network, e.g. igcv3_d_100 (igcv models lists them)")]
 Data = Annotated[str | None, typer.Option(help=DATA_HELP)]
+Split = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE.csv",
+        help="list of the images: columns path, label and, optionally, split (train, val, test) and group",
+    ),
+]
 Engine = Annotated[
     str | None, typer.Option(help="torch, onnx or openvino; default: torch, and of a file its own")
 ]

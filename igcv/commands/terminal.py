@@ -80,6 +80,7 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
 def print_evaluation(figures: dict[str, Any]) -> None:
     """An evaluation as a table, its classes from worst to best."""
     where = f"{figures['weights']} on {figures['data']}: {figures['images']:,} images"
+    where += f" of the part '{figures['part']}'" if "part" in figures else ""
     console.print(where, highlight=False, markup=False, soft_wrap=True)
     console.print(
         f"top-1 [bold]{figures['top1']:.2f} %[/bold]   top-5 {figures['top5']:.2f} %   loss {figures['loss']:.4f}",

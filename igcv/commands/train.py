@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from igcv.commands.options import Data, Device, Model, RecipeArguments, is_main, recipe_of
+from igcv.commands.options import Data, Device, Model, RecipeArguments, Split, is_main, recipe_of
 from igcv.commands.terminal import print_data_bench, print_line, print_settings, print_summary
 
 
@@ -15,6 +15,7 @@ def train(
     settings: RecipeArguments = None,
     model: Model = None,
     data: Data = None,
+    split: Split = None,
     out: Annotated[
         Path | None, typer.Option(help="run folder; default: runs/DATA, with a recipe runs/MODEL-DATA")
     ] = None,
@@ -42,7 +43,7 @@ def train(
         print_settings(Recipe)
         return
     resumed = run_recipe_file(out) if resume else None
-    recipe = recipe_of(settings, resumed, model=model, data=data, init_from=init_from)
+    recipe = recipe_of(settings, resumed, model=model, data=data, split=split, init_from=init_from)
     if gpus is not None:
         devices = gpu_list(gpus)
         check_before_launch(recipe, out or default_folder(recipe), resume, devices)

@@ -40,6 +40,10 @@ class Images(Protocol):
         """What messages call image `i`: its file, or its number in a file."""
         ...
 
+    def key(self, i: int) -> str:
+        """The name of image `i` in its source, wherever that is kept: a relative file name with '/', or a number."""
+        ...
+
 
 def split_indices(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Split image numbers in two, class by class, the same way for the same seed.
@@ -139,12 +143,15 @@ class ArrayImages:
     def name(self, i: int) -> str:
         return f"{self.kind} image {i}"
 
+    def key(self, i: int) -> str:
+        return str(i)
+
 
 class FileImages:
-    """Images in files of their own."""
+    """Images in files of their own, in the folder `root` and below."""
 
-    def __init__(self, files: Sequence[str], labels: Sequence[int]) -> None:
-        self.files, self.labels = files, np.asarray(labels, np.int64)
+    def __init__(self, files: Sequence[str], labels: Sequence[int], root: str | Path = "") -> None:
+        self.files, self.labels, self.root = files, np.asarray(labels, np.int64), root
 
     def __len__(self) -> int:
         return len(self.files)
@@ -154,6 +161,9 @@ class FileImages:
 
     def name(self, i: int) -> str:
         return self.files[i]
+
+    def key(self, i: int) -> str:
+        return Path(self.files[i]).relative_to(self.root).as_posix()
 
 
 class RecordImages:
@@ -173,6 +183,9 @@ class RecordImages:
     def name(self, i: int) -> str:
         return f"{self.records.path} record {i}"
 
+    def key(self, i: int) -> str:
+        return str(self.records.keys[i])
+
 
 class SubsetImages:
     """Some images of a larger set, by their numbers there."""
@@ -188,6 +201,9 @@ class SubsetImages:
 
     def name(self, i: int) -> str:
         return self.images.name(int(self.indices[i]))
+
+    def key(self, i: int) -> str:
+        return self.images.key(int(self.indices[i]))
 
 
 def unreadable(name: str, error: OSError) -> BadImageError:

@@ -154,6 +154,8 @@ def images_to_compare(
         why, source = f"{source.spec} is a stream", None
     if source is None and classifier.card.recipe.get("data"):
         say(f"without the images of the training run: {why}")
+    for note in source.notes if source else ():
+        say(note)
     return source
 
 

@@ -40,6 +40,7 @@ class Evaluation:
     mistakes: list[Mistake]  # the worst first, a few
     data: str = ""  # what it was measured on
     class_names: tuple[str, ...] = ()  # in label order
+    notes: tuple[str, ...] = ()  # on how the data was divided into parts, a line each
 
     def as_dict(self) -> dict[str, Any]:
         """The figures under plain names, per-class accuracy in percent under the class names."""
@@ -146,17 +147,21 @@ def evaluate(
     network: Classifier | str | Path,
     data: str | DataSource | None = None,
     *,
+    split: str | Path | None = None,
+    part: str = "val",
     batch_size: int = 128,
     workers: int = 0,
     device: str = "auto",
 ) -> Evaluation:
-    """Measure top-1, top-5, loss and the accuracy of every class on validation images; `igcv evaluate`.
+    """Measure top-1, top-5, loss and the accuracy of every class on validation or test images; `igcv evaluate`.
 
     Under torchrun the processes share the images.
 
     Args:
         network: a classifier, which stays as it is, or what `igcv.load` opens.
         data: a data source, as for `igcv.data.open_source`; None: that of the training run.
+        split: a list of the images as a CSV file, instead of that of the training run.
+        part: the images to measure on: "val"; "test" for the final accuracy; "train" for those that it learned from.
         batch_size: images at a time, per process.
         workers: processes that decode images; 0 decodes in this one.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
@@ -170,27 +175,33 @@ def evaluate(
         source = (
             data
             if isinstance(data, DataSource)
-            else first_on_machine(process, lambda: classifier.open_data(data))
+            else first_on_machine(process, lambda: classifier.open_data(data, split=split))
         )
-        return evaluate_in(process, classifier, source, batch_size=batch_size, workers=workers)
+        return evaluate_in(process, classifier, source, batch_size=batch_size, workers=workers, part=part)
 
 
 def evaluate_in(
-    process: Process, classifier: Classifier, source: DataSource, *, batch_size: int, workers: int = 0
+    process: Process,
+    classifier: Classifier,
+    source: DataSource,
+    *,
+    batch_size: int,
+    workers: int = 0,
+    part: str = "val",
 ) -> Evaluation:
     """`evaluate` in a process that has joined the others."""
-    if source.val is None:
-        raise InputError(f"{source.spec} has no validation images; give a source with a validation part")
+    images = source.part(part)
     if len(source.class_names) != classifier.card.num_classes:
         raise InputError(
             f"{source.spec} has {len(source.class_names)} classes, the network {classifier.card.num_classes}; "
             "evaluate it on the classes it was trained for"
         )
     finish = Finish(classifier.preprocessing, process.device)
-    loader = evaluation_loader(source.val, finish, batch_size, workers, process)
+    loader = evaluation_loader(images, finish, batch_size, workers, process)
     network = classifier.model
     if isinstance(network, Network):  # the caller's own keeps its device and forms
         network = deepcopy(network).to(process.device)
         set_form(network)
     found = accuracy_of(network, loader, process.device, names=loader.names)
-    return replace(found, data=source.spec, class_names=tuple(classifier.class_names))
+    names = tuple(classifier.class_names)
+    return replace(found, data=source.spec, class_names=names, notes=source.notes)

@@ -10,7 +10,9 @@ import torch
 from igcv.classifier import Classifier, load
 from igcv.data import BATCHED, StreamImages
 from igcv.data.preprocessing import CIFAR, IMAGENET, MXNET, Preprocessing
+from igcv.data.sources.listed import SplitList
 from igcv.data.sources.open import DataSource, open_source
+from igcv.data.sources.parts import Rule
 from igcv.errors import InputError
 from igcv.machine.processes import Process, first_on_machine, from_main, gather
 from igcv.models import build_model, default_input_size, strides_text
@@ -44,26 +46,29 @@ class Job:
         return replace(self, preprocessing=replace(self.preprocessing, input_size=size))
 
 
-def resolve(recipe: Recipe | Draft, process: Process, resume: bool = False) -> Job:
+def resolve(
+    recipe: Recipe | Draft, process: Process, resume: bool = False, split: SplitList | Rule | None = None
+) -> Job:
     """Open data and weights and fill in what the recipe leaves to them; all that can be wrong is found here.
 
     Args:
         recipe: all settings, or those that are given.
         process: this process.
         resume: whether the run has a state already, so that `init_from` no longer matters.
+        split: how the run that is resumed divides its images; None: as the recipe says.
 
     Raises:
         InputError: for anything in the recipe that does not fit the data, the network or the processes.
     """
     chosen: Mapping[str, Choice] = {}
     if isinstance(recipe, Draft):
-        source = open_data(recipe.recipe.data, process)
+        source = open_data(recipe.recipe, process, split)
         chosen = choose(facts_of(source, process), recipe.given)
         recipe = recipe.filled({key: choice.value for key, choice in chosen.items()})
         check_process(recipe, process)
     else:
         check_process(recipe, process)
-        source = open_data(recipe.data, process)
+        source = open_data(recipe, process, split)
     assert source.train is not None
     start = load(recipe.init_from) if recipe.init_from and not resume else None
     batch_size = recipe.batch_size // (process.world_size * recipe.accumulation)
@@ -104,18 +109,19 @@ def check_process(recipe: Recipe, process: Process) -> None:
         raise InputError("sync_batch_norm needs GPUs; leave it out on the CPU")
 
 
-def open_data(spec: str, process: Process) -> DataSource:
+def open_data(recipe: Recipe, process: Process, split: SplitList | Rule | None) -> DataSource:
     """Open the images of a training.
 
     Raises:
         InputError: for no images, none to train on, or others than those of the first process.
     """
-    if not spec:
+    if not recipe.data:
         raise InputError("no data set given; add --data, e.g. --data digits or --data folder:PATH")
-    source = first_on_machine(process, lambda: open_source(spec, seed=0))
+    rule = split or recipe.split or Rule.HASH
+    source = first_on_machine(process, lambda: open_source(recipe.data, seed=0, split=rule))
     check_same(source)
     if source.train is None:
-        raise InputError(f"{spec} has no training images; give a source with a training part")
+        raise InputError(f"{recipe.data} has no training images; give a source with a training part")
     return source
 
 

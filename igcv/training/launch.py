@@ -12,7 +12,7 @@ from igcv.errors import InputError
 from igcv.machine.processes import Process
 from igcv.training.job import resolve
 from igcv.training.recipe import Draft, Recipe
-from igcv.training.run import Run
+from igcv.training.run import Run, split_of_run
 
 
 def gpu_list(gpus: str) -> list[str]:
@@ -30,7 +30,9 @@ def gpu_list(gpus: str) -> list[str]:
 
 def check_before_launch(recipe: Recipe | Draft, folder: Path, resume: bool, gpus: list[str]) -> None:
     """Find what is wrong with the input here, once, rather than in every process."""
-    resolve(recipe, Process(torch.device("cuda"), 0, len(gpus)), resume)
+    resolve(
+        recipe, Process(torch.device("cuda"), 0, len(gpus)), resume, split_of_run(folder) if resume else None
+    )
     Run(folder, resume)
 
 

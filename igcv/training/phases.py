@@ -29,7 +29,7 @@ from igcv.training.optimize import make_optimizer
 from igcv.training.parts import Parts
 from igcv.training.recipe import Draft, Recipe, load_recipe, resolve_recipe
 from igcv.training.reporter import reporter
-from igcv.training.run import RECIPE, SUMMARY, Metrics, Run, was_restarted
+from igcv.training.run import RECIPE, SUMMARY, Metrics, Run, split_of_run, was_restarted
 from igcv.training.state import EpochProgress, State
 from igcv.weights.files import fill
 
@@ -161,7 +161,7 @@ def train_in(
 def opened(process: Process, given: Recipe | Draft, out: Path, resume: bool) -> Training:
     """Open data, folder and state, and make the network; whatever is wrong with the input shows here."""
     torch.manual_seed(given.recipe.seed if isinstance(given, Draft) else given.seed)
-    job = resolve(given, process, resume)
+    job = resolve(given, process, resume, split_of_run(out) if resume else None)
     recipe = job.recipe
     folder = Run(out, resume, write=process.is_main) if process.is_main or resume else None
     state = State()
@@ -181,6 +181,8 @@ def opened(process: Process, given: Recipe | Draft, out: Path, resume: bool) -> 
             f"{recipe.data} makes {len(parts.train)} batches, fewer than accumulation = {recipe.accumulation}; "
             "lower accumulation or batch_size"
         )
+    if folder and process.is_main:
+        folder.keep_split(job.source, resume)
     return Training(
         make_trainer(job, network), parts, state, EpochProgress(), folder if process.is_main else None
     )

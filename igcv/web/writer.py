@@ -73,6 +73,8 @@ def write_page(
     classifier, out, say = as_trained(network), Path(out), say or (lambda text: None)
     check_folder(out)
     source, no_source = own_source(classifier)
+    for note in source.notes if source else ():
+        say(note)
     calibration, no_int8 = calibration_source(classifier, calibrate, source, no_source)
     engine = engine_files(say)
     with built_beside(out) as folder:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from igcv.data.images import RecordImages
-from igcv.data.sources.parts import Parts, Request, names_beside, names_by_number, with_validation
+from igcv.data.sources.parts import Parts, Request, names_beside, names_by_number
 from igcv.errors import InputError
 
 SYNTAX = "rec:TRAIN.rec,VAL.rec"
@@ -17,4 +17,4 @@ def open_records(request: Request) -> Parts:
         )
     train, val = (RecordImages(path) if path else None for path in (*paths, "")[:2])
     names = names_beside(Path(paths[0] or paths[1])) or names_by_number(train, val)
-    return *with_validation(train, val, request.seed), names
+    return Parts(train, val, names)

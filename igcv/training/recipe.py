@@ -1,23 +1,17 @@
 """A recipe: every setting of a training run, as data. Defaults, then a TOML file, then key=value."""
 
-import difflib
-import json
 import tomllib
 import types
 import typing
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from igcv.errors import InputError, unknown
 from igcv.models import FORMS
-
-
-def setting(default: Any, text: str, *, choices: tuple[Any, ...] = (), low: float | None = None) -> Any:
-    """A field of the recipe: its default, what it means, and which values it takes."""
-    return field(default=default, metadata={"help": text, "choices": choices, "low": low})
+from igcv.training.settings import check, setting, to_toml
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +113,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for f in fields(self):
-            _check(f.name, getattr(self, f.name), f.metadata)
+            check(f.name, getattr(self, f.name), f.metadata)
         if self.momentum >= 1 or self.seed >= 2**63:
             raise InputError("momentum is below 1 and seed below 2^63; give smaller ones")
         if self.random_erasing > 1 or self.label_smoothing >= 1 or self.ema_decay >= 1 or self.drop_rate >= 1:
@@ -148,21 +142,11 @@ class Recipe:
     def to_toml(self) -> str:
         """The resolved recipe as a file that `igcv train` reads back."""
         lines = ["# Every setting of this run; igcv train reads it back as a recipe."]
-        lines += [f"{key} = {_toml(value)}" for key, value in asdict(self).items() if value is not None]
+        lines += [f"{key} = {to_toml(value)}" for key, value in asdict(self).items() if value is not None]
         return "\n".join(lines) + "\n"
 
 
 _TYPES = typing.get_type_hints(Recipe)
-
-
-def _check(name: str, value: Any, rule: Mapping[str, Any]) -> None:
-    """Raise InputError unless `value` fits the rule of setting `name`."""
-    if rule["choices"] and value not in rule["choices"]:
-        nearest = difflib.get_close_matches(str(value), rule["choices"], n=1, cutoff=0.4)
-        guess = f"; did you mean '{nearest[0]}'?" if nearest else ""
-        raise InputError(f"{name} = '{value}' is unknown{guess} (one of: {', '.join(rule['choices'])})")
-    if rule["low"] is not None and value is not None and not value >= rule["low"]:
-        raise InputError(f"{name} = {value} is too small; give at least {rule['low']}")
 
 
 def _check_parts(recipe: Recipe) -> None:
@@ -192,15 +176,6 @@ def _check_parts(recipe: Recipe) -> None:
 def _listed(values: tuple[Any, ...]) -> str:
     """A list as the command line takes it."""
     return ",".join(map(str, values)) or "none"
-
-
-def _toml(value: Any) -> str:
-    """A value in TOML: text quoted, lists in brackets, true and false in lower case."""
-    if isinstance(value, tuple):
-        return "[" + ", ".join(map(_toml, value)) + "]"
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def load_recipe(path: Path | None, overrides: Iterable[str] = (), **given: Any) -> Recipe:

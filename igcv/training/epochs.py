@@ -12,6 +12,7 @@ from igcv.extras import installed
 from igcv.machine.host import host
 from igcv.machine.memory import peak_mib, reset_peak
 from igcv.machine.processes import gather, highest, share_buffers, together
+from igcv.report.run import best_row, score
 from igcv.training.checkpoint import CheckpointKeeper, Watch, capture
 from igcv.training.job import Job
 from igcv.training.loop import NonFiniteError, Trainer, train_epoch
@@ -21,11 +22,12 @@ from igcv.training.parts import Parts
 from igcv.training.recipe import Recipe
 from igcv.training.reporter import Reporter
 from igcv.training.run import REPORT, Metrics, Run, write_events
-from igcv.training.run_report import NEEDED, write_report
+from igcv.training.run_report import NEEDED, judged, write_report
 from igcv.training.state import EpochProgress, State, combined
 from igcv.version import __version__
 from igcv.weights.card import Card
 
+MEASURED = ("top1", "top5", "balanced", "images")  # of an evaluation, on the card of the weights
 SHOWN_BAD = 5  # unreadable images named in an epoch; the log counts all
 
 
@@ -75,9 +77,9 @@ def run_epochs(training: Training, report: Reporter) -> Metrics:
             except InputError as error:  # a broken image, say: once it is fixed, no training is repeated
                 keeper.save(own)
                 raise type(error)(f"{error}; then go on with --resume") from error
-            best = max(_best_before(recipe, epoch, state), result.top1 if result else -1.0)
-            state = capture(trainer, epoch + 1, best, dict(parts.train.bad))
             row = _row(recipe, epoch, measured, result, len(parts.train.bad), time.perf_counter() - started)
+            best = _best(_best_before(recipe, epoch, state), score(row, recipe.best_by))
+            state = capture(trainer, epoch + 1, best, dict(parts.train.bad))
             (row["peak_memory_mib"],) = highest(peak_mib(parts.job.process.device))
             row["time_left_s"] = round(_time_left(recipe, [*history, row]), 1)
             with together():
@@ -144,9 +146,14 @@ def _evaluate(parts: Parts, trainer: Trainer) -> Evaluation | None:
     return replace(found, data=job.recipe.data, class_names=job.source.class_names)
 
 
-def _best_before(recipe: Recipe, epoch: int, state: State) -> float:
-    """Return the best accuracy before `epoch`, percent; accuracies on images of another size do not compare."""
-    return state.best_top1 if recipe.size_at(epoch) == recipe.size_at(epoch - 1) else -1.0
+def _best_before(recipe: Recipe, epoch: int, state: State) -> float | None:
+    """Return the best score before `epoch`; scores on images of another size do not compare."""
+    return state.best if recipe.size_at(epoch) == recipe.size_at(epoch - 1) else None
+
+
+def _best(*scores: float | None) -> float | None:
+    """Return the highest of some scores; None where there is none."""
+    return max((score for score in scores if score is not None), default=None)
 
 
 def _time_left(recipe: Recipe, history: list[Metrics]) -> float:
@@ -165,7 +172,7 @@ def _save(training: Training, result: Evaluation | None, row: Metrics, history: 
     job, trainer, run, state = training.parts.job, training.trainer, training.run, training.state
     if run is None:
         return
-    is_best = result is None or result.top1 == state.best_top1
+    is_best = result is None or score(row, job.recipe.best_by) == state.best
     history.append(row)
     if is_best and result is not None:
         run.save_evaluation(_evaluation(job, row, result))
@@ -202,13 +209,14 @@ def _row(
         row["input_size"] = recipe.size_at(epoch)
     if result is not None:
         row |= {"val_loss": round(result.loss, 6), "val_top1": result.top1, "val_top5": result.top5}
+        row["val_balanced"] = result.balanced
     return row
 
 
 def _card(job: Job, row: Metrics, result: Evaluation | None) -> Card:
     """What the weights of this epoch are; the size is that of the images on which they were measured."""
     recipe = job.recipe
-    measured = {"top1": result.top1, "top5": result.top5, "images": result.images} if result else {}
+    measured = {} if result is None else {key: getattr(result, key) for key in MEASURED}
     return Card(
         model=recipe.model,
         num_classes=len(job.source.class_names),
@@ -230,13 +238,18 @@ def _finish(
     job, trainer, run = training.parts.job, training.trainer, training.run
     size = job.recipe.input_size
     full_size = [row for row in history if row.get("input_size", size) == size]
+    best = best_row(full_size, job.recipe.best_by) or {}
+    no_better_than, note = judged(run.path) if run else (None, "")
     summary: Metrics = {
         "model": job.recipe.model,
         "parameters": sum(p.numel() for p in trainer.network.parameters()),
         "data": job.recipe.data,
         "epochs": job.recipe.epochs,
         "time_s": round(sum(row["epoch_time_s"] for row in history), 2),
-        "best_top1": max((row["val_top1"] for row in full_size if "val_top1" in row), default=None),
+        "best_top1": best.get("val_top1"),
+        "best_balanced": best.get("val_balanced"),
+        "best_epoch": best.get("epoch"),
+        "no_better_than": no_better_than,
         "last": result.as_dict() if result else None,
         "images_per_s": history[-1]["images_per_s"] if history else None,
         "bad_images": history[-1]["bad_images"] if history else 0,
@@ -245,6 +258,8 @@ def _finish(
     }
     if run:
         run.save_summary(summary)
+        if note:
+            report.say(f"{note}; train longer, or give class_weights=balanced or sampling=balanced")
         _illustrate(run, history, report)
     return summary
 

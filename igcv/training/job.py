@@ -13,6 +13,7 @@ from igcv.data.sources.open import DataSource, open_source
 from igcv.errors import InputError
 from igcv.machine.processes import Process, first_on_machine, from_main, gather
 from igcv.models import build_model, default_input_size, strides_text
+from igcv.training.balance import check_balance
 from igcv.training.recipe import Recipe
 from igcv.weights.card import Card
 
@@ -68,6 +69,7 @@ def resolve(recipe: Recipe, process: Process, resume: bool = False) -> Job:
     check_same(source)
     if source.train is None:
         raise InputError(f"{recipe.data} has no training images; give a source with a training part")
+    check_balance(recipe, source)
     start = load(recipe.init_from) if recipe.init_from and not resume else None
     batch_size = recipe.batch_size // parts
     if (recipe.mixup or recipe.cutmix) and min(batch_size, len(source.train) // process.world_size) < 2:

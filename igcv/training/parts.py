@@ -66,6 +66,7 @@ def make_loaders(job: Job) -> Loaders:
         skip_bad=True,
         max_bad=recipe.max_bad_images if recipe.max_bad_images >= 0 else None,
         resident=resident,
+        balanced=recipe.sampling == "balanced",
     )
     finish = Finish(pre, process.device, layout, recipe.random_erasing)
     transform = augmented if resident is None else plain_transform(pre)

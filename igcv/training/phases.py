@@ -17,6 +17,7 @@ from igcv.machine.memory import keep_freed_memory
 from igcv.machine.precision import autocast, choose_precision
 from igcv.machine.processes import Process, from_main, parallel, process_group, together
 from igcv.models import Network, build_model, set_form
+from igcv.training.balance import class_weights
 from igcv.training.checkpoint import restore
 from igcv.training.choose_forms import choose_forms, example_images
 from igcv.training.epochs import Training, run_epochs
@@ -215,7 +216,8 @@ def make_trainer(job: Job, network: Network) -> Trainer:
     if recipe.compile:
         network.compile()
     mix = make_mix(recipe, len(job.source.class_names))
-    return Trainer(recipe, network, network, optimizer, scaler, ema, mix, job.process)
+    weights = class_weights(recipe, job.source, device)
+    return Trainer(recipe, network, network, optimizer, scaler, ema, mix, job.process, weights)
 
 
 def lay_out_gradients(job: Job, trainer: Trainer) -> None:

@@ -77,6 +77,21 @@ class Recipe:
     cutmix: float = setting(0.0, "alpha of cutmix; 0: none", low=0)
     label_smoothing: float = setting(0.0, "share of the target spread over all classes", low=0)
     drop_rate: float = setting(0.0, "dropout before the classifier", low=0)
+    class_weights: str = setting(
+        "none",
+        "weight of an image in the loss; balanced: inverse to the images of its class, with mean 1 over all images",
+        choices=("none", "balanced"),
+    )
+    sampling: str = setting(
+        "shuffled",
+        "training images of an epoch; balanced: as many, each class equally often",
+        choices=("shuffled", "balanced"),
+    )
+    best_by: str = setting(
+        "top1",
+        "what the best epoch is best in: top-1 accuracy, balanced accuracy (mean recall of the classes) or loss",
+        choices=("top1", "balanced", "loss"),
+    )
 
     precision: str = setting(
         "float32",

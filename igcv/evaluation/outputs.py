@@ -30,7 +30,7 @@ def check_table(file: Path, force: bool = False) -> None:
 def check_folder(folder: Path) -> None:
     """Raise InputError unless images can be copied to `folder`: it is empty, or does not exist yet."""
     try:
-        empty = not folder.exists() or (folder.is_dir() and not any(os.scandir(folder)))
+        empty = not folder.exists() or (folder.is_dir() and not os.listdir(folder))
     except OSError as error:
         raise InputError(
             f"'{folder}' cannot be read: {error.strerror}. Choose another --sort-into"

@@ -16,9 +16,9 @@ from igcv.data.preprocessing import CIFAR
 from igcv.errors import InputError
 from igcv.training import Recipe, auto, load_recipe, read_metrics
 from igcv.training.auto import Facts, choose, in_words
-from igcv.training.epochs import ended, fitted
+from igcv.training.budget import ended, fitted
+from igcv.training.draft import Draft
 from igcv.training.phases import data_name, default_folder
-from igcv.training.recipe import Draft
 from tests.conftest import Igcv
 
 FEW = {

@@ -23,7 +23,8 @@ from igcv.machine.processes import Process
 from igcv.models import Network
 from igcv.report.run import RunReport
 from igcv.training import load_recipe, read_metrics
-from igcv.training.epochs import _time_left, _train
+from igcv.training.budget import time_left_s
+from igcv.training.epochs import _train
 from igcv.training.job import resolve
 from igcv.training.loop import Wish
 from igcv.training.parts import Parts, make_loaders
@@ -194,9 +195,9 @@ def test_parts_follow_the_epoch(digit_folder: Path) -> None:
 def test_the_time_left_follows_the_pixels() -> None:
     recipe = load_recipe(None, [*SIZES, "progressive_epochs=2,1", "epochs=5"])
     rows = [{"epoch": epoch, "epoch_time_s": 3.0} for epoch in (1, 2)]
-    assert _time_left(recipe, rows) == pytest.approx(6 / (2 * 64) * (144 + 2 * 256))
+    assert time_left_s(recipe, rows) == pytest.approx(6 / (2 * 64) * (144 + 2 * 256))
     plain = load_recipe(None, ["epochs=5", "input_size=16"])
-    assert _time_left(plain, rows) == pytest.approx(9)
+    assert time_left_s(plain, rows) == pytest.approx(9)
 
 
 def test_the_bar_follows_the_pixels(monkeypatch: pytest.MonkeyPatch) -> None:

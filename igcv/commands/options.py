@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from igcv.training.recipe import Draft, Recipe
+    from igcv.training.draft import Draft
+    from igcv.training.recipe import Recipe
 
 DATA_HELP = (
     "digits, cifar10, cifar100 (or cifar10:PATH), tinyimagenet:PATH, folder:PATH with class folders, "
@@ -65,7 +66,8 @@ def recipe_of(
         resumed: the recipe of the run that is resumed, where no other file is named.
         given: options that are keys of a recipe; None where they were not given.
     """
-    from igcv.training.recipe import Draft, find_recipe, load_recipe, parse_settings
+    from igcv.training.draft import Draft
+    from igcv.training.recipe import find_recipe, load_recipe, parse_settings
 
     words = arguments or []
     named = bool(words) and "=" not in words[0]

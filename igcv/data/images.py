@@ -2,6 +2,7 @@
 
 import os
 import stat
+import threading
 import warnings
 from collections.abc import Sequence
 from io import BytesIO
@@ -18,6 +19,7 @@ from igcv.errors import InputError
 IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM", "TIFF", "GIF")  # of the others EPS would run a program
 MAX_PIXELS = 89_478_485  # where Pillow begins to suspect a small file that is made to fill the memory
 MAX_BYTES = 2**28  # of an image file
+_OPENING = threading.Lock()  # which warnings are shown is the same for all threads
 
 
 class BadImageError(InputError):
@@ -78,7 +80,7 @@ def decode(encoded: bytes | memoryview, name: str) -> Image.Image:
         BadImageError: it is no image, is cut short, has more than 8 bits a channel or more than `MAX_PIXELS`.
     """
     try:
-        with warnings.catch_warnings():
+        with _OPENING, warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # refused below
             image = Image.open(BytesIO(encoded), formats=IMAGE_FORMATS)
         if image.width * image.height > MAX_PIXELS:

@@ -6,7 +6,17 @@ import torch
 
 from igcv.data.finish import Finish
 from igcv.data.images import BadImageError, Images
-from igcv.data.items import Batch, ImageOrder, InOrder, Items, LoaderSettings, Loading, Shuffled, collate
+from igcv.data.items import (
+    Balanced,
+    Batch,
+    ImageOrder,
+    InOrder,
+    Items,
+    LoaderSettings,
+    Loading,
+    Shuffled,
+    collate,
+)
 from igcv.data.preprocessing import Transform
 from igcv.data.resident import Resident
 from igcv.data.stream_loader import StreamBatches
@@ -105,12 +115,14 @@ def make_loader(
 
     Training: shuffled in each epoch, every process gets as many images, a last batch that is not full is
     left out or not (see `LoaderSettings.drop_last`), and an unreadable image is replaced by the next readable one.
+    Balanced: as many images, of each class equally often.
     Evaluation: in order, every image once over all processes; an unreadable image is left out.
     Streams: timm shuffles training images and shares the shards; evaluation reads everything in every process.
 
     Everything random about an image follows from (seed, epoch, image), never from the number of worker processes
     or from what else draws random numbers; of an erased rectangle the place, while the noise in it follows from
-    (seed, epoch, rank, batch).
+    (seed, epoch, rank, batch). Of balanced training, whose images repeat, it follows from (seed, epoch, place in
+    the epoch).
 
     Args:
         images: what to load.
@@ -126,11 +138,10 @@ def make_loader(
         raise InputError(f"the number of images is {len(images)}, expected {fewest} or more")
     max_bad = max(100, len(images) // 100) if settings.max_bad is None else settings.max_bad
     if isinstance(images, StreamImages):
-        assert settings.resident is None
+        assert settings.resident is None and not settings.balanced
         stream = StreamBatches(images, transform, settings, finish.device)
         return Loader(stream, stream, finish, images.name, settings.skip_bad, max_bad)
-    place = (len(images), settings.batch_size, settings.seed, settings.rank, settings.world_size)
-    order = Shuffled(*place, drop_last=settings.drop_last) if settings.train else InOrder(*place)
+    order = _order(images, settings)
     attempts = min(len(images), max_bad + 1) if settings.train and settings.skip_bad else 1
     batches = (
         _decoding(Items(images, transform, settings.seed, attempts), order, finish, settings)
@@ -140,6 +151,16 @@ def make_loader(
         )
     )
     return Loader(batches, order, finish, images.name, settings.skip_bad, max_bad)
+
+
+def _order(images: Images, settings: LoaderSettings) -> ImageOrder:
+    """The images of a process in an epoch."""
+    places = settings.batch_size, settings.seed, settings.rank, settings.world_size
+    if not settings.train:
+        return InOrder(len(images), *places)
+    if settings.balanced:
+        return Balanced(images.labels, *places, drop_last=settings.drop_last)
+    return Shuffled(len(images), *places, drop_last=settings.drop_last)
 
 
 def _decoding(items: Items, order: ImageOrder, finish: Finish, settings: LoaderSettings) -> Loading:

@@ -16,6 +16,13 @@ from igcv.data import DataSource, Finish, Images, Loader, LoaderSettings, Moves,
 from igcv.data.preprocessing import plain_transform
 from igcv.errors import InputError
 from igcv.evaluation.mistakes import Mistake, Names, Worst
+from igcv.evaluation.scores import (
+    ClassScores,
+    balanced_accuracy,
+    class_scores,
+    constant_answer,
+    constant_note,
+)
 from igcv.machine.precision import autocast
 from igcv.machine.processes import (
     Process,
@@ -42,19 +49,49 @@ class Evaluation:
     class_names: tuple[str, ...] = ()  # in label order
     notes: tuple[str, ...] = ()  # on how the data was divided into parts, a line each
 
+    @property
+    def balanced(self) -> float:
+        """Balanced accuracy: the mean recall of the classes that have images, percent."""
+        return balanced_accuracy(self.confusion)
+
+    @property
+    def classes(self) -> list[ClassScores]:
+        """Images, recall, precision and F1 of every class, in label order."""
+        return class_scores(self.confusion, len(self.class_names))
+
+    @property
+    def no_better_than(self) -> str | None:
+        """The class that it would be as good to answer always; None where the network is better."""
+        answer = constant_answer(self.confusion)
+        return None if answer is None else (self.class_names[answer] if self.class_names else str(answer))
+
+    @property
+    def note(self) -> str:
+        """One line that says that the network is no better than always answering one class; empty if it is better."""
+        return constant_note(self.confusion, self.class_names)
+
     def as_dict(self) -> dict[str, Any]:
-        """The figures under plain names, per-class accuracy in percent under the class names."""
+        """The figures under plain names, those of the classes in percent under the class names.
+
+        "per_class" has the accuracy of each class, "classes" its images, recall (the same accuracy), precision and F1.
+        """
         names = self.class_names
         unique = [name if names.count(name) == 1 else f"{name} ({i})" for i, name in enumerate(names)]
-        total: Counter[int] = Counter()
-        for (label, _), images in self.confusion.items():
-            total[label] += images
-        per_class = {
-            name: round(100 * self.confusion.get((i, i), 0) / total[i], 2) if i in total else None
-            for i, name in enumerate(unique)
-        }
+        classes = {name: _rounded(scores) for name, scores in zip(unique, self.classes, strict=True)}
         rounded = {"loss": round(self.loss, 5), "top1": round(self.top1, 3), "top5": round(self.top5, 3)}
-        return {**rounded, "images": self.images, "per_class": per_class}
+        return {
+            **rounded,
+            "balanced": round(self.balanced, 3),
+            "images": self.images,
+            "no_better_than": self.no_better_than,
+            "per_class": {name: scores["recall"] for name, scores in classes.items()},
+            "classes": classes,
+        }
+
+
+def _rounded(scores: ClassScores) -> dict[str, float | None]:
+    """The scores of a class under plain names, to two places."""
+    return {key: value if value is None else round(value, 2) for key, value in scores._asdict().items()}
 
 
 @torch.inference_mode()
@@ -153,7 +190,9 @@ def evaluate(
     workers: int = 0,
     device: str = "auto",
 ) -> Evaluation:
-    """Measure top-1, top-5, loss and the accuracy of every class on validation or test images; `igcv evaluate`.
+    """Measure top-1, top-5, balanced accuracy, loss and the scores of every class on validation or test images.
+
+    This is `igcv evaluate`.
 
     Under torchrun the processes share the images.
 

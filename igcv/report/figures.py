@@ -39,7 +39,11 @@ PANELS = (
     Panel(
         "Accuracy",
         "validation (%)",
-        {"top-1": lambda row: row.get("val_top1"), "top-5": lambda row: row.get("val_top5")},
+        {
+            "top-1": lambda row: row.get("val_top1"),
+            "top-5": lambda row: row.get("val_top5"),
+            "balanced": lambda row: row.get("val_balanced"),
+        },
     ),
     Panel("Learning rate", "at the start of the epoch", {"rate": lambda row: row["lr"]}),
     Panel("Speed", "training images per second", {"images/s": lambda row: row["images_per_s"]}),
@@ -56,7 +60,7 @@ def curves(panel: Panel, histories: Mapping[str, Sequence[Metrics]]) -> str:
     """
     figure = go.Figure()
     for colour, (run, history) in zip(run_colours(len(histories)), histories.items(), strict=True):
-        for dash, (curve, value) in zip(("solid", "dot"), panel.curves.items(), strict=False):
+        for dash, (curve, value) in zip(("solid", "dot", "dash"), panel.curves.items(), strict=False):
             points = [(row["epoch"], y) for row in history if (y := value(row)) is not None]
             if points:
                 name = ", ".join([run] * (len(histories) > 1) + [curve] * (len(panel.curves) > 1))

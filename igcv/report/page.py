@@ -25,6 +25,7 @@ COLUMNS = {  # of the metrics log, as a table of every epoch shows them
     "val_loss": "validation loss",
     "val_top1": "top-1 %",
     "val_top5": "top-5 %",
+    "val_balanced": "balanced %",
     "lr": "learning rate",
     "images_per_s": "images/s",
     "train_time_s": "training s",

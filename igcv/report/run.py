@@ -1,5 +1,6 @@
 """A run as its files tell it, as plain data."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -7,6 +8,8 @@ from statistics import median
 from typing import Any, NamedTuple
 
 PAIRS = 12  # confusions that are listed
+# Keys of the metrics log by the recipe's best_by, with the sign that makes higher scores better.
+SCORES = {"top1": ("val_top1", 1), "balanced": ("val_balanced", 1), "loss": ("val_loss", -1)}
 
 
 class StageCost(NamedTuple):
@@ -29,6 +32,8 @@ class RunReport:
         stages: the parts of the network; empty if there are no weights yet.
         evaluation: of the best epoch: "epoch", "classes", "confusion" as [class, guess, images] and "mistakes";
             None without validation images.
+        note: that the network is no better than always answering one class; empty if it is better.
+        scores: of each class that has images, by name: "class", "images", "recall", "precision" and "f1" in percent.
         environment: machine and versions; empty before the run's end.
     """
 
@@ -39,16 +44,18 @@ class RunReport:
     stages: Sequence[StageCost]
     evaluation: Mapping[str, Any] | None
     environment: Mapping[str, str]
+    note: str = ""
+    scores: Sequence[Mapping[str, Any]] = ()
 
     @property
     def best(self) -> Mapping[str, Any] | None:
-        """The epoch of the highest top-1 accuracy, of several the last: its weights are kept.
+        """The best epoch by the recipe's best_by, of several the last: its weights are kept.
 
         With progressive resizing it is an epoch of the newest image size: accuracies of two sizes do not compare.
         """
         size = self.history[-1].get("input_size")
-        measured = [row for row in self.history if "val_top1" in row and row.get("input_size") == size]
-        return max(measured, key=lambda row: (row["val_top1"], row["epoch"]), default=None)
+        rows = [row for row in self.history if row.get("input_size") == size]
+        return best_row(rows, self.recipe.get("best_by", "top1"))
 
     @property
     def costs(self) -> tuple[int, int]:
@@ -81,6 +88,20 @@ class RunReport:
     def changed(self) -> set[str]:
         """The settings that are not their defaults."""
         return {key for key, value in self.recipe.items() if value != self.defaults.get(key, "")}
+
+
+def score(row: Mapping[str, Any], best_by: str) -> float | None:
+    """Return how good an epoch is, more is better; None without validation images."""
+    key, sign = SCORES[best_by]
+    if key not in row:
+        return None
+    return sign * row[key] if math.isfinite(row[key]) else -math.inf
+
+
+def best_row(rows: Sequence[Mapping[str, Any]], best_by: str) -> Mapping[str, Any] | None:
+    """Return the best epoch of a metrics log, of several the last; None without validation images."""
+    scored = [(found, row["epoch"], row) for row in rows if (found := score(row, best_by)) is not None]
+    return max(scored, key=lambda entry: entry[:2])[2] if scored else None
 
 
 def images_of(counts: Mapping[tuple[int, int], int]) -> dict[int, int]:

@@ -13,12 +13,13 @@ from igcv.machine.host import host
 from igcv.machine.memory import keep_freed_memory, peak_mib, reset_peak
 from igcv.machine.processes import Process
 from igcv.machine.timing import now
+from igcv.training.draft import Draft
 from igcv.training.job import Job, resolve
 from igcv.training.loop import Trainer, train_epoch
 from igcv.training.memory import explained, largest_batch
 from igcv.training.parts import make_loaders
 from igcv.training.phases import choose_forms, make_trainer, resolve_precision, start_network
-from igcv.training.recipe import Draft, Recipe
+from igcv.training.recipe import Recipe
 from igcv.training.reporter import Silent
 from igcv.training.state import State
 

@@ -27,7 +27,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 TOGETHER_S = 1.0  # a terminal and torchrun both pass on the same Ctrl-C, one shortly after the other
 
 
-def capture(t: Trainer, epoch: int, best_top1: float, bad: dict[str, str]) -> State:
+def capture(t: Trainer, epoch: int, best: float | None, bad: dict[str, str]) -> State:
     """The state between two epochs, when all processes hold the same."""
     tensors = {
         f"{part}.{n}": x for part, module in _modules(t).items() for n, x in module.state_dict().items()
@@ -37,7 +37,7 @@ def capture(t: Trainer, epoch: int, best_top1: float, bad: dict[str, str]) -> St
     scalars["forms"] = {name: block.form for name, block in blocks_with_forms(t.network).items()}
     if t.recipe.form == "measure":
         scalars["measured_forms"] = {str(size): forms for size, forms in t.forms.items()}
-    return State(epoch, best_top1, t.recipe.batch_size, (), bad, tensors | momenta, scalars)
+    return State(epoch, best, t.recipe.batch_size, (), bad, tensors | momenta, scalars)
 
 
 def capture_within(t: Trainer, before: State, progress: EpochProgress, bad: dict[str, str]) -> State:
@@ -46,7 +46,7 @@ def capture_within(t: Trainer, before: State, progress: EpochProgress, bad: dict
         f"{part}.{n}": b.cpu() for part, module in _modules(t).items() for n, b in module.named_buffers()
     }
     shares = gather((progress, buffers, bad))
-    state = capture(t, before.epoch, before.best_top1, {})
+    state = capture(t, before.epoch, before.best, {})
     for rank, (_, others, found) in enumerate(shares):
         state.bad.update(found)
         if rank:

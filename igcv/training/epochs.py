@@ -1,7 +1,7 @@
 """Epoch after epoch: train, evaluate, save, and at the end the summary."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -12,6 +12,8 @@ from igcv.extras import installed
 from igcv.machine.host import host
 from igcv.machine.memory import peak_mib, reset_peak
 from igcv.machine.processes import from_main, gather, highest, share_buffers, together
+from igcv.report.run import best_row, score
+from igcv.training.budget import ended, fitted, time_left_s
 from igcv.training.checkpoint import CheckpointKeeper, Watch, capture
 from igcv.training.job import Job
 from igcv.training.loop import NonFiniteError, Trainer, train_epoch
@@ -21,11 +23,12 @@ from igcv.training.parts import Parts
 from igcv.training.recipe import Recipe
 from igcv.training.reporter import Reporter
 from igcv.training.run import REPORT, Metrics, Run, write_events
-from igcv.training.run_report import NEEDED, write_report
+from igcv.training.run_report import NEEDED, judged, write_report
 from igcv.training.state import EpochProgress, State, combined
 from igcv.version import __version__
 from igcv.weights.card import Card
 
+MEASURED = ("top1", "top5", "balanced", "images")  # of an evaluation, on the card of the weights
 SHOWN_BAD = 5  # unreadable images named in an epoch; the log counts all
 
 
@@ -76,12 +79,12 @@ def run_epochs(training: Training, report: Reporter) -> Metrics:
             except InputError as error:  # a broken image, say: once it is fixed, no training is repeated
                 keeper.save(own)
                 raise type(error)(f"{error}; then go on with --resume") from error
-            best = max(_best_before(recipe, epoch, state), result.top1 if result else -1.0)
-            state = capture(trainer, epoch + 1, best, dict(parts.train.bad))
             row = _row(recipe, epoch, measured, result, len(parts.train.bad), time.perf_counter() - started)
+            best = _best(_best_before(recipe, epoch, state), score(row, recipe.best_by))
+            state = capture(trainer, epoch + 1, best, dict(parts.train.bad))
             (row["peak_memory_mib"],) = highest(peak_mib(parts.job.process.device))
             recipe = from_main(fitted(recipe, [*history, row]))
-            row["time_left_s"] = round(_time_left(recipe, [*history, row]), 1)
+            row["time_left_s"] = round(time_left_s(recipe, [*history, row]), 1)
             if recipe.epochs != trainer.recipe.epochs:
                 trainer, parts.job = replace(trainer, recipe=recipe), replace(parts.job, recipe=recipe)
                 report.refit(recipe.step_costs)
@@ -94,30 +97,6 @@ def run_epochs(training: Training, report: Reporter) -> Metrics:
         result = _evaluate(parts, trainer)
     with together():
         return _finish(training, history, result, report)
-
-
-def ended(state: State, recipe: Recipe, history: Sequence[Metrics]) -> bool:
-    """Return whether a run has all its epochs, or none of the last ones (`patience`) brought a new best."""
-    if state.epoch >= recipe.epochs or not recipe.patience or not history:
-        return state.epoch >= recipe.epochs
-    size = history[-1].get("input_size")
-    measured = [row["val_top1"] for row in history if "val_top1" in row and row.get("input_size") == size]
-    return bool(measured) and len(measured) - 1 - measured.index(max(measured)) >= recipe.patience
-
-
-def fitted(recipe: Recipe, history: Sequence[Metrics]) -> Recipe:
-    """Return the recipe with as many epochs as its minutes allow, by the time of those that are done.
-
-    After the first epoch their number is fitted both ways, later only downwards: then the rate has followed it.
-    """
-    if not recipe.max_minutes:
-        return recipe
-    done, spent_s = len(history), sum(row["epoch_time_s"] for row in history)
-    left = int((60 * recipe.max_minutes - spent_s) / (spent_s / done))
-    epochs = max(done + left, done, sum(recipe.progressive_epochs) + 1)
-    if done > 1:
-        epochs = min(epochs, recipe.epochs)
-    return replace(recipe, epochs=epochs, warmup_epochs=min(recipe.warmup_epochs, epochs / 4))
 
 
 def _train(
@@ -174,20 +153,14 @@ def _evaluate(parts: Parts, trainer: Trainer) -> Evaluation | None:
     return replace(found, data=job.recipe.data, class_names=job.source.class_names)
 
 
-def _best_before(recipe: Recipe, epoch: int, state: State) -> float:
-    """Return the best accuracy before `epoch`, percent; accuracies on images of another size do not compare."""
-    return state.best_top1 if recipe.size_at(epoch) == recipe.size_at(epoch - 1) else -1.0
+def _best_before(recipe: Recipe, epoch: int, state: State) -> float | None:
+    """Return the best score before `epoch`; scores on images of another size do not compare."""
+    return state.best if recipe.size_at(epoch) == recipe.size_at(epoch - 1) else None
 
 
-def _time_left(recipe: Recipe, history: list[Metrics]) -> float:
-    """Return the seconds that the epochs after `history` will take, by the pixels of their images."""
-    time_s = sum(row["epoch_time_s"] for row in history)
-    pixels = sum(recipe.size_at(row["epoch"] - 1) ** 2 for row in history)
-    return (
-        time_s
-        / pixels
-        * sum(recipe.size_at(epoch) ** 2 for epoch in range(history[-1]["epoch"], recipe.epochs))
-    )
+def _best(*scores: float | None) -> float | None:
+    """Return the highest of some scores; None where there is none."""
+    return max((score for score in scores if score is not None), default=None)
 
 
 def _save(training: Training, result: Evaluation | None, row: Metrics, history: list[Metrics]) -> None:
@@ -196,7 +169,7 @@ def _save(training: Training, result: Evaluation | None, row: Metrics, history: 
     history.append(row)
     if run is None:
         return
-    is_best = result is None or result.top1 == state.best_top1
+    is_best = result is None or score(row, job.recipe.best_by) == state.best
     if is_best and result is not None:
         run.save_evaluation(_evaluation(job, row, result))
     weights = trainer.evaluated.state_dict()
@@ -232,13 +205,14 @@ def _row(
         row["input_size"] = recipe.size_at(epoch)
     if result is not None:
         row |= {"val_loss": round(result.loss, 6), "val_top1": result.top1, "val_top5": result.top5}
+        row["val_balanced"] = result.balanced
     return row
 
 
 def _card(job: Job, row: Metrics, result: Evaluation | None) -> Card:
     """What the weights of this epoch are; the size is that of the images on which they were measured."""
     recipe = job.recipe
-    measured = {"top1": result.top1, "top5": result.top5, "images": result.images} if result else {}
+    measured = {} if result is None else {key: getattr(result, key) for key in MEASURED}
     return Card(
         model=recipe.model,
         num_classes=len(job.source.class_names),
@@ -260,13 +234,18 @@ def _finish(
     job, trainer, run = training.parts.job, training.trainer, training.run
     size = job.recipe.input_size
     full_size = [row for row in history if row.get("input_size", size) == size]
+    best = best_row(full_size, job.recipe.best_by) or {}
+    no_better_than, note = judged(run.path) if run else (None, "")
     summary: Metrics = {
         "model": job.recipe.model,
         "parameters": sum(p.numel() for p in trainer.network.parameters()),
         "data": job.recipe.data,
         "epochs": history[-1]["epoch"] if history else job.recipe.epochs,
         "time_s": round(sum(row["epoch_time_s"] for row in history), 2),
-        "best_top1": max((row["val_top1"] for row in full_size if "val_top1" in row), default=None),
+        "best_top1": best.get("val_top1"),
+        "best_balanced": best.get("val_balanced"),
+        "best_epoch": best.get("epoch"),
+        "no_better_than": no_better_than,
         "last": result.as_dict() if result else None,
         "images_per_s": history[-1]["images_per_s"] if history else None,
         "bad_images": history[-1]["bad_images"] if history else 0,
@@ -275,6 +254,8 @@ def _finish(
     }
     if run:
         run.save_summary(summary)
+        if note:
+            report.say(f"{note}; train longer, or give class_weights=balanced or sampling=balanced")
         _illustrate(run, history, report)
     return summary
 

@@ -17,7 +17,9 @@ from igcv.errors import InputError
 from igcv.machine.processes import Process, first_on_machine, from_main, gather
 from igcv.models import build_model, default_input_size, strides_text
 from igcv.training.auto import Choice, choose, facts_of
-from igcv.training.recipe import Draft, Recipe
+from igcv.training.balance import check_balance
+from igcv.training.draft import Draft
+from igcv.training.recipe import Recipe
 from igcv.weights.card import Card
 
 WORTH_WORKERS = 5000  # images; starting processes for fewer takes longer than it saves
@@ -70,6 +72,7 @@ def resolve(
         check_process(recipe, process)
         source = open_data(recipe, process, split)
     assert source.train is not None
+    check_balance(recipe, source)
     start = load(recipe.init_from) if recipe.init_from and not resume else None
     batch_size = recipe.batch_size // (process.world_size * recipe.accumulation)
     if (recipe.mixup or recipe.cutmix) and min(batch_size, len(source.train) // process.world_size) < 2:

@@ -10,8 +10,9 @@ import torch
 
 from igcv.errors import InputError
 from igcv.machine.processes import Process
+from igcv.training.draft import Draft
 from igcv.training.job import resolve
-from igcv.training.recipe import Draft, Recipe
+from igcv.training.recipe import Recipe
 from igcv.training.run import Run, split_of_run
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import torch
-import torch.nn.functional as F
 from timm.data import Mixup
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
@@ -19,6 +18,7 @@ from igcv.errors import InputError, SharedError
 from igcv.machine.precision import autocast
 from igcv.machine.processes import Process, highest
 from igcv.models import set_form
+from igcv.training.balance import cross_entropy
 from igcv.training.nonfinite import first_nonfinite
 from igcv.training.optimize import learning_rate, set_learning_rate
 from igcv.training.recipe import Recipe
@@ -52,6 +52,7 @@ class Trainer:
     ema: ModelEmaV3 | None
     mix: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None
     process: Process
+    class_weights: Tensor | None = None  # of each class in the loss, (classes,); None: all 1
     forms: Mapping[int, Form] = field(default_factory=dict)  # by the side of the images in pixels
 
     def use_forms(self, size: int) -> dict[str, str]:
@@ -195,12 +196,11 @@ def _parts(t: Trainer, left: Iterator[tuple[Tensor, Tensor]]) -> Iterator[_Part]
 
 def _forward_backward(t: Trainer, images: Tensor, targets: Tensor, last: bool) -> float:
     """Add the gradients of one part to those of the step; returns the part's mean loss."""
-    smoothing = 0.0 if t.mix is not None else t.recipe.label_smoothing  # the mix smooths its own targets
     with _synchronise(t.model, last):
         with autocast(t.process.device, t.recipe.precision):
             logits = t.model(images)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        loss = F.cross_entropy(logits, targets, label_smoothing=smoothing)
+        loss = cross_entropy(logits, targets, t.recipe.label_smoothing, t.class_weights, t.mix is not None)
         value = _arriving(loss)
         t.scaler.scale(loss / t.recipe.accumulation).backward()
     return value()

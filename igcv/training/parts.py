@@ -67,6 +67,7 @@ def make_loaders(job: Job) -> Loaders:
         max_bad=recipe.max_bad_images if recipe.max_bad_images >= 0 else None,
         drop_last=recipe.drop_last,
         resident=resident,
+        balanced=recipe.sampling == "balanced",
     )
     finish = Finish(pre, process.device, layout, recipe.random_erasing)
     transform = augmented if resident is None else plain_transform(pre)

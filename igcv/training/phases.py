@@ -18,8 +18,10 @@ from igcv.machine.memory import keep_freed_memory
 from igcv.machine.precision import autocast, choose_precision
 from igcv.machine.processes import Process, from_main, parallel, process_group, together
 from igcv.models import Network, build_model, set_form
+from igcv.training.balance import class_weights
 from igcv.training.checkpoint import restore
 from igcv.training.choose_forms import choose_forms, example_images
+from igcv.training.draft import Draft, resolve_recipe
 from igcv.training.epochs import Training, run_epochs
 from igcv.training.headline import headline
 from igcv.training.job import Job, resolve
@@ -27,7 +29,7 @@ from igcv.training.loop import Trainer, make_mix
 from igcv.training.memory import explained
 from igcv.training.optimize import make_optimizer
 from igcv.training.parts import Parts
-from igcv.training.recipe import Draft, Recipe, load_recipe, resolve_recipe
+from igcv.training.recipe import Recipe, load_recipe
 from igcv.training.reporter import reporter
 from igcv.training.run import RECIPE, SUMMARY, Metrics, Run, split_of_run, was_restarted
 from igcv.training.state import EpochProgress, State
@@ -254,7 +256,8 @@ def make_trainer(job: Job, network: Network) -> Trainer:
     if recipe.compile:
         network.compile()
     mix = make_mix(recipe, len(job.source.class_names))
-    return Trainer(recipe, network, network, optimizer, scaler, ema, mix, job.process)
+    weights = class_weights(recipe, job.source, device)
+    return Trainer(recipe, network, network, optimizer, scaler, ema, mix, job.process, weights)
 
 
 def lay_out_gradients(job: Job, trainer: Trainer) -> None:

@@ -1,23 +1,17 @@
 """A recipe: every setting of a training run, as data. Defaults, then a TOML file, then key=value."""
 
-import difflib
-import json
 import tomllib
 import types
 import typing
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from igcv.errors import InputError, unknown
 from igcv.models import FORMS
-
-
-def setting(default: Any, text: str, *, choices: tuple[Any, ...] = (), low: float | None = None) -> Any:
-    """A field of the recipe: its default, what it means, and which values it takes."""
-    return field(default=default, metadata={"help": text, "choices": choices, "low": low})
+from igcv.training.settings import check, setting, to_toml
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +87,21 @@ class Recipe:
     cutmix: float = setting(0.0, "alpha of cutmix; 0: none", low=0)
     label_smoothing: float = setting(0.0, "share of the target spread over all classes", low=0)
     drop_rate: float = setting(0.0, "dropout before the classifier", low=0)
+    class_weights: str = setting(
+        "none",
+        "weight of an image in the loss; balanced: inverse to the images of its class, with mean 1 over all images",
+        choices=("none", "balanced"),
+    )
+    sampling: str = setting(
+        "shuffled",
+        "training images of an epoch; balanced: as many, each class equally often",
+        choices=("shuffled", "balanced"),
+    )
+    best_by: str = setting(
+        "top1",
+        "what the best epoch is best in: top-1 accuracy, balanced accuracy (mean recall of the classes) or loss",
+        choices=("top1", "balanced", "loss"),
+    )
 
     precision: str = setting(
         "float32",
@@ -129,7 +138,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for f in fields(self):
-            _check(f.name, getattr(self, f.name), f.metadata)
+            check(f.name, getattr(self, f.name), f.metadata)
         if self.momentum >= 1 or self.seed >= 2**63:
             raise InputError("momentum is below 1 and seed below 2^63; give smaller ones")
         if self.random_erasing > 1 or self.label_smoothing >= 1 or self.ema_decay >= 1 or self.drop_rate >= 1:
@@ -163,21 +172,11 @@ class Recipe:
     def to_toml(self) -> str:
         """The resolved recipe as a file that `igcv train` reads back."""
         lines = ["# Every setting of this run; igcv train reads it back as a recipe."]
-        lines += [f"{key} = {_toml(value)}" for key, value in asdict(self).items() if value is not None]
+        lines += [f"{key} = {to_toml(value)}" for key, value in asdict(self).items() if value is not None]
         return "\n".join(lines) + "\n"
 
 
 _TYPES = typing.get_type_hints(Recipe)
-
-
-def _check(name: str, value: Any, rule: Mapping[str, Any]) -> None:
-    """Raise InputError unless `value` fits the rule of setting `name`."""
-    if rule["choices"] and value not in rule["choices"]:
-        nearest = difflib.get_close_matches(str(value), rule["choices"], n=1, cutoff=0.4)
-        guess = f"; did you mean '{nearest[0]}'?" if nearest else ""
-        raise InputError(f"{name} = '{value}' is unknown{guess} (one of: {', '.join(rule['choices'])})")
-    if rule["low"] is not None and value is not None and not value >= rule["low"]:
-        raise InputError(f"{name} = {value} is too small; give at least {rule['low']}")
 
 
 def _check_parts(recipe: Recipe) -> None:
@@ -209,15 +208,6 @@ def _listed(values: tuple[Any, ...]) -> str:
     return ",".join(map(str, values)) or "none"
 
 
-def _toml(value: Any) -> str:
-    """A value in TOML: text quoted, lists in brackets, true and false in lower case."""
-    if isinstance(value, tuple):
-        return "[" + ", ".join(map(_toml, value)) + "]"
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    return str(value).lower() if isinstance(value, bool) else repr(value)
-
-
 def load_recipe(path: Path | None, overrides: Iterable[str] = (), **given: Any) -> Recipe:
     """Resolve a recipe: defaults, then the TOML file, then `key=value` strings, then keyword arguments not None.
 
@@ -226,41 +216,7 @@ def load_recipe(path: Path | None, overrides: Iterable[str] = (), **given: Any) 
     """
     values = (read_toml(path) if path else {}) | parse_settings(overrides)
     values |= {key: value for key, value in given.items() if value is not None}
-    return replace(Recipe(), **{key: _convert(key, value) for key, value in values.items()})
-
-
-class Draft:
-    """Settings without a recipe; those that are not given follow from data and machine (see igcv.training.auto).
-
-    Args:
-        given: values by key.
-
-    Raises:
-        InputError: for an unknown key or a value of the wrong type or range.
-    """
-
-    def __init__(self, given: Mapping[str, Any]) -> None:
-        self.given = {key: _convert(key, value) for key, value in given.items() if value is not None}
-        self.recipe = replace(Recipe(), **self.given)
-
-    def filled(self, chosen: Mapping[str, Any]) -> Recipe:
-        """Return the recipe of what is given and what was chosen."""
-        return replace(Recipe(), **{**chosen, **self.given})
-
-
-def resolve_recipe(recipe: Recipe | Draft | str | Path | None, settings: Mapping[str, Any]) -> Recipe | Draft:
-    """Return a recipe, or the one in a file, with changes by key; without any a draft.
-
-    Raises:
-        InputError: as `find_recipe` and `load_recipe`.
-    """
-    if recipe is None:
-        return Draft(settings)
-    if isinstance(recipe, Draft):
-        return Draft({**recipe.given, **settings})
-    if isinstance(recipe, Recipe):
-        return replace(recipe, **{key: _convert(key, value) for key, value in settings.items()})
-    return load_recipe(find_recipe(str(recipe)), **settings)
+    return replace(Recipe(), **{key: convert(key, value) for key, value in values.items()})
 
 
 def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
@@ -323,7 +279,7 @@ def _kind(key: str) -> Any:
     return typing.get_args(kind)[0] if isinstance(kind, types.UnionType) else kind
 
 
-def _convert(key: str, value: Any) -> Any:
+def convert(key: str, value: Any) -> Any:
     """`value` in the type of setting `key`; whole numbers pass as floats, single numbers as lists."""
     kind = _kind(key)
     number = isinstance(value, int | float) and not isinstance(value, bool)

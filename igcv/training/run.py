@@ -55,7 +55,7 @@ LOCK = ".lock"
 # What the state of a run depends on, so that it cannot change when the run goes on.
 FIXED = (
     *("model", "multiplier", "input_size", "strides", "progressive_sizes", "progressive_epochs"),
-    *("optimizer", "decay_rule", "precision", "ema_decay", "split"),
+    *("optimizer", "decay_rule", "precision", "ema_decay", "split", "best_by"),
 )
 
 

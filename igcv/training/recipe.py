@@ -229,9 +229,7 @@ def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals:
-            raise InputError(
-                f"'{text}' is neither a recipe file nor a setting; give key=value, e.g. epochs=30"
-            )
+            raise InputError(f"'{text}' is no recipe file and no setting; give key=value, e.g. epochs=30")
         values[key] = _parse(key, value)
     return values
 
@@ -252,9 +250,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(
-            f"cannot read the recipe {path}: {error.strerror}; see the folder recipes/"
-        ) from error
+        raise InputError(f"cannot read the recipe {path}: {error.strerror}; see recipes/") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"the recipe {path} is not TOML: {error}") from error
 

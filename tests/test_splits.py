@@ -154,6 +154,14 @@ def test_a_list_without_parts_labels_images(tmp_path):
     assert names(open_source(f"folder:{root}", split=file).val) == ["0.png"]  # 0f25...; 2.png has 3376...
 
 
+def test_a_list_of_one_part(tmp_path):
+    root = fill(tmp_path, {"photos": 2}) / "photos"
+    source = open_source(
+        f"folder:{root}", split=write_list(tmp_path / "list.csv", "0.png,x,test", "1.png,y,test")
+    )
+    assert source.train is None and source.val is None and len(source.test) == 2 and source.image_size == 8
+
+
 def test_lists_of_records(tmp_path):
     write_records(tmp_path / "t.rec", [(i % 2, png(i)) for i in range(4)])
     file = write_list(tmp_path / "list.csv", "0,0,val", "1,1,train", "2,0,train")
@@ -428,6 +436,6 @@ def test_a_list_that_fits_nothing(tmp_path):
     fill(tmp_path, {"photos": 1})
     rows = (ListedImage("gone.png", "x", "train"),)
     with pytest.raises(
-        InputError, match=r"has none of the 1 images in list.csv, expected the folder that was"
+        InputError, match=r"has none of the 1 images in list.csv, expected those that it was trained on"
     ):
         open_source(f"folder:{tmp_path / 'photos'}", split=SplitList(Path("list.csv"), rows, kept=True))

@@ -21,9 +21,7 @@ class Recipe:
     model: str = setting("igcv3_d_100", "network, a name of the catalog (igcv models)")
     multiplier: float | None = setting(None, "width multiplier, instead of the one in the name", low=0)
     data: str = setting("", "data set (see igcv train --help)")
-    split: str = setting(
-        "", "CSV list of the images (path, label, split, group); empty: by the hash of names"
-    )
+    split: str = setting("", "CSV list of the images: path, label, split, group (igcv train --help)")
     input_size: int = setting(
         0, "side of the input images in pixels; 0: the network's own, at most the data's", low=0
     )

@@ -59,11 +59,6 @@ def _listed(root: Path, rule: SplitList) -> Parts:
     names = sorted({row.label for row in rule.images})
     numbers = {name: number for number, name in enumerate(names)}
     rows = [row for row in rule.images if row.path in files]
-    if not rows:
-        raise InputError(
-            f"{root}: has none of the {len(rule.images)} images in {rule.file}, expected the folder that was "
-            "trained on; give it with --data"
-        )
     images = FileImages([files[row.path] for row in rows], [numbers[row.label] for row in rows], root)
     left_out = len(files) - len(rows)
     notes = (f"{left_out:,} images of {root} are not in {rule.file} and are left out",) if left_out else ()

@@ -43,8 +43,13 @@ class SplitList:
     whole: bool = True
 
     def check_there(self, names: Collection[str], place: str) -> None:
-        """Raise InputError where an image is not among `names`, unless a run kept the list."""
+        """Raise InputError where an image is not among `names`; of a list that a run kept, where none is."""
         gone = [image for image in self.images if image.path not in names]
+        if self.kept and self.whole and len(gone) == len(self.images):
+            raise InputError(
+                f"{place}: has none of the {len(gone)} images in {self.file}, expected those that it was trained on; "
+                "name their folder or file with --data"
+            )
         if not gone or self.kept:
             return
         example = f", e.g. '{min(names)}'" if names else ""

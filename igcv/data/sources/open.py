@@ -114,14 +114,8 @@ def open_source(
     """
     rule = read_list(split) if isinstance(split, str | Path) else split
     found = _opened(spec, Request("", "", seed, Path(root), download, rule))
-    _check_names(spec, found.names)
-    parts = [images for images in (found.train, found.val, found.test) if images]
-    for images in parts:
-        if isinstance(images, StreamImages):
-            images.num_classes = len(found.names)
-        else:
-            _check_labels(images, found.names)
-    names, side = tuple(found.names), _common_side(parts[0])
+    first = next(images for images in (found.train, found.val, found.test) if images)
+    names, side = tuple(found.names), _common_side(first)
     return DataSource(spec, found.train, found.val, names, side, found.test, found.notes, found.divided)
 
 
@@ -138,7 +132,14 @@ def _opened(spec: str, request: Request) -> Parts:
         raise InputError(f"data source '{spec}' does not have the form {syntax}; write it so")
     levels = takewhile("train".__eq__, spec.split(":"))
     request = request._replace(kind=kind, argument=argument, salt="".join(f"{level}:" for level in levels))
-    return divided(opener(request), request)
+    found = opener(request)
+    _check_names(spec, found.names)
+    for images in (part for part in (found.train, found.val, found.test) if part):
+        if isinstance(images, StreamImages):
+            images.num_classes = len(found.names)
+        else:
+            _check_labels(images, found.names)
+    return divided(found, request)
 
 
 def same_source(first: str, second: str) -> bool:

@@ -318,10 +318,10 @@ def test_states_from_before_are_readable() -> None:
 
 def test_a_run_says_that_a_constant_answer_is_as_good(tmp_path: Path, igcv_command: Igcv) -> None:
     """The images are all alike, so that a network can answer one class only."""
-    for name, count in (("cat", 20), ("lynx", 5)):
-        (tmp_path / "photos" / name).mkdir(parents=True)
+    for place, count in (("train/cat", 16), ("train/lynx", 4), ("val/cat", 4), ("val/lynx", 1)):
+        (tmp_path / "photos" / place).mkdir(parents=True)
         for i in range(count):
-            Image.new("RGB", (8, 8), (90, 90, 90)).save(tmp_path / "photos" / name / f"{i}.png")
+            Image.new("RGB", (8, 8), (90, 90, 90)).save(tmp_path / "photos" / place / f"{i}.png")
     out, data = tmp_path / "run", f"data={tmp_path / 'photos'}"
     ended = igcv_command("train", data, *SMALL, "epochs=4", "--out", out, "--device", "cpu")
     assert ended.status == 0, ended.err

@@ -20,6 +20,7 @@ from torch.distributed.run import get_args_parser
 
 from igcv.commands.main import app
 from igcv.training import find_recipe, load_recipe
+from igcv.training.phases import data_name
 from tests.conftest import ONE_THREAD, Igcv
 from train_imagenet import translate
 
@@ -64,6 +65,8 @@ def run_igcv(words: list[str], igcv: Igcv) -> None:
 def make_room(words: list[str]) -> None:
     """Remove what the command is to write, if an earlier one has."""
     written = words[2] if words[0] == "convert" else option(words, "--out")
+    if words[0] == "train" and written is None:
+        written = str(Path("runs") / data_name(option(words, "--data") or ""))
     if written and "--resume" not in words:
         shutil.rmtree(written, ignore_errors=True)
         with suppress(OSError):
@@ -97,7 +100,7 @@ def small(words: list[str]) -> list[str]:
     words = [
         word
         for word in without(words, "--model")
-        if not re.match("input_size=|epochs=|workers=|progressive_", word)
+        if not re.match("input_size=|epochs=|workers=|progressive_|max_minutes=", word)
     ]
     return [*words, *SMALL, *([NETWORK] if named else []), *(["data=folder:photos"] if few else [])]
 

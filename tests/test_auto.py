@@ -97,6 +97,10 @@ def test_one_command_is_all(
     again = igcv_command(*command)
     assert again.status == 0 and "runs/photos holds this training. Longer: igcv train --resume" in again.out
     assert again.out.count("best top-1") == 1
+    resumed = igcv_command("train", "--resume", "--out", "runs/photos", "--device", "cpu")
+    assert resumed.status == 0 and "holds this training" in resumed.out
+    longer = igcv_command("train", "--resume", "--out", "runs/photos", "--device", "cpu", "epochs=3")
+    assert longer.status == 0 and "epoch 3/3" in longer.out, longer.err
     other = igcv_command(*command, "lr=0.3")
     assert other.status == 2 and "already holds a run" in other.err
 

@@ -92,7 +92,7 @@ def train(
     folder = default_folder(resolved) if out is None else Path(out)
     with process_group(device) as process:
         resume = resume or from_main(was_restarted(folder))
-        if not resume and (there := from_main(finished_summary(folder, resolved))) is not None:
+        if (there := from_main(finished_summary(folder, resolved))) is not None:
             return TrainedRun(folder, there, was_there=True)
         summary = train_in(process, resolved, folder, resume=resume, quiet=quiet)
     return TrainedRun(folder, summary)
@@ -117,10 +117,10 @@ def data_name(spec: str) -> str:
 
 
 def finished_summary(folder: Path, recipe: Recipe | Draft) -> Metrics | None:
-    """Return the summary of the run in a folder if it has ended and has these settings; else None."""
+    """Return the summary of the run in a folder if it has all its epochs and has these settings; else None."""
     if not (folder / SUMMARY).is_file() or not (folder / RECIPE).is_file():
         return None
-    stored = load_recipe(folder / RECIPE)
+    stored, summary = load_recipe(folder / RECIPE), json.loads((folder / SUMMARY).read_text())
     given = recipe.given if isinstance(recipe, Draft) else vars(recipe)
     fitted = ("epochs", "warmup_epochs") if stored.max_minutes else ()
     same = all(
@@ -128,7 +128,7 @@ def finished_summary(folder: Path, recipe: Recipe | Draft) -> Metrics | None:
         for key, value in given.items()
         if key not in fitted
     )
-    return json.loads((folder / SUMMARY).read_text()) if same else None
+    return summary if same and summary["epochs"] >= stored.epochs else None
 
 
 def run_recipe_file(out: str | Path | None) -> Path:

@@ -28,6 +28,7 @@ from igcv.training.phases import opened
 from igcv.training.state import Progress, State, flatten_optimizer
 from igcv.weights import read_tensors, save_weights
 from igcv.weights.card import Card
+from soak.lives import PRELOAD
 from tests import several_processes as work
 from tests.conftest import Igcv
 
@@ -84,7 +85,7 @@ def several(request: pytest.FixtureRequest, alone: Path, tmp_path_factory: pytes
     folder = tmp_path_factory.mktemp(f"processes{request.param}") / "work"
     shutil.copytree(alone, folder)
     # A server that has imported all of it forks the processes, as importing would take most of the time.
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["tests.several_processes"])
+    multiprocessing.get_context("forkserver").set_forkserver_preload([*PRELOAD, "tests.several_processes"])
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -42,7 +42,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 # The network in the browser, on this machine: released weights, IGCV3-D 1.0x first, or else the quick start's run.
-RELEASED := $(firstword $(wildcard models/igcv3_d_100.*.safetensors) $(wildcard models/*.safetensors))
+RELEASED := $(firstword $(wildcard released/igcv3_d_100.*.safetensors) $(wildcard released/*.safetensors))
 WEB_WEIGHTS ?= $(or $(RELEASED),runs/digits)
 web-demo: $(INSTALLED)
 	test -e $(WEB_WEIGHTS) || $(MAKE) demo
@@ -57,13 +57,13 @@ DATA ?=
 RECIPE ?=
 MINUTES ?= 9
 table: $(INSTALLED)
-	$(VENV)/bin/python -m campaign table $(DATA:%=--data %) $(RECIPE:%=--recipe %) --minutes $(MINUTES)
-	$(VENV)/bin/python -m campaign report
+	$(VENV)/bin/python -m studies.table train $(DATA:%=--data %) $(RECIPE:%=--recipe %) --minutes $(MINUTES)
+	$(VENV)/bin/python -m studies.table report
 
 # The long form of the tests of reliability: an hour, as root (it mounts small disks). Writes docs/reliability.md.
 soak: $(INSTALLED)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[soak]'
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m soak
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m studies.soak
 
 clean:
 	rm -rf $(VENV) runs build dist site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

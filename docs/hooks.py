@@ -24,8 +24,8 @@ ROOT = Path(__file__).parents[1]
 ELSEWHERE = (
     "CONTRIBUTING.md",
     "CHANGELOG.md",
-    "benchmarks/results/*.[mp]*",
-    "results/*.[mp]*",
+    "studies/benchmarks/results/*.[mp]*",
+    "studies/results/*.[mp]*",
 )  # pages, pictures
 TARGET = re.compile(r"(?<=\]\()[^)#:\s]+")  # of a link, without its anchor
 

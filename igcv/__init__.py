@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from igcv.classifier import Classifier, Prediction, load
     from igcv.conversion import convert, from_mxnet
     from igcv.deploy import Exported, export, fold
-    from igcv.evaluation import Evaluation, evaluate
+    from igcv.evaluation import Evaluation, ImagePrediction, evaluate, predict
     from igcv.models import list_models, set_form
     from igcv.training import TrainedRun, train, write_report
     from igcv.web import Page, write_page
@@ -33,7 +33,7 @@ _HOMES = {
     "igcv.classifier": ("Classifier", "Prediction", "load"),
     "igcv.conversion": ("convert", "from_mxnet"),
     "igcv.deploy": ("Exported", "export", "fold"),
-    "igcv.evaluation": ("Evaluation", "evaluate"),
+    "igcv.evaluation": ("Evaluation", "ImagePrediction", "evaluate", "predict"),
     "igcv.models": ("list_models", "set_form"),
     "igcv.training": ("TrainedRun", "train", "write_report"),
     "igcv.weights.pretrained": ("create_model",),
@@ -45,6 +45,7 @@ __all__ = [
     "Classifier",
     "Evaluation",
     "Exported",
+    "ImagePrediction",
     "InputError",
     "Page",
     "Prediction",
@@ -58,6 +59,7 @@ __all__ = [
     "from_mxnet",
     "list_models",
     "load",
+    "predict",
     "set_form",
     "train",
     "write_page",

@@ -1,6 +1,6 @@
 """A trained network with all that is needed to use it: classes, preprocessing, and where it came from."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +11,9 @@ from torch import Tensor
 
 from igcv.data.images import read_image
 from igcv.data.preprocessing import Preprocessing, Transform, eval_transform
-from igcv.data.sources.open import DataSource, open_source
+from igcv.data.sources.listed import SplitList, read_list
+from igcv.data.sources.open import DataSource, open_source, same_source
+from igcv.data.sources.parts import Rule
 from igcv.engines.opened import EngineModule, card_of, is_exported, open_session, takes_pixels
 from igcv.errors import InputError
 from igcv.models import Network, build_model
@@ -20,6 +22,7 @@ from igcv.weights.files import fill, load_weights
 from igcv.weights.pretrained import released_weights
 
 LAST, BEST = "last.safetensors", "best.safetensors"  # the weights in a run folder
+RECIPE, SPLIT = "recipe.toml", "split.csv"  # its settings, and which of its images belong to which part
 
 
 class Prediction(NamedTuple):
@@ -37,10 +40,12 @@ class Classifier:
     Attributes:
         model: the network; of an exported file its engine as a module.
         card: what it is; see `igcv.weights.card.Card`.
+        folder: the run folder that it was loaded from; None for weights outside of one.
     """
 
     model: Network
     card: Card
+    folder: Path | None = None
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -57,26 +62,32 @@ class Classifier:
         """Names in label order; numbers where none are known."""
         return self.card.class_names or tuple(str(label) for label in range(self.card.num_classes))
 
-    def open_data(self, spec: str | None = None, download: bool = True) -> DataSource:
+    def open_data(
+        self, spec: str | None = None, download: bool = True, split: str | Path | None = None
+    ) -> DataSource:
         """Open the images that `spec` names, or else those of the training run.
 
-        Those are split as in training, so that no validation image is one that the network has learnt from. Of any
-        other source without a validation part, all images are validation images.
+        Those are split as in training (see `own_split`), so that no validation image is one that the network has learnt
+        from. Of any other source without a validation part, all images are validation images.
 
         Args:
             spec: a data source, as for `igcv.data.sources.open.open_source`.
             download: whether missing files may be fetched.
+            split: a list of the images, instead of that of the training run.
 
         Raises:
             InputError: if the source cannot be opened, or neither names one.
         """
-        own = self.card.recipe.get("data")
+        recipe = self.card.recipe
+        own = str(recipe.get("data") or "")
         wanted = spec or own
         if not wanted:
             raise InputError(
                 "the network does not say what it was trained on; name images with --data, or --calibrate to quantize"
             )
-        return open_source(wanted, 0 if wanted == own else None, download=download)
+        seed = 0 if own and same_source(wanted, own) else None
+        rule = split or (Rule.HASH if seed is None else own_split(recipe, self.folder))
+        return open_source(wanted, seed, download=download, split=rule)
 
     def predict(self, images: Iterable[Image.Image | str | Path], top: int = 5) -> list[list[Prediction]]:
         """Classify images.
@@ -102,6 +113,21 @@ class Classifier:
             Prediction(label, self.class_names[label], value)
             for value, label in zip(values.tolist(), labels.tolist(), strict=True)
         ]
+
+
+def own_split(recipe: Mapping[str, Any], folder: Path | None) -> SplitList | Rule:
+    """Return how the images of a training run are divided: by its own list, else as its recipe says.
+
+    Args:
+        recipe: the settings of the run.
+        folder: the run folder; None where only its weights are at hand.
+    """
+    given = str(recipe.get("split") or "")
+    if folder is not None and (folder / SPLIT).is_file():
+        return read_list(folder / SPLIT, kept=True, whole=bool(given))
+    if given:
+        return read_list(given, kept=True)
+    return Rule.HASH if "split" in recipe else Rule.POSITION
 
 
 def open_image(image: Image.Image | str | Path) -> Image.Image:
@@ -145,7 +171,12 @@ def load(what: str | Path, device: str | torch.device = "cpu") -> Classifier:
     tensors, card = load_weights(file)
     model = network_of(card)
     fill(model, tensors, str(file))
-    return Classifier(model.to(device).eval(), card)
+    return Classifier(model.to(device).eval(), card, _run_folder(file))
+
+
+def _run_folder(file: Path) -> Path | None:
+    """The run folder that a file lies in; None if it lies elsewhere."""
+    return file.parent if (file.parent / RECIPE).is_file() else None
 
 
 def _opened(file: Path) -> Classifier:
@@ -158,7 +189,7 @@ def _opened(file: Path) -> Classifier:
     card = card_of(session, file)
     pre = Preprocessing.from_dict(card.preprocessing) if takes_pixels(card) else None
     engine: Any = EngineModule(session, pre)  # a module like a network, though not one of the catalog
-    return Classifier(engine, card)
+    return Classifier(engine, card, _run_folder(file))
 
 
 def as_classifier(network: "Classifier | str | Path", device: str | torch.device = "cpu") -> Classifier:

@@ -14,7 +14,7 @@ from igcv.machine.processes import Process
 from igcv.models import Network, build_model
 from igcv.training import find_recipe, load_recipe
 from igcv.training.phases import train_in
-from soak.photos import write_digits
+from studies.soak.photos import write_digits
 from tests.browser import browser
 
 ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}

@@ -167,7 +167,7 @@ def run_python(words: list[str], igcv: Igcv) -> None:
     if words[0] == "train_imagenet.py":
         run_igcv(translate(words[1:]), igcv)
         return
-    script, *given = [f"{words[1]}/__main__.py", *words[2:]] if words[0] == "-m" else words
+    script, *given = [f"{words[1].replace('.', '/')}/__main__.py", *words[2:]] if words[0] == "-m" else words
     path, shown = ROOT / script, io.StringIO()
     inner = list(takewhile(lambda word: not word.startswith("-"), given))  # a command of the script
     with (

@@ -24,7 +24,7 @@ from igcv.training import load_recipe, loop
 from igcv.training.job import check_same
 from igcv.training.loop import Wish
 from igcv.training.phases import opened, train_in
-from igcv.training.state import Progress, combined
+from igcv.training.state import EpochProgress, combined
 
 RECIPE = [
     *("model=igcv3_w_025", "input_size=8", "augment=shift", "workers=0", "schedule=constant", "lr=0.05"),
@@ -141,7 +141,7 @@ def evaluation(data: str, process: Process) -> dict[str, object]:
 
 def mean_loss(rank: int) -> dict[str, float]:
     """What all processes measured together, when process r has a loss of r on r + 1 images."""
-    whole = combined(gather(Progress(1, float(rank * (rank + 1)), rank + 1)))
+    whole = combined(gather(EpochProgress(1, float(rank * (rank + 1)), rank + 1)))
     return {"loss": whole.loss, "images": whole.images}
 
 

@@ -27,8 +27,7 @@ from igcv.analysis import (
 from igcv.models import InterleavedConv, InvertedResidual, Network, default_input_size
 from igcv.models.igcv1 import igc
 from igcv.models.igcv2 import igcv2_factors
-from igcv.report import draw_block
-from igcv.report.drawing import layer_from, reduced
+from igcv.report.drawing import draw_block, layer_from, reduced
 from igcv.weights.pretrained import create_model
 
 # The released IGCV1 networks with shortcuts give the first block of a stage the secondary groups of the stage

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import igcv
-from igcv.data import Finish, make_loader
+from igcv.data import Finish, LoaderSettings, make_loader
 from igcv.data.preprocessing import IMAGENET, plain_transform
 from igcv.data.sources.open import open_source
 from igcv.machine.processes import Process
@@ -117,7 +117,7 @@ def test_files_that_vanish_in_an_epoch(digit_folder: Path, tmp_path: Path) -> No
     images = open_source(str(root)).train
     assert images is not None
     transform, finish = plain_transform(IMAGENET), Finish(IMAGENET)
-    loader = make_loader(images, transform, 4, finish=finish, train=True, seed=0, workers=0, skip_bad=True)
+    loader = make_loader(images, transform, finish, LoaderSettings(batch_size=4, train=True, skip_bad=True))
     counts = []
     for step, (_, labels) in enumerate(loader):
         counts.append(len(labels))

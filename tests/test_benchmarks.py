@@ -2,51 +2,43 @@
 
 import json
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
+from torch.profiler import record_function
 
 from igcv.analysis import network_cost
-
-
-@pytest.fixture
-def training(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """benchmarks/training.py as a module."""
-    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
-    import training
-
-    return training
+from studies.benchmarks import imagenet, latency, networks, training_limits, training_page, training_profile
+from studies.benchmarks.training_entries import entries
+from studies.benchmarks.training_steps import without_remedies
 
 
 @pytest.mark.parametrize("size", [32, 224])
-def test_all_mobilenets_cost_the_same(training: ModuleType, size: int) -> None:
+def test_all_mobilenets_cost_the_same(size: int) -> None:
     names = ("mobilenetv2_100", "timm mobilenetv2_100", "torchvision mobilenet_v2")
-    networks = [training.NETWORKS[name](size) for name in names]
-    assert len({network_cost(network, torch.zeros(1, 3, size, size)) for network in networks}) == 1
+    mobilenets = [networks.NETWORKS[name](size) for name in names]
+    assert len({network_cost(network, torch.zeros(1, 3, size, size)) for network in mobilenets}) == 1
 
 
-def test_ratios_are_taken_within_rounds(training: ModuleType) -> None:
+def test_ratios_are_taken_within_rounds() -> None:
     rows = [
         {"label": "ours", "rates": [20.0, 40.0, 30.0]},
         {"label": "theirs", "rates": [10.0, 10.0, 20.0]},
     ]
-    assert training.ratio(rows, "ours", "theirs") == "2.00 (1.50 to 4.00)"
-    assert training.ratio(rows, "ours", "somebody else's") is None
+    assert training_page.ratio(rows, "ours", "theirs") == "2.00 (1.50 to 4.00)"
+    assert training_page.ratio(rows, "ours", "somebody else's") is None
 
 
-def test_bytes_and_operations_by_hand(training: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bytes_and_operations_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     layer = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, padding=1, bias=False))
-    monkeypatch.setitem(training.NETWORKS, "one layer", lambda size: layer)
-    found = training.load("one layer", 16)
+    monkeypatch.setitem(networks.NETWORKS, "one layer", lambda size: layer)
+    found = training_limits.image_load("one layer", 16)
     assert found["gflop"] == pytest.approx(6 * 3 * 8 * 9 * 16 * 16 / 1e9)
     assert found["mb"] == pytest.approx(5 * 4 * 8 * 16 * 16 / 1e6)
 
 
 @pytest.mark.parametrize("before", [True, False])
-def test_a_step_is_profiled_by_kind_of_call(
-    training: ModuleType, monkeypatch: pytest.MonkeyPatch, before: bool
-) -> None:
+def test_a_step_is_profiled_by_kind_of_call(monkeypatch: pytest.MonkeyPatch, before: bool) -> None:
     from timm.utils import ModelEmaV3
 
     from igcv.models import blocks, gradients
@@ -54,34 +46,34 @@ def test_a_step_is_profiled_by_kind_of_call(
     monkeypatch.setattr(blocks, "match_gradient_format", blocks.match_gradient_format)  # put back afterwards
     monkeypatch.setattr(gradients, "FAST_BF16", gradients.FAST_BF16)
     if before:
-        training.without_remedies()
-    network = training.NETWORKS["igcv3_d_half"](32).train()
+        without_remedies()
+    network = networks.NETWORKS["igcv3_d_half"](32).train()
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9)
     average = ModelEmaV3(network)
 
     def step() -> None:
         network(torch.randn(2, 3, 32, 32)).square().mean().backward()
-        with training.record_function("optimizer"):
+        with record_function("optimizer"):
             optimizer.step()
-        with training.record_function("moving average"):
+        with record_function("moving average"):
             average.update(network)
 
-    kinds = training.profiled(step)
-    assert kinds.keys() >= {*training.KINDS, *training.RANGES, "channel-wise convolutions"}
+    kinds = training_profile.profiled(step)
+    assert kinds.keys() >= {*training_profile.KINDS, *training_profile.RANGES, "channel-wise convolutions"}
     assert "channel-wise convolutions, backward" in kinds
     assert all(milliseconds >= 0 for milliseconds in kinds.values())
 
 
-def test_kinds_of_convolutions(training: ModuleType) -> None:
-    assert training.kind_of_convolution([32, 16, 1, 1], "mkldnn_convolution") == "matrix products"
-    found = training.kind_of_convolution([144, 1, 3, 3], "convolution_backward")
+def test_kinds_of_convolutions() -> None:
+    assert training_profile.kind_of_convolution([32, 16, 1, 1], "mkldnn_convolution") == "matrix products"
+    found = training_profile.kind_of_convolution([144, 1, 3, 3], "convolution_backward")
     assert found == "channel-wise convolutions, backward"
-    assert training.kind_of_convolution([32, 3, 3, 3], "mkldnn_convolution") == "other convolutions"
+    assert training_profile.kind_of_convolution([32, 3, 3, 3], "mkldnn_convolution") == "other convolutions"
 
 
-def test_a_page_shows_before_and_after(training: ModuleType) -> None:
-    names = training.contestants(32, "cpu", "bf16", short=True)
-    assert [c.network for c in names] == [name for name in training.COMPARED for _ in range(2)]
+def test_a_page_shows_before_and_after() -> None:
+    names = entries(32, "cpu", "bf16", short=True)
+    assert [c.network for c in names] == [name for name in networks.COMPARED for _ in range(2)]
     rows = [
         {
             "label": c.label,
@@ -101,17 +93,15 @@ def test_a_page_shows_before_and_after(training: ModuleType) -> None:
         "sizes": {"32": rows},
         "growth": {},
     }
-    page = training.page(result)
+    page = training_page.page(result, "")
     gain = "10.0 (10.0 to 10.0) | 16.0 (15.0 to 20.0) | 1.60 (1.50 to 2.00) | 1.00 (1.00 to 1.00)"
     assert f"| igcv3_d_p50, auto | {gain} |" in page
     assert "| 32 | igcv3_d_half, auto | mobilenetv2_100 | 1.00 (1.00 to 1.00) | 1.1 |" in page
     assert "| all | 2 | 2 | 2 | 2 |" in page
 
 
-def test_hours_of_imagenet(training: ModuleType) -> None:
+def test_hours_of_imagenet() -> None:
     """480 epochs at 1000 images a second: 7.1 days; eight GPUs take an eighth."""
-    import imagenet
-
     assert imagenet.hours(480, 1000, 1) == pytest.approx(480 * 1281.167 / 3600)
     result = {
         "machine": {"gpu": "some"},
@@ -123,18 +113,13 @@ def test_hours_of_imagenet(training: ModuleType) -> None:
         ],
     }
     page = imagenet.page(result)
-    assert "| [imagenet_mxnet](../../recipes/imagenet_mxnet.toml) | 480 | 170.8 | 21.4 | 2.7 |" in page
+    assert "| [imagenet_mxnet](../../../recipes/imagenet_mxnet.toml) | 480 | 170.8 | 21.4 | 2.7 |" in page
     assert "| 8 | 8,000 | 40 |" in page
     # 100 epochs at 128, 176 and 224 pixels each: (0.3265 + 0.6173 + 1) * 100 epochs at full size
-    assert "| [imagenet_300](../../recipes/imagenet_300.toml) | 300 | 69.2 | 8.6 | 1.1 |" in page
+    assert "| [imagenet_300](../../../recipes/imagenet_300.toml) | 300 | 69.2 | 8.6 | 1.1 |" in page
 
 
-def test_latencies_of_other_machines_are_not_mixed_in(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
-    import latency
-
+def test_latencies_of_other_machines_are_not_mixed_in(tmp_path: Path) -> None:
     file, about = tmp_path / "latency_cpu.json", {"processor": "one", "torch": "2", "date": "2026-01-01"}
     assert latency.earlier_rows(file, about) == []
     file.write_text(json.dumps({"machine": about, "rows": [{"label": "a network"}]}))

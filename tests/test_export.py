@@ -240,7 +240,7 @@ def test_wrong_input_leaves_no_file(digits_run: Path, tmp_path: Path, igcv_comma
 def test_a_missing_engine_is_one_line(
     digits_run: Path, tmp_path: Path, igcv_command: Igcv, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("igcv.engines.session.find_spec", lambda name: None)
+    monkeypatch.setattr("igcv.extras.find_spec", lambda name: None)
     outcome = igcv_command("export", digits_run, "--out", tmp_path / "a.onnx")
     assert outcome.status == 2
     assert "needs the package onnxruntime, which is not installed: pip install 'igcv[deploy]'" in outcome.err

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load, save
 
 from igcv.data import BadImageError, decode
-from soak.readers import CORPUS, READERS
+from studies.soak.readers import CORPUS, READERS
 
 ROOT = Path(__file__).parents[1]
 SEEDS = {name: sorted(path.read_bytes() for path in (CORPUS / name).iterdir()) for name in READERS}

@@ -12,7 +12,15 @@ import pytest
 import torch
 from PIL import Image
 
-from igcv.data import BadImageError, Finish, Moves, make_loader, train_transform, write_records
+from igcv.data import (
+    BadImageError,
+    Finish,
+    LoaderSettings,
+    Moves,
+    make_loader,
+    train_transform,
+    write_records,
+)
 from igcv.data.preprocessing import IMAGENET, Preprocessing, plain_transform
 from igcv.data.sources.open import open_source
 from igcv.errors import InputError
@@ -41,8 +49,8 @@ class Numbered:
 
 def loader(images, batch_size=4, transform=None, pre=PLAIN, random_erasing=0.0, **changes):
     finish = Finish(pre, random_erasing=random_erasing)
-    settings = {"finish": finish, "train": True, "seed": 0, "workers": 0, "skip_bad": True} | changes
-    return make_loader(images, transform or plain_transform(pre), batch_size, **settings)
+    settings = LoaderSettings(batch_size=batch_size, **{"train": True, "skip_bad": True} | changes)
+    return make_loader(images, transform or plain_transform(pre), finish, settings)
 
 
 def labels_of(batches) -> list[int]:

@@ -19,7 +19,7 @@ from igcv.training import epochs, load_recipe, read_metrics
 from igcv.training.job import Job, resolve
 from igcv.training.memory import OVERHEAD, StepMemory, explained, largest_batch, remedies, step_memory
 from igcv.training.phases import start_network, train_in
-from soak.lives import ended
+from studies.soak.lives import ended
 from tests.conftest import Igcv
 
 CPU = torch.device("cpu")

@@ -11,8 +11,9 @@ from torchvision.models import mobilenet_v2
 import igcv
 from igcv import InputError, list_models
 from igcv.analysis import model_cost
-from igcv.models import Options, branch_widths, channel_shuffle, default_input_size, igcv1_imagenet, igcv3
+from igcv.models import Options, branch_widths, channel_shuffle, default_input_size, igcv1_imagenet
 from igcv.models.blocks import GroupConv, InterleavedConv, InvertedResidual
+from igcv.models.igcv3 import igcv3
 from igcv.weights.pretrained import create_model
 
 TIMM_NAMES = [name for name in list_models() if name in timm.list_models("igcv*") or "mxnet" in name]

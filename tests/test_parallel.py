@@ -25,10 +25,10 @@ from igcv.training.checkpoint import restore
 from igcv.training.loop import Trainer
 from igcv.training.optimize import make_optimizer
 from igcv.training.phases import opened
-from igcv.training.state import Progress, State, flatten_optimizer
+from igcv.training.state import EpochProgress, State, flatten_optimizer
 from igcv.weights import read_tensors, save_weights
 from igcv.weights.card import Card
-from soak.lives import PRELOAD
+from studies.soak.lives import PRELOAD
 from tests import several_processes as work
 from tests.conftest import Igcv
 
@@ -139,14 +139,14 @@ def test_running_statistics_of_other_processes() -> None:
             }
     optimizer = make_optimizer(norm, recipe)
     scalars = flatten_optimizer(optimizer)[1]
-    progress = tuple(Progress(4, float(rank), 10 * rank, 1.0 + rank) for rank in range(3))
+    progress = tuple(EpochProgress(4, float(rank), 10 * rank, 1.0 + rank) for rank in range(3))
     state = State(1, 50.0, 24, progress, {}, tensors, scalars)
     scaler = torch.amp.GradScaler("cpu", enabled=False)
     for processes, rank, mean, done in (
-        (3, 0, rows[0], Progress(8, 0.0, 0, 1.0)),
-        (3, 2, rows[2], Progress(8, 2.0, 20, 3.0)),
-        (1, 0, sum(rows) / 3, Progress(8, 3.0, 30, 1.0)),  # 4 steps of 24 images are 8 of 12
-        (2, 1, sum(rows) / 3, Progress(8)),
+        (3, 0, rows[0], EpochProgress(8, 0.0, 0, 1.0)),
+        (3, 2, rows[2], EpochProgress(8, 2.0, 20, 3.0)),
+        (1, 0, sum(rows) / 3, EpochProgress(8, 3.0, 30, 1.0)),  # 4 steps of 24 images are 8 of 12
+        (2, 1, sum(rows) / 3, EpochProgress(8)),
     ):
         trainer = Trainer(recipe, norm, norm, optimizer, scaler, None, None, Process(CPU, rank, processes))
         assert restore(trainer, state, Path("run")) == done

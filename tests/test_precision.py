@@ -16,7 +16,7 @@ from igcv.models import build_model
 from igcv.training import load_recipe
 from igcv.training.phases import train_in
 from igcv.weights import load_weights
-from soak.lives import ended
+from studies.soak.lives import ended
 from tests.conftest import Igcv
 
 CPU = Process(torch.device("cpu"))

@@ -19,17 +19,18 @@ from igcv.errors import InputError, Interrupted
 from igcv.evaluation.accuracy import Evaluation, accuracy_of
 from igcv.machine.processes import Process
 from igcv.models import Network
-from igcv.report import RunReport
+from igcv.report.run import RunReport
 from igcv.training import load_recipe, read_metrics
-from igcv.training.epochs import _time_left, _train
+from igcv.training.budget import time_left_s
+from igcv.training.epochs import _train
 from igcv.training.job import resolve
 from igcv.training.loop import Wish
 from igcv.training.parts import Parts, make_loaders
 from igcv.training.phases import train_in
 from igcv.training.reporter import Live, reporter
-from igcv.training.state import Progress, decode
+from igcv.training.state import EpochProgress, decode
 from igcv.weights import load_weights, read_tensors
-from soak.lives import LIMIT_S, ended, start
+from studies.soak.lives import LIMIT_S, ended, start
 from tests.conftest import Igcv
 
 CPU = Process(torch.device("cpu"))
@@ -76,7 +77,7 @@ def forms_that_depend_on_the_size(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         names = igcv.models.blocks_with_forms(network)
         return dict.fromkeys(names, {8: "literal", 12: "branches", 16: "literal"}[size])
 
-    monkeypatch.setattr("igcv.training.phases.measured_forms", measure)
+    monkeypatch.setattr("igcv.training.choose_forms.measured_forms", measure)
     return sizes
 
 
@@ -112,7 +113,7 @@ class Stop:
     def __init__(self, epochs: int) -> None:
         self.left = epochs
 
-    def __call__(self, *arguments: Any) -> Progress:
+    def __call__(self, *arguments: Any) -> EpochProgress:
         if not self.left:
             raise StoppedError
         self.left -= 1
@@ -133,7 +134,7 @@ def test_the_network_sees_the_sizes(
         return forward(network, x)
 
     monkeypatch.setattr(Network, "forward", watching)
-    monkeypatch.setattr("igcv.training.phases.measured_forms", lambda *given: {"": "literal"})
+    monkeypatch.setattr("igcv.training.choose_forms.measured_forms", lambda *given: {"": "literal"})
     run(digit_folder, tmp_path / "run", *settings)
     sizes = list(dict.fromkeys(seen))
     assert sizes == [(True, 8), (False, 8), (True, 12), (False, 12), (True, 16), (False, 16)]
@@ -193,9 +194,9 @@ def test_parts_follow_the_epoch(digit_folder: Path) -> None:
 def test_the_time_left_follows_the_pixels() -> None:
     recipe = load_recipe(None, [*SIZES, "progressive_epochs=2,1", "epochs=5"])
     rows = [{"epoch": epoch, "epoch_time_s": 3.0} for epoch in (1, 2)]
-    assert _time_left(recipe, rows) == pytest.approx(6 / (2 * 64) * (144 + 2 * 256))
+    assert time_left_s(recipe, rows) == pytest.approx(6 / (2 * 64) * (144 + 2 * 256))
     plain = load_recipe(None, ["epochs=5", "input_size=16"])
-    assert _time_left(plain, rows) == pytest.approx(9)
+    assert time_left_s(plain, rows) == pytest.approx(9)
 
 
 def test_the_bar_follows_the_pixels(monkeypatch: pytest.MonkeyPatch) -> None:

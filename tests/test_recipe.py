@@ -41,7 +41,7 @@ def test_text_is_kept_in_toml() -> None:
     "settings, message",
     [
         (["epoch=3"], "unknown recipe key 'epoch'; did you mean 'epochs'"),
-        (["epochs"], "'epochs' is neither a recipe file nor a setting"),
+        (["epochs"], "'epochs' is no recipe file and no setting"),
         (["epochs=x"], "epochs = 'x' has the wrong type; expected a whole number"),
         (["epochs=1.5"], "expected a whole number"),
         (["epochs=true"], "expected a whole number"),

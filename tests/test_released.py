@@ -6,11 +6,11 @@ import pytest
 import torch
 
 import igcv
-from campaign.__main__ import TOLERANCE
-from campaign.release import measure
 from igcv.data.sources.open import open_source
 from igcv.weights import load_weights, pretrained
 from igcv.weights.pretrained import find_released, released_weights
+from studies.table.__main__ import TOLERANCE
+from studies.table.released import accuracy_of
 from tests.conftest import Igcv
 
 NAMES = list(released_weights())
@@ -27,8 +27,8 @@ def test_cards_tell_the_truth(name: str) -> None:
     _, card = load_weights(file)
     assert (card.model, card.results["data"]) == tuple(name.split("."))
     if card.recipe["data"] != "digits":
-        pytest.skip("its images have to be downloaded: python -m campaign check")
-    found = measure(file)
+        pytest.skip("its images have to be downloaded: python -m studies.table check")
+    found = accuracy_of(file)
     assert found.images == card.results["images"]
     assert found.top1 == pytest.approx(card.results["top1"], abs=TOLERANCE)
 

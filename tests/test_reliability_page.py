@@ -5,7 +5,7 @@ from dataclasses import fields
 
 from igcv.data.images import MAX_BYTES, MAX_PIXELS
 from igcv.training import Recipe
-from soak.page import PAGE, RESULTS, ROWS, with_figures
+from studies.soak.page import PAGE, RESULTS, ROWS, with_figures
 
 
 def test_figures_are_those_of_the_results() -> None:
@@ -15,7 +15,7 @@ def test_figures_are_those_of_the_results() -> None:
     assert measured
     assert measured <= set(ROWS)
     for name in measured:
-        assert f"`python -m soak {name}`" in page
+        assert f"`python -m studies.soak {name}`" in page
 
 
 def test_settings_and_limits_of_the_page() -> None:

@@ -9,16 +9,16 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from igcv.data import BATCHED, BadImageError, Finish, Moves, make_loader, train_transform
+from igcv.data import BATCHED, BadImageError, Finish, LoaderSettings, Moves, make_loader, train_transform
 from igcv.data.images import ArrayImages
 from igcv.data.preprocessing import Preprocessing, plain_transform
 from igcv.data.resident import cut, draw_moves
 from igcv.errors import InputError
 from igcv.machine.processes import Process
 from igcv.training import load_recipe
+from igcv.training.headline import whereabouts
 from igcv.training.job import resolve
 from igcv.training.parts import make_loaders
-from igcv.training.phases import whereabouts
 
 PRE = Preprocessing(16, (0.2, 0.3, 0.4), (0.5, 0.6, 0.7), 0.8, "bilinear")
 CPU = Process(torch.device("cpu"))
@@ -41,8 +41,10 @@ class Pictures(ArrayImages):
 
 def loader(images, batch_size=4, resident=BATCHED["none"], random_erasing=0.0, **changes):
     finish = Finish(PRE, random_erasing=random_erasing)
-    settings = {"finish": finish, "train": True, "seed": 0, "workers": 0, "skip_bad": True} | changes
-    return make_loader(images, plain_transform(PRE), batch_size, resident=resident, **settings)
+    settings = LoaderSettings(
+        batch_size=batch_size, resident=resident, **{"train": True, "skip_bad": True} | changes
+    )
+    return make_loader(images, plain_transform(PRE), finish, settings)
 
 
 def same(first, second) -> bool:

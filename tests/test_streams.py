@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from igcv.data import BadImageError, Finish, StreamImages, make_loader
+from igcv.data import BadImageError, Finish, LoaderSettings, StreamImages, make_loader
 from igcv.data.preprocessing import Preprocessing, plain_transform
 from igcv.data.sources.open import open_source
 from igcv.errors import InputError
@@ -100,9 +100,9 @@ def shards(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def loader(images, batch_size=8, **changes):
-    settings = {"finish": Finish(PLAIN), "train": True, "seed": 0, "workers": 0, "skip_bad": True} | changes
-    return make_loader(images, plain_transform(PLAIN), batch_size, **settings)
+def loader(images, batch_size=8, finish=Finish(PLAIN), **changes):
+    settings = LoaderSettings(batch_size=batch_size, **{"train": True, "skip_bad": True} | changes)
+    return make_loader(images, plain_transform(PLAIN), finish, settings)
 
 
 def numbers(batches, first: int, count: int) -> list[int]:

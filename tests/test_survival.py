@@ -25,10 +25,10 @@ from igcv.training.checkpoint import Watch
 from igcv.training.loop import Wish
 from igcv.training.run import PREVIOUS, STATE, Run
 from igcv.training.state import decode
-from soak.faults import damage, full_disks
-from soak.kills import campaign
-from soak.lives import LIMIT_S, SETTINGS, live, run_once, same, settle, start
-from soak.photos import write_digits
+from studies.soak.faults import damage, full_disks
+from studies.soak.kills import kill_runs
+from studies.soak.lives import LIMIT_S, SETTINGS, live, run_once, same, settle, start
+from studies.soak.photos import write_digits
 from tests.conftest import ONE_THREAD
 
 STEPWISE = [*SETTINGS, "save_minutes=0"]
@@ -80,7 +80,7 @@ def wait_for(path: Path) -> None:
 
 @pytest.mark.parametrize("processes, kills", [(1, 5), (2, 3), (3, 2)])
 def test_killed_again_and_again(processes: int, kills: int, photos: Path, tmp_path: Path) -> None:
-    found = campaign(photos, tmp_path, processes, kills, seed=processes)
+    found = kill_runs(photos, tmp_path, processes, kills, seed=processes)
     assert found.kills.total() >= kills
     assert found.different == 0
 

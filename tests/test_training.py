@@ -24,7 +24,7 @@ from igcv.training.optimize import make_optimizer
 from igcv.training.phases import train_in
 from igcv.training.reporter import Silent
 from igcv.weights import load_weights, read_tensors
-from soak.lives import ended
+from studies.soak.lives import ended
 from tests.conftest import Igcv
 
 CPU = Process(torch.device("cpu"))
@@ -463,7 +463,8 @@ def in_two_processes(data: Path, out: Path, *settings: str) -> tuple[list[int], 
 
 def test_two_processes(digit_folder: Path, tmp_path: Path, igcv_command: Igcv) -> None:
     """Both work, one writes, every validation image counts once, and what is logged is what was saved."""
-    codes, said = in_two_processes(digit_folder, tmp_path / "out", "accumulation=2", "ema_decay=0.5")
+    settings = ("accumulation=2", "ema_decay=0.5", "precision=float32")
+    codes, said = in_two_processes(digit_folder, tmp_path / "out", *settings)
     assert codes == [0, 0], said
     assert "2 processes" in said
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
@@ -547,7 +548,7 @@ def test_a_resumed_run_keeps_the_forms_it_measured(
     settings = ["model=igcv3_w_010", "form=measure", "ema_decay=0.5"]
     run(digit_folder, tmp_path / "run", *settings, "epochs=1")
     state = json.loads(read_tensors(tmp_path / "run" / "state.safetensors")[1]["state"])
-    monkeypatch.setattr("igcv.training.phases.measured_forms", None)  # what calls it now fails
+    monkeypatch.setattr("igcv.training.choose_forms.measured_forms", None)  # what calls it now fails
     run(digit_folder, tmp_path / "run", *settings, "epochs=2", resume=True)
     resumed = json.loads(read_tensors(tmp_path / "run" / "state.safetensors")[1]["state"])
     assert len(state["scalars"]["forms"]) == 17  # IGCV3-W's blocks

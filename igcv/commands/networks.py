@@ -8,6 +8,7 @@ import typer
 
 from igcv.commands.terminal import print_catalog, print_line, print_stages, print_unmet
 from igcv.errors import InputError, unknown
+from igcv.extras import required
 
 if TYPE_CHECKING:
     from igcv.analysis import BlockPattern, StageRow
@@ -127,6 +128,7 @@ def plain(row: "StageRow") -> dict[str, Any]:
 
 def draw_one(name: str, described: "list[BlockPattern]", wanted: str, path: Path) -> None:
     """Draw the block called `wanted` (the first of its convolutions, where it has two)."""
+    required("matplotlib", "--plot", "report")
     from igcv.report.drawing import draw_block
 
     found = next((b for b in described if f"{b.name}.".startswith(f"{wanted}.")), None)

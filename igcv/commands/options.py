@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from igcv.training import Recipe
+    from igcv.training.draft import Draft
+    from igcv.training.recipe import Recipe
 
 DATA_HELP = (
     "digits, cifar10, cifar100 (or cifar10:PATH), tinyimagenet:PATH, folder:PATH with class folders, "
@@ -27,6 +28,13 @@ RecipeArguments = Annotated[
 ]
 Model = Annotated[str | None, typer.Option(help="network, e.g. igcv3_d_100 (igcv models lists them)")]
 Data = Annotated[str | None, typer.Option(help=DATA_HELP)]
+Split = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE.csv",
+        help="list of the images: columns path, label and, optionally, split (train, val, test) and group",
+    ),
+]
 Engine = Annotated[
     str | None, typer.Option(help="torch, onnx or openvino; default: torch, and of a file its own")
 ]
@@ -46,16 +54,26 @@ def is_main() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def recipe_of(arguments: list[str] | None, resumed: Path | None = None, **given: str | None) -> "Recipe":
+def recipe_of(
+    arguments: list[str] | None, resumed: Path | None = None, **given: str | None
+) -> "Recipe | Draft":
     """Return the recipe of a command line: its file, if one comes first, then changes, then options.
+
+    Without a file it is a draft, whose open settings follow from the data and the machine.
 
     Args:
         arguments: as of `RecipeArguments`.
         resumed: the recipe of the run that is resumed, where no other file is named.
         given: options that are keys of a recipe; None where they were not given.
     """
-    from igcv.training import find_recipe, load_recipe
+    from igcv.training.draft import Draft
+    from igcv.training.recipe import find_recipe, load_recipe, parse_settings
 
-    named = bool(arguments) and "=" not in (arguments or [""])[0]
-    file = find_recipe((arguments or [])[0]) if named else resumed
-    return load_recipe(file, (arguments or [])[1:] if named else arguments or [], **given)
+    words = arguments or []
+    named = bool(words) and "=" not in words[0]
+    file = find_recipe(words[0]) if named else resumed
+    if file is None:
+        return Draft(
+            parse_settings(words) | {key: value for key, value in given.items() if value is not None}
+        )
+    return load_recipe(file, words[1:] if named else words, **given)

@@ -1,7 +1,8 @@
 """What the commands print: tables and lines, from plain figures."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,47 @@ def print_line(text: str) -> None:
     console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def print_guesses(image: str, guesses: Iterable[Any]) -> None:
-    """The most probable classes of an image."""
-    console.print(image, style="bold", highlight=False, markup=False, soft_wrap=True)
-    for guess in guesses:
-        print_line(f"  {100 * guess.probability:6.2f} %  {guess.name}")
+def print_predictions(found: Iterable[Any]) -> None:
+    """The most probable classes of images, or why they cannot be read."""
+    for entry in found:
+        heading = f"{entry.file}: unknown" if entry.is_unknown else entry.file
+        console.print(heading, style="bold", highlight=False, markup=False, soft_wrap=True)
+        if entry.error:
+            print_line(f"  {entry.error}")
+        for guess in entry.predictions:
+            print_line(f"  {100 * guess.probability:6.2f} %  {guess.name}")
+
+
+def print_table(found: Sequence[Any], file: Path) -> None:
+    """What is in a table of predictions; how many are right where the classes are known."""
+    counts = [f"{len(found):,} images"]
+    if unknown := sum(entry.is_unknown for entry in found):
+        counts.append(f"{unknown:,} unknown")
+    if bad := sum(bool(entry.error) for entry in found):
+        counts.append(f"{bad:,} unreadable")
+    print_line(f"{file}: {', '.join(counts)}")
+    known = [entry for entry in found if entry.true_class and not entry.error]
+    if known:
+        right = sum(entry.name == entry.true_class for entry in known)
+        print_line(f"{right:,} of {len(known):,} images in a class folder are classified as that class")
+
+
+def print_copied(copied: Mapping[str, int], folder: Path) -> None:
+    """How many images were copied into which folder."""
+    parts = ", ".join(f"{name} {count:,}" for name, count in sorted(copied.items()))
+    print_line(f"{folder}: {sum(copied.values()):,} images copied ({parts or 'none'})")
+
+
+@contextmanager
+def progress_bar() -> Iterator[Callable[[int, int], None]]:
+    """A bar on standard error while images are classified, in a terminal; it takes images done and images in all."""
+    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    errors = Console(stderr=True)
+    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as bar:
+        task = bar.add_task("images", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def print_catalog(sizes: Mapping[str, int], costs: Mapping[str, Any]) -> None:
@@ -60,37 +97,52 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
     rows = {
         "network": f"{summary['model']}, {summary['parameters']:,} parameters",
         "data": summary["data"],
-        "best top-1": "no validation images"
-        if summary["best_top1"] is None
-        else f"{summary['best_top1']:.2f} %",
+        "best top-1": best_text(summary),
         "epochs": f"{summary['epochs']} in {summary['time_s']:,.0f} s",
         "peak memory": f"{summary['peak_memory_mib']:,} MiB" if summary["peak_memory_mib"] else "unknown",
-        "report": str(folder / "report.html"),
+        **({"report": str(folder / "report.html")} if (folder / "report.html").is_file() else {}),
         "weights": str(folder / "best.safetensors"),
     }
     for name, value in rows.items():
         table.add_row(name, escape(value))
     console.print(table)
-    console.print(
-        f"\nNext:  igcv evaluate {folder}\n       igcv predict {folder} IMAGE...\n"
-        f"       tensorboard --logdir {folder}/tensorboard",
-        highlight=False,
-    )
+    following = [f"igcv evaluate {folder}", f"igcv predict {folder} IMAGE..."]
+    if (folder / "tensorboard").is_dir():
+        following.append(f"tensorboard --logdir {folder}/tensorboard")
+    print_line("\nNext:  " + "\n       ".join(following))
 
 
-def print_evaluation(figures: dict[str, Any]) -> None:
-    """An evaluation as a table, its classes from worst to best."""
+def best_text(summary: Mapping[str, Any]) -> str:
+    """The accuracy of the best epoch; epochs before balanced accuracy was logged have none."""
+    top1, balanced = summary["best_top1"], summary["best_balanced"]
+    if top1 is None:
+        return "no validation images"
+    return f"{top1:.2f} %" + ("" if balanced is None else f", balanced accuracy {balanced:.2f} %")
+
+
+def print_evaluation(figures: dict[str, Any], note: str = "") -> None:
+    """An evaluation as a table, its classes from worst to best, with a note if there is one."""
     where = f"{figures['weights']} on {figures['data']}: {figures['images']:,} images"
+    where += f" of the part '{figures['part']}'" if "part" in figures else ""
     console.print(where, highlight=False, markup=False, soft_wrap=True)
     console.print(
-        f"top-1 [bold]{figures['top1']:.2f} %[/bold]   top-5 {figures['top5']:.2f} %   loss {figures['loss']:.4f}",
+        f"top-1 [bold]{figures['top1']:.2f} %[/bold]   top-5 {figures['top5']:.2f} %   "
+        f"balanced accuracy {figures['balanced']:.2f} %   loss {figures['loss']:.4f}",
         highlight=False,
     )
-    table = Table("class", "top-1", box=None, header_style="bold")
-    known = [(accuracy, name) for name, accuracy in figures["per_class"].items() if accuracy is not None]
+    if note:
+        print_line(note)
+    table = Table("class", box=None, header_style="bold")
+    for column in ("images", "recall", "precision", "F1"):
+        table.add_column(column, justify="right")
+    known = [(scores["recall"], name) for name, scores in figures["classes"].items() if scores["images"]]
     shown = sorted(known)[:20]
-    for accuracy, name in shown:
-        table.add_row(escape(name), f"{accuracy:.2f} %")
+    for _, name in shown:
+        scores = figures["classes"][name]
+        shares = (
+            "" if scores[key] is None else f"{scores[key]:.2f} %" for key in ("recall", "precision", "f1")
+        )
+        table.add_row(escape(name), f"{scores['images']:,}", *shares)
     console.print(table)
     if len(known) > len(shown):
         console.print(f"(the {len(shown)} hardest of {len(known)} classes; --json has all)", highlight=False)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from igcv.commands.options import Data, Device, Model, RecipeArguments, is_main, recipe_of
+from igcv.commands.options import Data, Device, Model, RecipeArguments, Split, is_main, recipe_of
 from igcv.commands.terminal import print_data_bench, print_line, print_settings, print_summary
 
 
@@ -15,7 +15,10 @@ def train(
     settings: RecipeArguments = None,
     model: Model = None,
     data: Data = None,
-    out: Annotated[Path | None, typer.Option(help="run folder; default: runs/MODEL-DATA")] = None,
+    split: Split = None,
+    out: Annotated[
+        Path | None, typer.Option(help="run folder; default: runs/DATA, with a recipe runs/MODEL-DATA")
+    ] = None,
     init_from: Annotated[
         str | None, typer.Option(help="run folder or weights to start from (fine-tuning)")
     ] = None,
@@ -27,9 +30,9 @@ def train(
     quiet: Annotated[bool, typer.Option("--quiet", help="print nothing while training")] = False,
     keys: Annotated[bool, typer.Option("--keys", help="list all settings of a recipe and stop")] = False,
 ) -> None:
-    """Train a network, from a recipe, into a run folder.
+    """Train a network into a run folder: from a recipe, or with settings that follow from the data and the machine.
 
-    Example: igcv train recipes/cifar_fast.toml --data cifar10 --out runs/c10 epochs=30
+    Example: igcv train --data folder:photos max_minutes=10
     """
     import igcv
     from igcv.training import Recipe
@@ -40,13 +43,16 @@ def train(
         print_settings(Recipe)
         return
     resumed = run_recipe_file(out) if resume else None
-    recipe = recipe_of(settings, resumed, model=model, data=data, init_from=init_from)
+    recipe = recipe_of(settings, resumed, model=model, data=data, split=split, init_from=init_from)
     if gpus is not None:
         devices = gpu_list(gpus)
         check_before_launch(recipe, out or default_folder(recipe), resume, devices)
         raise typer.Exit(launch(devices, without_option(sys.argv[1:], "--gpus")))
     run = igcv.train(recipe, out, resume=resume, device=device, quiet=quiet)
     if not quiet and is_main():
+        if run.was_there:
+            longer = f"igcv train --resume --out {run.folder} epochs=N"
+            print_line(f"{run.folder} holds this training. Longer: {longer}. Again: another --out")
         print_summary(run.summary, run.folder)
 
 

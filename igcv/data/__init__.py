@@ -3,6 +3,7 @@
 from igcv.data.augment import AUGMENTS, BATCHED, Moves, train_transform
 from igcv.data.finish import Finish, as_pixels
 from igcv.data.images import BadImageError, Images, decode, read_image, split_indices
+from igcv.data.items import LoaderSettings
 from igcv.data.loaders import Loader, make_loader
 from igcv.data.preprocessing import (
     CIFAR,
@@ -28,6 +29,7 @@ __all__ = [
     "Finish",
     "Images",
     "Loader",
+    "LoaderSettings",
     "Moves",
     "Preprocessing",
     "RecordFile",

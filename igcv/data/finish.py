@@ -37,7 +37,7 @@ class Finish:
 
     @cached_property
     def _mean_std(self) -> Tensor:
-        # Kept on the device: torchvision's normalize sends them anew, and waits, with every batch.
+        # Kept on the device: torchvision's normalize sends them with every batch, and waits.
         pre = self.preprocessing
         return torch.tensor([pre.mean, pre.std], device=self.device).view(2, 3, 1, 1)
 

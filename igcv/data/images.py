@@ -2,6 +2,7 @@
 
 import os
 import stat
+import threading
 import warnings
 from collections.abc import Sequence
 from io import BytesIO
@@ -18,6 +19,7 @@ from igcv.errors import InputError
 IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM", "TIFF", "GIF")  # of the others EPS would run a program
 MAX_PIXELS = 89_478_485  # where Pillow begins to suspect a small file that is made to fill the memory
 MAX_BYTES = 2**28  # of an image file
+_OPENING = threading.Lock()  # which warnings are shown is the same for all threads
 
 
 class BadImageError(InputError):
@@ -38,6 +40,10 @@ class Images(Protocol):
 
     def name(self, i: int) -> str:
         """What messages call image `i`: its file, or its number in a file."""
+        ...
+
+    def key(self, i: int) -> str:
+        """The name of image `i` in its source, wherever that is kept: a relative file name with '/', or a number."""
         ...
 
 
@@ -74,7 +80,7 @@ def decode(encoded: bytes | memoryview, name: str) -> Image.Image:
         BadImageError: it is no image, is cut short, has more than 8 bits a channel or more than `MAX_PIXELS`.
     """
     try:
-        with warnings.catch_warnings():
+        with _OPENING, warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # refused below
             image = Image.open(BytesIO(encoded), formats=IMAGE_FORMATS)
         if image.width * image.height > MAX_PIXELS:
@@ -96,7 +102,7 @@ def read_image(path: str | Path) -> Image.Image:
     """
     try:
         status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):  # a named pipe would wait for ever
+        if not stat.S_ISREG(status.st_mode):  # a named pipe would wait indefinitely
             raise BadImageError(f"{path}: not a file; replace or remove it")
         if status.st_size > MAX_BYTES:
             raise BadImageError(
@@ -139,12 +145,15 @@ class ArrayImages:
     def name(self, i: int) -> str:
         return f"{self.kind} image {i}"
 
+    def key(self, i: int) -> str:
+        return str(i)
+
 
 class FileImages:
-    """Images in files of their own."""
+    """Images in files of their own, in the folder `root` and below."""
 
-    def __init__(self, files: Sequence[str], labels: Sequence[int]) -> None:
-        self.files, self.labels = files, np.asarray(labels, np.int64)
+    def __init__(self, files: Sequence[str], labels: Sequence[int], root: str | Path = "") -> None:
+        self.files, self.labels, self.root = files, np.asarray(labels, np.int64), root
 
     def __len__(self) -> int:
         return len(self.files)
@@ -154,6 +163,9 @@ class FileImages:
 
     def name(self, i: int) -> str:
         return self.files[i]
+
+    def key(self, i: int) -> str:
+        return Path(self.files[i]).relative_to(self.root).as_posix()
 
 
 class RecordImages:
@@ -173,6 +185,9 @@ class RecordImages:
     def name(self, i: int) -> str:
         return f"{self.records.path} record {i}"
 
+    def key(self, i: int) -> str:
+        return str(self.records.keys[i])
+
 
 class SubsetImages:
     """Some images of a larger set, by their numbers there."""
@@ -188,6 +203,9 @@ class SubsetImages:
 
     def name(self, i: int) -> str:
         return self.images.name(int(self.indices[i]))
+
+    def key(self, i: int) -> str:
+        return self.images.key(int(self.indices[i]))
 
 
 def unreadable(name: str, error: OSError) -> BadImageError:

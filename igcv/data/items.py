@@ -9,12 +9,14 @@ import signal
 import time
 from abc import abstractmethod
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from igcv.data.augment import Moves
 from igcv.data.chance import seeded
 from igcv.data.images import Images
 from igcv.data.preprocessing import Transform
@@ -29,11 +31,61 @@ _TOGETHER_S = 2.0  # a scheduler and torchrun both send SIGTERM, one shortly aft
 _GRACE_S = 600  # for what the training process has to finish
 
 
+@dataclass(frozen=True, kw_only=True)
+class LoaderSettings:
+    """How a process gets its batches.
+
+    Attributes:
+        batch_size: images in a batch of this process.
+        train: training rather than evaluation.
+        seed: decides, with the epoch, order and augmentation; 0 or more.
+        workers: loading processes; 0 loads in this one.
+        rank: number of this process.
+        world_size: number of processes.
+        skip_bad: skip unreadable images rather than stop at the first.
+        max_bad: how many of them to accept; None for 100 or 1 % of the set, whichever is more.
+        drop_last: leave out a last training batch that is not full, unless it is the only one; else it is left out
+            where it has one image alone, for which batch norm may have no statistics.
+        resident: decode and transform each image once only, keep all on the device, and in training move them so
+            there (see `BATCHED`); not for streams.
+        balanced: in training, give each class equally often; not for streams.
+
+    Raises:
+        InputError: a number is out of its range.
+    """
+
+    batch_size: int
+    train: bool
+    seed: int = 0
+    workers: int = 0
+    rank: int = 0
+    world_size: int = 1
+    skip_bad: bool
+    max_bad: int | None = None
+    drop_last: bool = True
+    resident: Moves | None = None
+    balanced: bool = False
+
+    def __post_init__(self) -> None:
+        rules = (
+            ("batch size", self.batch_size, 1),
+            ("seed", self.seed, 0),
+            ("number of workers", self.workers, 0),
+        )
+        for name, value, low in rules:
+            if value < low:
+                raise InputError(f"the {name} is {value}, expected {low} or more")
+        assert 0 <= self.rank < self.world_size
+
+
 class Place(NamedTuple):
     """What the sampler asks for; the epoch goes along because workers outlive it."""
 
     epoch: int
     image: int
+    key: (
+        int  # what chance decides about the image is kept by it: its number, or where images repeat its place
+    )
 
 
 class Item(NamedTuple):
@@ -41,7 +93,7 @@ class Item(NamedTuple):
 
     image: torch.Tensor | None  # (3, S, S) uint8, or None if none could be read
     label: int
-    number: int  # of the image
+    number: int  # of the image, or its key (see `Place`)
     bad: dict[str, str]  # images tried before: name -> reason
 
 
@@ -50,7 +102,9 @@ class Batch(NamedTuple):
 
     images: torch.Tensor  # (N, 3, S, S) uint8
     labels: torch.Tensor  # (N,) int64
-    numbers: torch.Tensor  # (N,) int64 on the CPU, of the images: what chance decides is kept by it
+    numbers: (
+        torch.Tensor
+    )  # (N,) int64 on the CPU, of the images: what chance decides is kept by it (see `Place`)
     bad: dict[str, str]  # unreadable images: name -> reason
 
 
@@ -66,7 +120,8 @@ class ImageOrder(Sampler[Place]):
         self.epoch = self.start = 0  # the next pass: of which epoch, and from which batch on
 
     def __iter__(self) -> Iterator[Place]:
-        return (Place(self.epoch, int(i)) for i in self.left())
+        left = zip(self.left(), self.left_keys(), strict=True)
+        return (Place(self.epoch, int(image), int(key)) for image, key in left)
 
     @abstractmethod
     def __len__(self) -> int:
@@ -76,8 +131,16 @@ class ImageOrder(Sampler[Place]):
     def indices(self) -> Numbers:
         """The numbers of the images, in their order."""
 
+    def keys(self) -> Numbers:
+        """The keys of the images (see `Place`), in the same order."""
+        return self.indices()
+
+    def left_keys(self) -> Numbers:
+        """The keys of those that are left of the pass."""
+        return self.keys()[self.start * self.batch_size :]
+
     def left(self) -> Numbers:
-        """The numbers of those that are not passed over."""
+        """The numbers of those that are left of the pass."""
         return self.indices()[self.start * self.batch_size :]
 
     def batch(self, number: int) -> Numbers:
@@ -94,13 +157,68 @@ class InOrder(ImageOrder):
 
 
 class Shuffled(ImageOrder):
+    """In another order in every epoch; with `drop_last` in full batches alone (see `LoaderSettings`)."""
+
+    def __init__(
+        self, count: int, batch_size: int, seed: int, rank: int, world_size: int, *, drop_last: bool = True
+    ) -> None:
+        super().__init__(count, batch_size, seed, rank, world_size)
+        self.drop_last = drop_last
+
     def __len__(self) -> int:
         share = self.count // self.world_size
-        return share // self.batch_size * self.batch_size or share
+        rest = share % self.batch_size
+        left_out = rest if self.drop_last or rest == 1 else 0
+        return share - left_out or share
 
     def indices(self) -> Numbers:
         shuffled = np.random.default_rng((self.seed, self.epoch)).permutation(self.count)
-        return shuffled[self.rank :: self.world_size][: len(self)]
+        return self._share(shuffled)
+
+    def _share(self, all_images: np.ndarray) -> np.ndarray:
+        """Those of an epoch that this process gets."""
+        return all_images[self.rank :: self.world_size][: len(self)]
+
+
+class Balanced(Shuffled):
+    """As many images as there are, each class equally often: images of small classes repeat.
+
+    A class gives all its images equally often, but for a rest that differs in each epoch. Which classes give one
+    image more, where the numbers do not come out even, differs in each epoch, too.
+
+    Args:
+        labels: the class of each image, (count,).
+    """
+
+    def __init__(
+        self,
+        labels: np.ndarray,
+        batch_size: int,
+        seed: int,
+        rank: int,
+        world_size: int,
+        *,
+        drop_last: bool = True,
+    ) -> None:
+        super().__init__(len(labels), batch_size, seed, rank, world_size, drop_last=drop_last)
+        self._members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+
+    def indices(self) -> Numbers:
+        rng = np.random.default_rng((self.seed, self.epoch))
+        each, more = divmod(self.count, len(self._members))
+        wanted = each + (rng.permutation(len(self._members)) < more)
+        drawn = [_repeated(members, n, rng) for members, n in zip(self._members, wanted, strict=True)]
+        return self._share(rng.permutation(np.concatenate(drawn)))
+
+    def keys(self) -> Numbers:
+        """The place of each image in the epoch of all processes: an image that repeats is augmented anew."""
+        return self._share(np.arange(self.count))
+
+
+def _repeated(members: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """So many of some images, each equally often or once more."""
+    whole, rest = divmod(count, len(members))
+    return np.concatenate([np.tile(members, whole), rng.permutation(members)[:rest]])
 
 
 class Items(Dataset):
@@ -112,11 +230,11 @@ class Items(Dataset):
     def __getitem__(self, place: Place) -> Item:
         bad: dict[str, str] = {}
         for step in range(self.attempts):
-            index = (place.image + step) % len(self.images)
+            index, key = ((number + step) % len(self.images) for number in (place.image, place.key))
             try:
                 image, label = self.images[index]
-                with seeded(self.seed, place.epoch, index):
-                    return Item(self.transform(image), label, index, bad)
+                with seeded(self.seed, place.epoch, key):
+                    return Item(self.transform(image), label, key, bad)
             except InputError as error:
                 bad[self.images.name(index)] = str(error)
         return Item(None, -1, -1, bad)

@@ -4,10 +4,19 @@ from collections.abc import Callable, Iterable, Iterator
 
 import torch
 
-from igcv.data.augment import Moves
 from igcv.data.finish import Finish
 from igcv.data.images import BadImageError, Images
-from igcv.data.items import Batch, ImageOrder, InOrder, Items, Loading, Shuffled, collate
+from igcv.data.items import (
+    Balanced,
+    Batch,
+    ImageOrder,
+    InOrder,
+    Items,
+    LoaderSettings,
+    Loading,
+    Shuffled,
+    collate,
+)
 from igcv.data.preprocessing import Transform
 from igcv.data.resident import Resident
 from igcv.data.stream_loader import StreamBatches
@@ -19,7 +28,7 @@ class Loader:
     """Batches of one process; made by `make_loader`.
 
     Attributes:
-        bad: the images that were passed over so far, name -> reason.
+        bad: the images that were skipped so far, name -> reason.
         max_bad: how many of them are accepted.
     """
 
@@ -100,81 +109,69 @@ def _from_workers(batches: Iterable[Batch]) -> Iterator[Batch]:
 
 
 def make_loader(
-    images: Images | StreamImages,
-    transform: Transform,
-    batch_size: int,
-    *,
-    finish: Finish,
-    train: bool,
-    seed: int,
-    workers: int,
-    rank: int = 0,
-    world_size: int = 1,
-    skip_bad: bool,
-    max_bad: int | None = None,
-    resident: Moves | None = None,
+    images: Images | StreamImages, transform: Transform, finish: Finish, settings: LoaderSettings
 ) -> Loader:
-    """Batches of a set of images for one of `world_size` processes.
+    """Batches of a set of images for one of several processes.
 
-    Training: shuffled anew each epoch, every process gets as many images, a last batch that is not full is
-    dropped unless it is the only one, and an unreadable image is replaced by the next readable one.
+    Training: shuffled in each epoch, every process gets as many images, a last batch that is not full is
+    left out or not (see `LoaderSettings.drop_last`), and an unreadable image is replaced by the next readable one.
+    Balanced: as many images, of each class equally often.
     Evaluation: in order, every image once over all processes; an unreadable image is left out.
     Streams: timm shuffles training images and shares the shards; evaluation reads everything in every process.
 
     Everything random about an image follows from (seed, epoch, image), never from the number of worker processes
     or from what else draws random numbers; of an erased rectangle the place, while the noise in it follows from
-    (seed, epoch, rank, batch).
+    (seed, epoch, rank, batch). Of balanced training, whose images repeat, it follows from (seed, epoch, place in
+    the epoch).
 
     Args:
         images: what to load.
-        transform: PIL RGB image -> uint8 tensor (3, S, S).
-        batch_size: images in a batch of this process.
+        transform: PIL RGB image -> uint8 tensor (3, S, S); without chance for resident images.
         finish: what makes the network's input of it, in batches on the device.
-        train: training rather than evaluation.
-        seed: decides, with the epoch, order and augmentation; 0 or more.
-        workers: loading processes; 0 loads in this one.
-        rank: number of this process.
-        world_size: number of processes.
-        skip_bad: pass over unreadable images rather than stop at the first.
-        max_bad: how many of them to accept; None for 100 or 1 % of the set, whichever is more.
-        resident: decode and transform each image once only, keep all on the device, and in training move them so
-            there (see `BATCHED`); no stream, and `transform` has to be without chance.
+        settings: everything else.
 
     Raises:
         InputError: a number is out of its range, or there are fewer images than training processes.
     """
-    fewest = world_size if train else 1
-    rules = (
-        ("batch size", batch_size, 1),
-        ("seed", seed, 0),
-        ("number of workers", workers, 0),
-        ("number of images", len(images), fewest),
-    )
-    for name, value, low in rules:
-        if value < low:
-            raise InputError(f"the {name} is {value}, expected {low} or more")
-    assert 0 <= rank < world_size
-    max_bad = max(100, len(images) // 100) if max_bad is None else max_bad
+    fewest = settings.world_size if settings.train else 1
+    if len(images) < fewest:
+        raise InputError(f"the number of images is {len(images)}, expected {fewest} or more")
+    max_bad = max(100, len(images) // 100) if settings.max_bad is None else settings.max_bad
     if isinstance(images, StreamImages):
-        assert resident is None
-        stream = StreamBatches(
-            images, transform, batch_size, train, seed, workers, rank, world_size, finish.device
+        assert settings.resident is None and not settings.balanced
+        stream = StreamBatches(images, transform, settings, finish.device)
+        return Loader(stream, stream, finish, images.name, settings.skip_bad, max_bad)
+    order = _order(images, settings)
+    attempts = min(len(images), max_bad + 1) if settings.train and settings.skip_bad else 1
+    batches = (
+        _decoding(Items(images, transform, settings.seed, attempts), order, finish, settings)
+        if settings.resident is None
+        else Resident(
+            Items(images, transform, settings.seed, 1), order, finish, settings.resident, settings.workers
         )
-        return Loader(stream, stream, finish, images.name, skip_bad, max_bad)
-    order = (Shuffled if train else InOrder)(len(images), batch_size, seed, rank, world_size)
-    batches: Loading | Resident
-    if resident is not None:
-        batches = Resident(Items(images, transform, seed, 1), order, finish, resident, workers)
-        return Loader(batches, order, finish, images.name, skip_bad, max_bad)
-    attempts = min(len(images), max_bad + 1) if train and skip_bad else 1
-    batches = Loading(
-        Items(images, transform, seed, attempts),
-        batch_size,
+    )
+    return Loader(batches, order, finish, images.name, settings.skip_bad, max_bad)
+
+
+def _order(images: Images, settings: LoaderSettings) -> ImageOrder:
+    """The images of a process in an epoch."""
+    places = settings.batch_size, settings.seed, settings.rank, settings.world_size
+    if not settings.train:
+        return InOrder(len(images), *places)
+    if settings.balanced:
+        return Balanced(images.labels, *places, drop_last=settings.drop_last)
+    return Shuffled(len(images), *places, drop_last=settings.drop_last)
+
+
+def _decoding(items: Items, order: ImageOrder, finish: Finish, settings: LoaderSettings) -> Loading:
+    """Batches whose images are decoded in every epoch."""
+    return Loading(
+        items,
+        settings.batch_size,
         sampler=order,
-        num_workers=workers,  # torch gives each of them one thread
+        num_workers=settings.workers,  # torch gives each of them one thread
         collate_fn=collate,
         pin_memory=finish.device.type == "cuda",
-        persistent_workers=workers > 0,
+        persistent_workers=settings.workers > 0,
         generator=torch.Generator(),  # else every pass draws from the global one
     )
-    return Loader(batches, order, finish, images.name, skip_bad, max_bad)

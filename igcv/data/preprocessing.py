@@ -17,7 +17,7 @@ from torch import Tensor
 
 from igcv.errors import InputError, unknown
 
-MAX_SIDE, MIN_CROP = 8192, 0.1  # what comes with the weights of a stranger must not fill the memory
+MAX_SIDE, MIN_CROP = 8192, 0.1  # what comes with weights from an untrusted source must not fill the memory
 Transform = Callable[[Image.Image], torch.Tensor]
 _INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 

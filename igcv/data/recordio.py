@@ -33,6 +33,10 @@ class RecordFile:
     Args:
         path: the .rec file.
 
+    Attributes:
+        keys: what the index calls each record, int64 of shape (len,); where there is no index or it has other keys
+            than numbers, each one once, the numbers from 0.
+
     Raises:
         InputError: the file is missing, empty, cut short or not RecordIO, or its index does not fit it.
     """
@@ -41,13 +45,17 @@ class RecordFile:
         self.path = Path(path)
         self._map = _open_map(self.path)
         index = self.path.with_suffix(".idx")
-        self._offsets = self._indexed(index) if index.is_file() else self._scanned()
+        if index.is_file():
+            self._offsets, self.keys = self._indexed(index)
+        else:
+            self._offsets = self._scanned()
+            self.keys = np.arange(len(self._offsets))
 
     def __len__(self) -> int:
         return len(self._offsets)
 
     def __getstate__(self) -> dict[str, object]:
-        return {"path": self.path, "_offsets": self._offsets}
+        return {"path": self.path, "_offsets": self._offsets, "keys": self.keys}
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
@@ -141,8 +149,9 @@ class RecordFile:
             position = _aligned(end)
         return np.array(offsets, np.int64)
 
-    def _indexed(self, index: Path) -> np.ndarray:
-        offsets = _read_index(index)
+    def _indexed(self, index: Path) -> tuple[np.ndarray, np.ndarray]:
+        """Offsets and keys of the records that an index names."""
+        offsets, keys = _read_index(index)
         misplaced = offsets[(offsets < 0) | (offsets > len(self._map) - _FRAME.size) | (offsets % 4 != 0)]
         if len(misplaced):
             raise InputError(
@@ -157,7 +166,7 @@ class RecordFile:
             )
         for _ in self._parts(int(offsets.max())):  # a file cut short shows at its last record
             pass
-        return offsets
+        return offsets, keys
 
     def _damaged(self, offset: int, found: str, expected: str) -> InputError:
         return InputError(
@@ -234,13 +243,14 @@ def _open_map(path: Path) -> mmap.mmap:
         ) from None
 
 
-def _read_index(path: Path) -> np.ndarray:
-    """The offsets in bytes, int64, of an index with a line `key <tab> offset` for each record."""
-    offsets = []
+def _read_index(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The offsets in bytes and the keys, int64, of an index with a line `key <tab> offset` for each record."""
+    offsets, keys = [], []
     for number, line in enumerate(path.read_text(errors="replace").splitlines(), start=1):
         match line.split():
-            case [_, offset] if offset.isascii() and offset.isdigit() and len(offset) < 19:
+            case [key, offset] if offset.isascii() and offset.isdigit() and len(offset) < 19:
                 offsets.append(int(offset))
+                keys.append(int(key) if key.isascii() and key.isdigit() and len(key) < 19 else -1)
             case []:
                 continue
             case _:
@@ -253,4 +263,5 @@ def _read_index(path: Path) -> np.ndarray:
             f"{path}: the index is empty, expected a line 'key<tab>offset' for each record; "
             "delete it to have the records found without it"
         )
-    return np.array(offsets, np.int64)
+    numbers = keys if min(keys) >= 0 and len(set(keys)) == len(keys) else range(len(keys))
+    return np.array(offsets, np.int64), np.array(numbers, np.int64)

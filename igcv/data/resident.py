@@ -1,8 +1,8 @@
 """Small data sets live on the device: decoded once to uint8, then moved and mirrored there in whole batches.
 
-The order of the images, and what unreadable ones do, are those of images that are decoded anew in every epoch.
-What chance does to an image follows from (seed, epoch, image): it is drawn for all images of the set at once, so
-that any number of processes trains on the same ones.
+The order of the images, and what unreadable ones do, are those of images that are decoded in every epoch.
+What chance does to an image follows from (seed, epoch, image), or in balanced training from its place in the epoch:
+it is drawn for all images of the set at once, so that any number of processes trains on the same ones.
 """
 
 from collections.abc import Iterator
@@ -51,12 +51,14 @@ class Resident:
         pixels, labels, slots = self._store
         order, device = self._order, self._device
         moves = draw_moves(len(slots), self._moves, self._side, generator(MOVES, order.seed, order.epoch))
-        for numbers in torch.from_numpy(np.array(order.left(), np.int64)).split(order.batch_size):
+        left = (torch.from_numpy(np.array(part, np.int64)) for part in (order.left(), order.left_keys()))
+        for numbers, keys in zip(*(part.split(order.batch_size) for part in left), strict=True):
             held = slots[numbers]
-            held = held[held >= 0]
-            place = held.to(device, non_blocking=True)
-            images = cut(pixels, place, moves[held].to(device, non_blocking=True))
-            yield Batch(images, labels[place], held, {})  # in training an image's slot is its number
+            # In training an image's slot is its number, and what took the place of one is as far from its key.
+            keys = ((keys + held - numbers) % order.count)[held >= 0]
+            place = held[held >= 0].to(device, non_blocking=True)
+            images = cut(pixels, place, moves[keys].to(device, non_blocking=True))
+            yield Batch(images, labels[place], keys, {})
 
     def _decode(self) -> Iterator[Batch]:
         """Fill the store; the batches on the way hold nothing but what could not be read."""

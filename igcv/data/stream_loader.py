@@ -8,36 +8,33 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from igcv.data.chance import generator, seed_from, seeded
-from igcv.data.items import Batch, Item, Loading, collate
+from igcv.data.items import Batch, Item, LoaderSettings, Loading, collate
 from igcv.data.preprocessing import Transform
 from igcv.data.streams import Sample, StreamImages
 from igcv.errors import InputError
 
 
 class StreamBatches:
-    """Batches of a stream, anew in each epoch with loader processes of its own."""
+    """Batches of a stream, opened in each epoch with loader processes of its own."""
 
     def __init__(
         self,
         images: StreamImages,
         transform: Transform,
-        batch_size: int,
-        train: bool,
-        seed: int,
-        workers: int,
-        rank: int,
-        world_size: int,
+        settings: LoaderSettings,
         device: torch.device,
     ) -> None:
-        shards = len(images.shards)
-        if train and 0 < shards < world_size:
+        shards, world_size = len(images.shards), settings.world_size
+        if settings.train and 0 < shards < world_size:
             raise InputError(
                 f"{images.dataset}: {shards} training shards cannot be shared by {world_size} processes; "
                 "write more and smaller shards, or start fewer processes"
             )
-        self.images, self.transform, self.batch_size, self.train = images, transform, batch_size, train
-        self.seed, self.rank, self.world_size, self.device = seed, rank, world_size, device
-        self.workers = min(workers, shards // world_size if train else shards) if shards else workers
+        self.images, self.transform, self.device = images, transform, device
+        self.batch_size, self.train, self.seed = settings.batch_size, settings.train, settings.seed
+        self.rank, self.world_size = settings.rank, world_size
+        useful = shards // world_size if settings.train else shards
+        self.workers = min(settings.workers, useful) if shards else settings.workers
         self.epoch = self.start = 0
         self.count = len(images)
 

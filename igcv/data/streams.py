@@ -31,7 +31,7 @@ class Sample(NamedTuple):
 class StreamImages:
     """Labelled images that can only be read one after the other; can be pickled to loader processes.
 
-    Every pass opens the data set anew, so that what it gives follows from its arguments only.
+    Every pass opens the data set again, so that what it gives follows from its arguments only.
     """
 
     def __init__(self, name: str, root: Path, split: str, download: bool) -> None:
@@ -108,9 +108,7 @@ class StreamImages:
                     bad.clear()
             lengths = getattr(reader.split_info, "shard_lengths", ()) if self.shards and not train else ()
             expected = sum(lengths[worker.id :: worker.num_workers] if worker else lengths)
-            if (
-                number + 1 + passed + len(bad) < expected
-            ):  # tarfile takes a shard that is cut short for its end
+            if number + 1 + passed + len(bad) < expected:  # tarfile takes a cut shard for a whole one
                 raise BadImageError(
                     f"{self.name(number + 1)}: the shards end here, expected {expected} samples; "
                     "a shard is cut short, or 'shard_lengths' in the info file are wrong"

@@ -1,8 +1,8 @@
 """The fastest form of every block, by measuring them on this machine: the plan behind `fold(form="auto")`.
 
-Each distinct block (same layers, same input) is built in each of its forms and run in the engine, in turns. It stands
-between a pointwise convolution and a global pooling, so that its input comes in the engine's own layout, as it does
-inside a network. Plans are kept in a file and measured once.
+Each distinct block (same layers, same input) is built in each of its forms, which run alternately in the engine. It
+stands between a pointwise convolution and a global pooling, so that its input comes in the engine's own layout, as it
+does inside a network. Plans are kept in a file and measured once.
 """
 
 import tempfile
@@ -33,8 +33,8 @@ from igcv.deploy.writers.session import session_of
 from igcv.engines.opened import open_session, size_of
 from igcv.engines.table import ENGINES
 from igcv.machine.threads import using_threads
-from igcv.machine.timing import shortest_times
-from igcv.models import Network
+from igcv.machine.timing import once_for_each, shortest_times
+from igcv.models import Network, block_kind, set_form
 
 
 def choose_plan(
@@ -87,19 +87,17 @@ def _plan_by_blocks(
 ) -> Plan:
     """The fastest form of every distinct block at a vector width."""
     groups = stream_groups(blocks)
-    fastest: dict[str, str] = {}
-    chosen = {}
-    for name, block in blocks.items():
-        module = model.get_submodule(name)
-        key = f"{module} {getattr(module, 'shortcut', None)} {shapes[name]}"
-        if key not in fastest:
-            layouts = tuple(stream_layout(channels, groups, width) for channels in block.widths)
-            forms = [form for form in block.forms if form != LITERAL or not isinstance(block, Inverted)]
-            probes = [Probe(block, form, layouts, width) for form in forms]
-            times = measure(probes, (len(layouts[0]), *shapes[name]))
-            fastest[key] = forms[times.index(min(times))]
-        chosen[name] = fastest[key]
-    return Plan(chosen, width)
+
+    def fastest(name: str) -> str:
+        block = blocks[name]
+        layouts = tuple(stream_layout(channels, groups, width) for channels in block.widths)
+        forms = [form for form in block.forms if form != LITERAL or not isinstance(block, Inverted)]
+        probes = [Probe(block, form, layouts, width) for form in forms]
+        times = measure(probes, (len(layouts[0]), *shapes[name]))
+        return forms[times.index(min(times))]
+
+    kinds = {name: (block_kind(model.get_submodule(name)), shapes[name]) for name in blocks}
+    return Plan(once_for_each(kinds, fastest), width)
 
 
 class Probe(nn.Module):
@@ -138,6 +136,7 @@ def input_shapes(model: Network, input_size: int) -> dict[str, tuple[int, int]]:
         return lambda block, inputs: shapes.update({name: tuple(inputs[0].shape[-2:])})
 
     copy = deepcopy(model).eval().to("meta")
+    set_form(copy, "literal")  # the others compute, where shapes are enough
     for name in foldable_blocks(model):
         copy.get_submodule(name).register_forward_pre_hook(note(name))
     with torch.no_grad():
@@ -170,10 +169,12 @@ def choose_int8_plan(
     """
     threads = threads or torch.get_num_threads()
     setting = f"int8 {images.dtype} {images.shape} {threads}"
-    return remembered(model, engine, setting, partial(_measure, model, write, engine, images, threads))
+    return remembered(
+        model, engine, setting, partial(measure_int8_plan, model, write, engine, images, threads)
+    )
 
 
-def _measure(
+def measure_int8_plan(
     model: Network,
     write: Callable[[FoldedNetwork, Path], None],
     engine: str,

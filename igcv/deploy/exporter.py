@@ -1,7 +1,7 @@
 """The entrance of exporting: opens what is needed, writes the file, compares it and reports: `igcv.export`."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -113,9 +113,23 @@ def export(
     )
     check_target(out, settings)
     source = images_to_compare(classifier, data, say)
-    pre = classifier.preprocessing
-    calibration = None
-    if int8:
+    written = _written(classifier, out, settings, source, calibrate, say)
+    if int8 and compare_int8:
+        return replace(written, int8=beside_float32(classifier, out, settings, source))
+    return written
+
+
+def _written(
+    classifier: Classifier,
+    out: Path,
+    settings: ExportSettings,
+    source: DataSource | None,
+    calibrate: str | DataSource | None,
+    say: Callable[[str], None],
+) -> Exported:
+    """Calibrate, write and compare."""
+    pre, calibration = classifier.preprocessing, None
+    if settings.int8:
         calibration = sample_pixels(matching_source(classifier, calibrate), pre, CALIBRATED, train=True)
     pixels = sample_pixels(source, pre, COMPARED)
     folded, comparison = write_compared(classifier, out, settings, pixels, calibration, say)
@@ -126,7 +140,6 @@ def export(
         compared_on=source.spec if source else "two photographs",
         forms=folded.forms,
         vector_width=folded.vector_width,
-        int8=beside_float32(classifier, out, settings, source) if int8 and compare_int8 else None,
     )
 
 
@@ -141,6 +154,8 @@ def images_to_compare(
         why, source = f"{source.spec} is a stream", None
     if source is None and classifier.card.recipe.get("data"):
         say(f"without the images of the training run: {why}")
+    for note in source.notes if source else ():
+        say(note)
     return source
 
 

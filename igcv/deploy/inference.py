@@ -25,8 +25,8 @@ def fold(
     Args:
         model: a network of the catalog.
         form: "auto" measures the forms of each distinct block on this machine, some seconds, and takes the fastest;
-            "literal" keeps the layers and permutations of the papers; a name in `igcv.deploy.FORMS`, for every block that
-            has it; or a form for each block by its name, "dense" for those left out.
+            "literal" keeps the layers and permutations of the papers; a name in `igcv.deploy.FORMS`, for every block
+            that has it; or a form for each block by its name, "dense" for those left out.
         engine: what "auto" measures with: "torch", "onnx" or "openvino".
         input_size: side in pixels of the images that "auto" measures with; default: the network's own.
         batch_size: images at a time, likewise.

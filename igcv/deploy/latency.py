@@ -102,10 +102,9 @@ def latency_entry(
         return _file(what, engine, threads, input_size)
     chosen = engine or "torch"
     find_engine(chosen)
-    named = not (Path(what).exists() or what.endswith(".safetensors"))
-    card = None if named else load(what).card
+    card = None if is_name(what) else load(what).card
     size = input_size or (default_input_size(what) if card is None else card.input_size)
-    opener = partial(folded_session, what, chosen, threads, batch_size, form, size, named)
+    opener = partial(folded_session, what, chosen, threads, batch_size, form, size)
     cost = (model_cost(what, 1000, size) if card is None else _cost(card, size)).multiply_adds
     return LatencyEntry(f"{what}, {chosen}, {form}", opener, (3, size, size), multiply_adds=cost)
 
@@ -132,12 +131,15 @@ def _cost(card: Card, size: int) -> Cost:
     return network_cost(network_of(card), torch.empty(1, 3, size, size, device="meta"))
 
 
-def folded_session(
-    what: str, engine: str, threads: int, batch_size: int, form: str, size: int, named: bool
-) -> Session:
+def is_name(what: str) -> bool:
+    """Whether this is the name of a network rather than a file or folder."""
+    return not (Path(what).exists() or what.endswith(".safetensors"))
+
+
+def folded_session(what: str, engine: str, threads: int, batch_size: int, form: str, size: int) -> Session:
     """The session of a network by name or from a file, folded."""
     torch.set_num_threads(threads)
-    model = build_model(what, input_size=size).eval() if named else load(what).model
+    model = build_model(what, input_size=size).eval() if is_name(what) else load(what).model
     folded = fold(model, form, engine=engine, input_size=size, batch_size=batch_size, threads=threads)
     return session_of(folded, torch.zeros(1, 3, size, size), engine, threads)
 

@@ -1,4 +1,4 @@
-"""TODO igcv.deploy.plans."""
+"""Measured plans, kept in the cache folder: what was measured once on this machine is not measured again."""
 
 import hashlib
 import json

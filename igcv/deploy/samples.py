@@ -1,7 +1,5 @@
 """Images to compare on and to quantize with: of a data source, or cut from two photographs."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from PIL import Image
@@ -10,6 +8,7 @@ from igcv.classifier import Classifier
 from igcv.data import DataSource, Finish, Images, StreamImages, plain_transform
 from igcv.data.preprocessing import Preprocessing
 from igcv.errors import InputError
+from igcv.extras import required
 
 
 def matching_source(classifier: Classifier, data: str | DataSource | None) -> DataSource:
@@ -61,16 +60,19 @@ def sample_pixels(
         InputError: for a stream.
     """
     transform = plain_transform(pre)
-    images = source and ((train and source.train) or source.val or source.train)
-    if not images:
-        chosen: Sequence[Image.Image] = _views(count)
-    elif (by_number := numbered(images)) is None:
-        raise InputError(
-            f"{source and source.spec} is a stream; give images that can be read by number, e.g. folder:PATH"
-        )
-    else:
-        chosen = [by_number[i][0] for i in evenly(count, len(by_number))]
+    chosen = _views(count) if source is None else _of_source(source, count, train)
     return np.stack([transform(image).permute(1, 2, 0).numpy() for image in chosen])
+
+
+def _of_source(source: DataSource, count: int, train: bool) -> list[Image.Image]:
+    """Images of a data source, of the wanted part or else of the other one, evenly spread."""
+    parts = (source.train, source.val) if train else (source.val, source.train)
+    images = numbered(next(part for part in parts if part is not None))
+    if images is None:
+        raise InputError(
+            f"{source.spec} is a stream; give images that can be read by number, e.g. folder:PATH"
+        )
+    return [images[i][0] for i in evenly(count, len(images))]
 
 
 def evenly(count: int, total: int) -> list[int]:
@@ -80,6 +82,7 @@ def evenly(count: int, total: int) -> list[int]:
 
 def _views(count: int) -> list[Image.Image]:
     """Squares cut out of two photographs, from left to right."""
+    required("sklearn", "two photographs", "deploy")
     from sklearn.datasets import load_sample_images  # slow to import, needed here only
 
     photos = [Image.fromarray(pixels) for pixels in load_sample_images().images]

@@ -56,7 +56,7 @@ def write_compared(
         The folded network and how the file compares.
 
     Raises:
-        InputError: for anything the user can mend, or if the file computes something else.
+        InputError: for anything the user can fix, or if the file computes something else.
     """
     check_target(out, settings)
     assert settings.int8 == (calibration is not None)
@@ -69,7 +69,7 @@ def write_compared(
     metadata = {CARD_KEY: exported_card(classifier.card, folded, settings).to_json()}
 
     def write(path: Path) -> None:
-        write_network(folded, path, settings, pre, pixels[:1], calibration, metadata)
+        write_network(folded, path, settings, pre, calibration, metadata)
 
     def check(path: Path) -> Comparison:
         session = find_engine(settings.format).open(path, settings.threads)
@@ -103,7 +103,7 @@ def folded_for(
     pre = classifier.preprocessing
 
     def write(folded: FoldedNetwork, path: Path) -> None:
-        write_network(folded, path, settings, pre, few[:1], few)
+        write_network(folded, path, settings, pre, few)
 
     images = batch if settings.with_preprocessing else normalized(batch, pre)
     plan = choose_int8_plan(model, write, settings.format, images, settings.threads)
@@ -120,7 +120,6 @@ def write_network(
     path: Path,
     settings: ExportSettings,
     pre: Preprocessing,
-    pixels: np.ndarray,
     calibration: np.ndarray | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> None:
@@ -131,7 +130,6 @@ def write_network(
         path: the file; an OpenVINO .xml gets a .bin beside it.
         settings: how it is to be.
         pre: how its images are normalized.
-        pixels: uint8 (1, S, S, 3), an image.
         calibration: uint8 (N, S, S, 3), images to quantize with; None: float32.
         metadata: texts by name that travel with the file.
     """
@@ -142,7 +140,7 @@ def write_network(
     network: nn.Module = folded if calibration is None else prepared(folded, normalized(calibration, pre))
     if settings.with_preprocessing:
         network = nn.Sequential(Preprocess(pre.mean, pre.std), network)
-    example = torch.from_numpy(as_given(pixels))
+    example = torch.from_numpy(as_given(np.zeros((1, pre.input_size, pre.input_size, 3), np.uint8)))
     quantized = {} if calibration is None else {"rewrite": partial(quantize, given=as_given(calibration))}
     write = WRITERS[settings.format].load()
     write(network.eval(), example, path, settings, dict(metadata or {}), **quantized)

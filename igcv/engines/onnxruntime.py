@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from igcv.engines.session import Inference, required
+from igcv.engines.session import Inference
+from igcv.extras import required
 from igcv.weights.card import CARD_KEY
 
 
@@ -15,7 +16,7 @@ class OnnxSession:
     package, suffix = "onnxruntime", ".onnx"
 
     def __init__(self, model: bytes | str, threads: int | None = None) -> None:
-        ort = required(self.package, "onnx")
+        ort = required(self.package, "onnx", "deploy")
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads or torch.get_num_threads()
         options.inter_op_num_threads = 1

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from igcv.engines.onnxruntime import OnnxSession
-from igcv.engines.session import Inference, required
+from igcv.engines.session import Inference
+from igcv.extras import required
 from igcv.weights.card import CARD_KEY
 
 
@@ -16,7 +17,7 @@ class OpenVinoSession:
     package, suffix = "openvino", ".xml"
 
     def __init__(self, model: bytes | str, threads: int | None = None) -> None:
-        ov = required(self.package, "openvino")
+        ov = required(self.package, "openvino", "deploy")
         core = ov.Core()
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
@@ -41,7 +42,9 @@ class OpenVinoSession:
     def bind(self, images: np.ndarray) -> Inference:
         request = self.compiled.create_infer_request()
         given = np.ascontiguousarray(images)
-        request.set_input_tensor(required(self.package, "openvino").Tensor(given, shared_memory=True))
+        request.set_input_tensor(
+            required(self.package, "openvino", "deploy").Tensor(given, shared_memory=True)
+        )
 
         def run(kept: np.ndarray = given) -> np.ndarray:  # the tensor does not keep the memory that it shares
             request.infer()

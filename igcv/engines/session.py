@@ -1,13 +1,9 @@
 """What a session is: a network in an inference engine, ready to classify arrays of images."""
 
 from collections.abc import Callable
-from importlib import import_module
-from importlib.util import find_spec
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-
-from igcv.errors import InputError
 
 Inference = Callable[[], np.ndarray]
 """A bound call: logits (N, num_classes) float32 of the images that it was made for."""
@@ -25,12 +21,3 @@ class Session(Protocol):
     def bind(self, images: np.ndarray) -> Inference:
         """A function that classifies `images`, which are in the engine's own layout already."""
         ...
-
-
-def required(package: str, purpose: str) -> Any:
-    """A package of the extra "deploy"; InputError with the command that installs it, if it is missing."""
-    if find_spec(package) is None:
-        raise InputError(
-            f"'{purpose}' needs the package {package}, which is not installed: pip install 'igcv[deploy]'"
-        )
-    return import_module(package)

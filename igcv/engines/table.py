@@ -10,8 +10,8 @@ from typing import Any
 from igcv.engines.onnxruntime import OnnxSession
 from igcv.engines.openvino import OpenVinoSession
 from igcv.engines.pytorch import TorchSession
-from igcv.engines.session import required
 from igcv.errors import unknown
+from igcv.extras import required
 
 ENGINES: dict[str, Any] = {"torch": TorchSession, "onnx": OnnxSession, "openvino": OpenVinoSession}
 
@@ -20,7 +20,7 @@ def engine(name: str) -> Any:
     """The session class of an engine; InputError if it is unknown or not installed."""
     if name not in ENGINES:
         raise unknown("engine", name, ENGINES)
-    required(ENGINES[name].package, name)
+    required(ENGINES[name].package, name, "deploy")
     return ENGINES[name]
 
 

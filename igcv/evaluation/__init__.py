@@ -1,5 +1,7 @@
-"""The accuracy of a network on images, and the images that it gets wrong."""
+"""The accuracy of a network on images, the images that it gets wrong, and predictions for many images."""
 
 from igcv.evaluation.accuracy import Evaluation, evaluate
+from igcv.evaluation.outputs import sort_into, write_table
+from igcv.evaluation.predictions import ImagePrediction, predict
 
-__all__ = ["Evaluation", "evaluate"]
+__all__ = ["Evaluation", "ImagePrediction", "evaluate", "predict", "sort_into", "write_table"]

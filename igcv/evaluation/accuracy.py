@@ -12,11 +12,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from igcv.classifier import Classifier, as_classifier
-from igcv.data import Finish, Images, Loader, Moves, StreamImages, make_loader
+from igcv.data import DataSource, Finish, Images, Loader, LoaderSettings, Moves, StreamImages, make_loader
 from igcv.data.preprocessing import plain_transform
-from igcv.data.sources.open import DataSource
 from igcv.errors import InputError
 from igcv.evaluation.mistakes import Mistake, Names, Worst
+from igcv.evaluation.scores import (
+    ClassScores,
+    balanced_accuracy,
+    class_scores,
+    constant_answer,
+    constant_note,
+)
 from igcv.machine.precision import autocast
 from igcv.machine.processes import (
     Process,
@@ -41,20 +47,51 @@ class Evaluation:
     mistakes: list[Mistake]  # the worst first, a few
     data: str = ""  # what it was measured on
     class_names: tuple[str, ...] = ()  # in label order
+    notes: tuple[str, ...] = ()  # on how the data was divided into parts, a line each
+
+    @property
+    def balanced(self) -> float:
+        """Balanced accuracy: the mean recall of the classes that have images, percent."""
+        return balanced_accuracy(self.confusion)
+
+    @property
+    def classes(self) -> list[ClassScores]:
+        """Images, recall, precision and F1 of every class, in label order."""
+        return class_scores(self.confusion, len(self.class_names))
+
+    @property
+    def no_better_than(self) -> str | None:
+        """The class that it would be as good to answer always; None where the network is better."""
+        answer = constant_answer(self.confusion)
+        return None if answer is None else (self.class_names[answer] if self.class_names else str(answer))
+
+    @property
+    def note(self) -> str:
+        """One line that says that the network is no better than always answering one class; empty if it is better."""
+        return constant_note(self.confusion, self.class_names)
 
     def as_dict(self) -> dict[str, Any]:
-        """The figures under plain names, per-class accuracy in percent under the class names."""
+        """The figures under plain names, those of the classes in percent under the class names.
+
+        "per_class" has the accuracy of each class, "classes" its images, recall (the same accuracy), precision and F1.
+        """
         names = self.class_names
         unique = [name if names.count(name) == 1 else f"{name} ({i})" for i, name in enumerate(names)]
-        total: Counter[int] = Counter()
-        for (label, _), images in self.confusion.items():
-            total[label] += images
-        per_class = {
-            name: round(100 * self.confusion.get((i, i), 0) / total[i], 2) if i in total else None
-            for i, name in enumerate(unique)
-        }
+        classes = {name: _rounded(scores) for name, scores in zip(unique, self.classes, strict=True)}
         rounded = {"loss": round(self.loss, 5), "top1": round(self.top1, 3), "top5": round(self.top5, 3)}
-        return {**rounded, "images": self.images, "per_class": per_class}
+        return {
+            **rounded,
+            "balanced": round(self.balanced, 3),
+            "images": self.images,
+            "no_better_than": self.no_better_than,
+            "per_class": {name: scores["recall"] for name, scores in classes.items()},
+            "classes": classes,
+        }
+
+
+def _rounded(scores: ClassScores) -> dict[str, float | None]:
+    """The scores of a class under plain names, to two places."""
+    return {key: value if value is None else round(value, 2) for key, value in scores._asdict().items()}
 
 
 @torch.inference_mode()
@@ -131,36 +168,39 @@ def evaluation_loader(
     resident: Moves | None = None,
 ) -> Loader:
     """This process's share of `images`, every one once over all processes; unreadable ones are refused."""
-    return make_loader(
-        images,
-        plain_transform(finish.preprocessing),
-        batch_size,
-        finish=finish,
+    settings = LoaderSettings(
+        batch_size=batch_size,
         train=False,
-        seed=0,
         workers=workers,
         rank=process.rank,
         world_size=process.world_size,
         skip_bad=False,
         resident=resident,
     )
+    return make_loader(images, plain_transform(finish.preprocessing), finish, settings)
 
 
 def evaluate(
     network: Classifier | str | Path,
     data: str | DataSource | None = None,
     *,
+    split: str | Path | None = None,
+    part: str = "val",
     batch_size: int = 128,
     workers: int = 0,
     device: str = "auto",
 ) -> Evaluation:
-    """Measure top-1, top-5, loss and the accuracy of every class on validation images; `igcv evaluate`.
+    """Measure top-1, top-5, balanced accuracy, loss and the scores of every class on validation or test images.
+
+    This is `igcv evaluate`.
 
     Under torchrun the processes share the images.
 
     Args:
         network: a classifier, which stays as it is, or what `igcv.load` opens.
         data: a data source, as for `igcv.data.open_source`; None: that of the training run.
+        split: a list of the images as a CSV file, instead of that of the training run.
+        part: the images to measure on: "val"; "test" for the final accuracy; "train" for those that it learned from.
         batch_size: images at a time, per process.
         workers: processes that decode images; 0 decodes in this one.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
@@ -174,27 +214,33 @@ def evaluate(
         source = (
             data
             if isinstance(data, DataSource)
-            else first_on_machine(process, lambda: classifier.open_data(data))
+            else first_on_machine(process, lambda: classifier.open_data(data, split=split))
         )
-        return evaluate_in(process, classifier, source, batch_size=batch_size, workers=workers)
+        return evaluate_in(process, classifier, source, batch_size=batch_size, workers=workers, part=part)
 
 
 def evaluate_in(
-    process: Process, classifier: Classifier, source: DataSource, *, batch_size: int, workers: int = 0
+    process: Process,
+    classifier: Classifier,
+    source: DataSource,
+    *,
+    batch_size: int,
+    workers: int = 0,
+    part: str = "val",
 ) -> Evaluation:
     """`evaluate` in a process that has joined the others."""
-    if source.val is None:
-        raise InputError(f"{source.spec} has no validation images; give a source with a validation part")
+    images = source.part(part)
     if len(source.class_names) != classifier.card.num_classes:
         raise InputError(
             f"{source.spec} has {len(source.class_names)} classes, the network {classifier.card.num_classes}; "
             "evaluate it on the classes it was trained for"
         )
     finish = Finish(classifier.preprocessing, process.device)
-    loader = evaluation_loader(source.val, finish, batch_size, workers, process)
+    loader = evaluation_loader(images, finish, batch_size, workers, process)
     network = classifier.model
     if isinstance(network, Network):  # the caller's own keeps its device and forms
         network = deepcopy(network).to(process.device)
         set_form(network)
     found = accuracy_of(network, loader, process.device, names=loader.names)
-    return replace(found, data=source.spec, class_names=tuple(classifier.class_names))
+    names = tuple(classifier.class_names)
+    return replace(found, data=source.spec, class_names=names, notes=source.notes)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from igcv.machine.timing import now
+from igcv.machine.timing import left_as_it_was, now
 
 AUTOCAST = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 ROUNDS = 5  # timed steps in each precision; their median decides
@@ -49,18 +49,14 @@ def choose_precision(network: nn.Module, images: Tensor) -> Chosen:
 
 def step_times(network: nn.Module, images: Tensor) -> dict[str, float]:
     """Return the median seconds of a forward and backward pass in float32 and in bf16, measured alternately."""
-    state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    training = network.training
     times: dict[str, list[float]] = {"float32": [], "bf16": []}
-    network.train()
-    for _ in range(1 + ROUNDS):
-        for precision, measured in times.items():
-            measured.append(_step_s(network, images, precision))
-    network.train(training).zero_grad(set_to_none=True)
-    network.load_state_dict(state)
-    return {
-        precision: median(measured[1:]) for precision, measured in times.items()
-    }  # the first one warms up
+    with left_as_it_was(network):
+        network.train()
+        for _ in range(1 + ROUNDS):
+            for precision, measured in times.items():
+                measured.append(_step_s(network, images, precision))
+    # The first one warms up.
+    return {precision: median(measured[1:]) for precision, measured in times.items()}
 
 
 def _step_s(network: nn.Module, images: Tensor, precision: str) -> float:

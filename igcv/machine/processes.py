@@ -104,7 +104,7 @@ def parallel(model: nn.Module, process: Process, sync_batch_norm: bool, accumula
 
 @contextmanager
 def together() -> Iterator[None]:
-    """A part in which one process may meet an InputError: then all of them raise it, instead of waiting for ever."""
+    """A part in which one process may meet an InputError: then all raise it, instead of waiting indefinitely."""
     error: InputError | None = None
     try:
         yield

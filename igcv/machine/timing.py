@@ -1,15 +1,18 @@
-"""Clocks: one that waits for the device, and the shortest times of several calls measured alternately."""
+"""Clocks, and what measuring needs: alternate turns, each distinct thing once, and a network left as it was."""
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
+T = TypeVar("T")
 Call = Callable[[], Any]
 SHORTEST_S = 2e-3  # of one measurement
-# Measurements of each, in turns, of which the shortest counts, as noise only ever adds: so many of those that have
+# Measurements of each, alternately, of which the shortest counts, as noise only ever adds: so many of those that have
 # taken at most so many times as long as the fastest. What may win is measured most often.
 ROUNDS = ((9, math.inf), (15, 1.15), (20, 1.05))
 
@@ -22,7 +25,7 @@ def now(device: torch.device) -> float:
 
 
 def shortest_times(runs: Sequence[Call]) -> list[float]:
-    """The shortest time of each run, in seconds, all measured in turns (see `ROUNDS`)."""
+    """The shortest time of each run, in seconds, all measured alternately (see `ROUNDS`)."""
     for run in runs:
         run()
     times = [_time(run, 1) for run in runs]
@@ -40,3 +43,28 @@ def _time(run: Call, repeats: int) -> float:
     for _ in range(repeats):
         run()
     return (time.perf_counter() - start) / repeats
+
+
+def once_for_each(kinds: Mapping[str, Hashable], measure: Callable[[str], T]) -> dict[str, T]:
+    """Return what `measure` finds for each name, asked once for all names of one kind.
+
+    >>> once_for_each({"a": 1, "b": 2, "c": 1}, str.upper)
+    {'a': 'A', 'b': 'B', 'c': 'A'}
+    """
+    found: dict[Hashable, T] = {}
+    for name, kind in kinds.items():
+        if kind not in found:
+            found[kind] = measure(name)
+    return {name: found[kind] for name, kind in kinds.items()}
+
+
+@contextmanager
+def left_as_it_was(network: nn.Module) -> Iterator[None]:
+    """Steps of training may be tried: weights, running statistics and mode come back, gradients are dropped."""
+    state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    training = network.training
+    try:
+        yield
+    finally:
+        network.train(training).zero_grad(set_to_none=True)
+        network.load_state_dict(state)

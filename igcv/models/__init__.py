@@ -6,14 +6,13 @@ from igcv.models.blocks import (
     InterleavedConv,
     InterleavedResidual,
     InvertedResidual,
+    block_kind,
     channel_shuffle,
 )
 from igcv.models.catalog import build_model, default_input_size, list_models
 from igcv.models.forms import FORMS, blocks_with_forms, set_form
 from igcv.models.igcv1 import igcv1_cifar, igcv1_imagenet
 from igcv.models.igcv2 import branch_widths, igcv2_cifar, igcv2_mobilenet
-from igcv.models.igcv3 import igcv3
-from igcv.models.mobilenetv2 import mobilenetv2
 from igcv.models.network import Network, Options, strides_text
 
 __all__ = [
@@ -25,6 +24,7 @@ __all__ = [
     "InvertedResidual",
     "Network",
     "Options",
+    "block_kind",
     "blocks_with_forms",
     "branch_widths",
     "build_model",
@@ -34,9 +34,7 @@ __all__ = [
     "igcv1_imagenet",
     "igcv2_cifar",
     "igcv2_mobilenet",
-    "igcv3",
     "list_models",
-    "mobilenetv2",
     "set_form",
     "strides_text",
 ]

@@ -244,3 +244,12 @@ class InvertedResidual(nn.Module):
         out = channel_shuffle(self.expand(x), self.groups)
         out = self.project(self.depthwise(out))
         return x + out if self.shortcut else out
+
+
+def block_kind(block: nn.Module) -> tuple[Any, ...]:
+    """Return what two blocks have in common that compute the same but for their weights; it can be a key."""
+    layers = list(block.modules())
+    convs = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
+    shapes = tuple((c.in_channels, c.out_channels, c.kernel_size, c.stride, c.groups) for c in convs)
+    shortcut = isinstance(block, InvertedResidual) and block.shortcut
+    return tuple(map(type, layers)), shapes, shortcut

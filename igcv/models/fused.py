@@ -61,9 +61,8 @@ def compute(expand: Any, depthwise: Any, projection: nn.Conv2d, x: Tensor, form:
         weights = written_out(conv), spatial.weight, written_out(projection)
         affine = norm1.weight, norm1.bias, norm2.weight, norm2.bias
         if not norm1.training:
-            w1, w3, w2, *affines = _in_order(order, (*weights, *affine))
             statistics = _running(norm1, made), _running(norm2, place)
-            return _evaluate(x, w1, w3, w2, affines, statistics, order, spatial.stride)
+            return _evaluate(x, _in_order(order, (*weights, *affine)), statistics, order, spatial.stride)
         rest = order, spatial.stride, norm1.eps, norm2.eps
         out, mean1, var1, mean2, var2 = _FusedBlock.apply(x, *weights, *affine, *rest)
         _track(norm1, made, mean1, var1, _count(x))
@@ -194,16 +193,13 @@ def _track(norm: nn.BatchNorm2d, index: Tensor, mean: Tensor, var: Tensor, pixel
 
 def _evaluate(
     x: Tensor,
-    w1: Tensor,
-    w3: Tensor,
-    w2: Tensor,
-    affine: Sequence[Tensor],
+    parameters: Sequence[Tensor],
     statistics: Sequence[tuple[Tensor, Tensor]],
     order: ChannelOrder,
     stride: tuple[int, ...],
 ) -> Tensor:
     """The block with running statistics: both batch norms are folded into the convolutions before them."""
-    gamma1, beta1, gamma2, beta2 = affine
+    w1, w3, w2, gamma1, beta1, gamma2, beta2 = parameters
     (mean1, inverse1), (mean2, inverse2) = statistics
     scale1, scale2 = gamma1 * inverse1, gamma2 * inverse2
     weights = (

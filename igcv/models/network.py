@@ -221,8 +221,11 @@ def _feature_info(widths: Sequence[int], strides: Sequence[int]) -> list[dict[st
 
 
 def _init_weights(module: nn.Module) -> None:
-    """Gaussian of standard deviation sqrt(2 / fan-in), biases zero: the initialisation of the original code."""
-    if isinstance(module, nn.Conv2d | nn.Linear):
+    """Gaussian of standard deviation sqrt(2 / fan-in), biases zero: the initialization of the original code.
+
+    Without memory (device "meta") there is nothing to initialize, and drawing would load torch's compiler.
+    """
+    if isinstance(module, nn.Conv2d | nn.Linear) and not module.weight.is_meta:
         nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
         if module.bias is not None:
             nn.init.zeros_(module.bias)

@@ -20,7 +20,7 @@ SAME_PATHS = 4  # blocks of fewer paths for each pair of channels are reduced to
 COLOURS = ("#3465a4", "#cc6600", "#3d8f2e", "#a03070", "#8a7a00", "#1f8f8f", "#7050b0", "#b03030")
 INK, GREY = "#202020", "#606060"
 STEP, HEIGHT = 2.2, 5.0  # of a layer and of the columns, in inches
-FORMATS = (".svg", ".png", ".pdf")
+PICTURE_FORMATS = (".svg", ".png", ".pdf")
 
 
 class Layer(NamedTuple):
@@ -56,8 +56,8 @@ def draw_block(block_rows: Sequence[Sequence[str | int]], path: Path, title: str
             box-LAYER-GROUP and wire-LAYER-CHANNEL, counted from 0.
         title: drawn above.
     """
-    if path.suffix.lower() not in FORMATS:
-        raise InputError(f"cannot draw into {path}: give a name that ends in {', '.join(FORMATS)}")
+    if path.suffix.lower() not in PICTURE_FORMATS:
+        raise InputError(f"cannot draw into {path}: give a name that ends in {', '.join(PICTURE_FORMATS)}")
     layers = [layer_from(row) for row in block_rows]
     # Text stays text, and the same block gives the same file.
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "igcv", "font.family": "DejaVu Sans"}):

@@ -5,7 +5,9 @@ from typing import Any, NamedTuple
 
 import plotly.graph_objects as go
 
-Row = Mapping[str, Any]
+from igcv.report.run import images_of
+
+Metrics = Mapping[str, Any]
 COLOURS = ("#4c8dd6", "#e07b28", "#3ba55d", "#c2559b", "#b39b00", "#2aa6a6", "#8f6fd8", "#d05050")
 MARKED = 40  # epochs up to which each is a dot as well
 COUNTED = 12  # classes up to which each cell of a confusion matrix has its number
@@ -19,10 +21,12 @@ class Panel(NamedTuple):
 
     title: str
     unit: str  # of the y axis
-    curves: Mapping[str, Callable[[Row], float | None]]  # what is shown of an epoch; the first is drawn solid
+    curves: Mapping[
+        str, Callable[[Metrics], float | None]
+    ]  # what is shown of an epoch; the first is drawn solid
 
 
-def _share_waited(row: Row) -> float | None:
+def _share_waited(row: Metrics) -> float | None:
     return 100 * row["data_wait_s"] / row["train_time_s"] if row["train_time_s"] else None
 
 
@@ -35,7 +39,11 @@ PANELS = (
     Panel(
         "Accuracy",
         "validation (%)",
-        {"top-1": lambda row: row.get("val_top1"), "top-5": lambda row: row.get("val_top5")},
+        {
+            "top-1": lambda row: row.get("val_top1"),
+            "top-5": lambda row: row.get("val_top5"),
+            "balanced": lambda row: row.get("val_balanced"),
+        },
     ),
     Panel("Learning rate", "at the start of the epoch", {"rate": lambda row: row["lr"]}),
     Panel("Speed", "training images per second", {"images/s": lambda row: row["images_per_s"]}),
@@ -43,7 +51,7 @@ PANELS = (
 )
 
 
-def curves(panel: Panel, histories: Mapping[str, Sequence[Row]]) -> str:
+def curves(panel: Panel, histories: Mapping[str, Sequence[Metrics]]) -> str:
     """A panel, with a colour for each run.
 
     Args:
@@ -52,7 +60,7 @@ def curves(panel: Panel, histories: Mapping[str, Sequence[Row]]) -> str:
     """
     figure = go.Figure()
     for colour, (run, history) in zip(run_colours(len(histories)), histories.items(), strict=True):
-        for dash, (curve, value) in zip(("solid", "dot"), panel.curves.items(), strict=False):
+        for dash, (curve, value) in zip(("solid", "dot", "dash"), panel.curves.items(), strict=False):
             points = [(row["epoch"], y) for row in history if (y := value(row)) is not None]
             if points:
                 name = ", ".join([run] * (len(histories) > 1) + [curve] * (len(panel.curves) > 1))
@@ -157,14 +165,6 @@ def stage_costs(parts: Mapping[str, tuple[int, int]]) -> str:
     figure.update_yaxes(autorange="reversed", automargin=True, showgrid=False)
     figure.update_layout(legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "traceorder": "normal"})
     return _html(figure, height=34 * len(parts) + 110)
-
-
-def images_of(counts: Mapping[tuple[int, int], int]) -> dict[int, int]:
-    """The images of each class, from how often which class is taken for which."""
-    total: dict[int, int] = {}
-    for (label, _), images in sorted(counts.items()):
-        total[label] = total.get(label, 0) + images
-    return total
 
 
 def hardest(counts: Mapping[tuple[int, int], int], classes: int) -> list[int]:

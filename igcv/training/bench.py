@@ -13,6 +13,7 @@ from igcv.machine.host import host
 from igcv.machine.memory import keep_freed_memory, peak_mib, reset_peak
 from igcv.machine.processes import Process
 from igcv.machine.timing import now
+from igcv.training.draft import Draft
 from igcv.training.job import Job, resolve
 from igcv.training.loop import Trainer, train_epoch
 from igcv.training.memory import explained, largest_batch
@@ -27,11 +28,11 @@ REPEATS = 5  # measurements of each kind; their median and range are reported
 _Batch = tuple[Tensor, Tensor]
 
 
-def bench_data(recipe: Recipe, process: Process, seconds: float = 10.0) -> dict[str, Any]:
+def bench_data(recipe: Recipe | Draft, process: Process, seconds: float = 10.0) -> dict[str, Any]:
     """Measure loading alone (decode, augment, batch, copy to the device, normalize), then training steps.
 
     Args:
-        recipe: all settings, as for training; nothing is saved.
+        recipe: all settings or a draft, as for training; nothing is saved.
         process: the only one.
         seconds: how long to measure, half of it each kind, after a warm-up.
 
@@ -41,12 +42,12 @@ def bench_data(recipe: Recipe, process: Process, seconds: float = 10.0) -> dict[
         "peak_memory_mib", and "largest_batch_size", the batch_size that fits by estimate into the memory that is free.
 
     Raises:
-        InputError: for anything the user can mend.
+        InputError: for anything the user can fix.
     """
     if process.device.type == "cpu":
         keep_freed_memory()
-    torch.manual_seed(recipe.seed)
     job = resolve(recipe, process)
+    torch.manual_seed(job.recipe.seed)
     network = start_network(job)
     job = resolve_precision(job, network)
     trainer = make_trainer(job, network)

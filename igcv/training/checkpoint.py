@@ -19,7 +19,7 @@ from igcv.machine.processes import gather, together
 from igcv.models import blocks_with_forms
 from igcv.training.loop import Trainer, Wish
 from igcv.training.run import Run
-from igcv.training.state import Progress, State, combined, flatten_optimizer, restore_optimizer
+from igcv.training.state import EpochProgress, State, combined, flatten_optimizer, restore_optimizer
 from igcv.weights.files import fill
 
 # Ctrl-C; a scheduler's; that of a terminal that is closed
@@ -27,7 +27,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 TOGETHER_S = 1.0  # a terminal and torchrun both pass on the same Ctrl-C, one shortly after the other
 
 
-def capture(t: Trainer, epoch: int, best_top1: float, bad: dict[str, str]) -> State:
+def capture(t: Trainer, epoch: int, best: float | None, bad: dict[str, str]) -> State:
     """The state between two epochs, when all processes hold the same."""
     tensors = {
         f"{part}.{n}": x for part, module in _modules(t).items() for n, x in module.state_dict().items()
@@ -37,16 +37,16 @@ def capture(t: Trainer, epoch: int, best_top1: float, bad: dict[str, str]) -> St
     scalars["forms"] = {name: block.form for name, block in blocks_with_forms(t.network).items()}
     if t.recipe.form == "measure":
         scalars["measured_forms"] = {str(size): forms for size, forms in t.forms.items()}
-    return State(epoch, best_top1, t.recipe.batch_size, (), bad, tensors | momenta, scalars)
+    return State(epoch, best, t.recipe.batch_size, (), bad, tensors | momenta, scalars)
 
 
-def capture_within(t: Trainer, before: State, progress: Progress, bad: dict[str, str]) -> State:
+def capture_within(t: Trainer, before: State, progress: EpochProgress, bad: dict[str, str]) -> State:
     """The state in the epoch that follows `before`, called in all processes: their running statistics differ there."""
     buffers = {
         f"{part}.{n}": b.cpu() for part, module in _modules(t).items() for n, b in module.named_buffers()
     }
     shares = gather((progress, buffers, bad))
-    state = capture(t, before.epoch, before.best_top1, {})
+    state = capture(t, before.epoch, before.best, {})
     for rank, (_, others, found) in enumerate(shares):
         state.bad.update(found)
         if rank:
@@ -54,7 +54,7 @@ def capture_within(t: Trainer, before: State, progress: Progress, bad: dict[str,
     return replace(state, progress=tuple(share[0] for share in shares))
 
 
-def restore(t: Trainer, state: State, folder: Path) -> Progress:
+def restore(t: Trainer, state: State, folder: Path) -> EpochProgress:
     """Fill a trainer with a state; returns how far this process had come in the next epoch.
 
     With another number of processes than before, each gets the mean of their running statistics, and the first what
@@ -82,12 +82,12 @@ def _set_buffers(module: nn.Module, others: list[dict[str, Tensor]], rank: int |
             buffer.div_(len(others) + 1)
 
 
-def _share(t: Trainer, state: State) -> Progress:
+def _share(t: Trainer, state: State) -> EpochProgress:
     """This process's part of what was measured in the epoch so far."""
     parts, rank = state.progress, t.process.rank
     if not parts:
-        return Progress()
-    own = combined(parts) if rank == 0 else Progress(parts[0].steps, left_out=parts[0].left_out)
+        return EpochProgress()
+    own = combined(parts) if rank == 0 else EpochProgress(parts[0].steps, left_out=parts[0].left_out)
     if len(parts) == t.process.world_size:
         own = parts[rank]
     return replace(own, steps=own.steps * state.batch_size // t.recipe.batch_size)
@@ -148,7 +148,7 @@ class CheckpointKeeper:
     def wish(self) -> Wish:
         return self.watch.wish()
 
-    def keep(self, progress: Progress, wish: Wish) -> None:
+    def keep(self, progress: EpochProgress, wish: Wish) -> None:
         """Save; raises Interrupted if a signal asks the run to end."""
         state = self.save(progress)
         if wish.signal:
@@ -158,7 +158,7 @@ class CheckpointKeeper:
                 message += f"; go on with: igcv train --resume --out {shlex.quote(str(self.run.path))}"
             raise Interrupted(message, number)
 
-    def save(self, progress: Progress) -> State:
+    def save(self, progress: EpochProgress) -> State:
         """Save, called in all processes."""
         state = capture_within(self.trainer, self.state, progress, self.loader.bad)
         with together():

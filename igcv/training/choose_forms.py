@@ -1,6 +1,7 @@
-"""Choosing the form of every block by measurement: a few training steps of each distinct block."""
+"""The forms of the blocks for a training: those of the recipe, or the fastest by measurement."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from statistics import median
 from typing import Any
 
@@ -8,16 +9,50 @@ import torch
 from torch import Tensor, nn
 
 from igcv.machine.precision import autocast
-from igcv.machine.timing import now
-from igcv.models import blocks_with_forms, set_form
+from igcv.machine.processes import from_main, together
+from igcv.machine.timing import left_as_it_was, now, once_for_each
+from igcv.models import block_kind, blocks_with_forms, set_form
+from igcv.training.job import Job
+from igcv.training.loop import Form, Trainer
+from igcv.training.memory import explained
+from igcv.training.state import State
 
 REPEATS = 5  # timed steps of each form; the median counts
+
+
+def choose_forms(job: Job, trainer: Trainer, state: State) -> Trainer:
+    """Return `trainer` with the forms of the blocks for every image size of the run; those for input_size are set.
+
+    They are the recipe's, or with "measure" what the first process finds fastest. All sizes are measured before the
+    first epoch. A resumed run keeps what it measured, so that its numbers stay the same to the last bit.
+    """
+    recipe = job.recipe
+    forms: dict[int, Form] = dict.fromkeys(recipe.sizes, recipe.form)
+    if recipe.form == "measure":
+        kept = state.scalars.get("measured_forms", {})
+        for size in forms:
+            forms[size] = kept.get(str(size)) or state.scalars.get("forms") or measured(job, trainer, size)
+    trainer = replace(trainer, forms=forms)
+    trainer.use_forms(recipe.input_size)
+    return trainer
+
+
+def measured(job: Job, trainer: Trainer, size: int) -> dict[str, str]:
+    """Return the fastest forms for images of `size` pixels, as the first process finds them."""
+    with together(), explained(job, trainer.network, job.batch_size):
+        forms = measured_forms(job, trainer.network, size)
+    return from_main(forms)
+
+
+def measured_forms(job: Job, network: nn.Module, size: int) -> dict[str, str]:
+    """Return the fastest forms for batches as this run trains on."""
+    return measure_forms(network, example_images(job, size), job.recipe.precision)
 
 
 def measure_forms(network: nn.Module, images: Tensor, precision: str = "float32") -> dict[str, str]:
     """The fastest form of each block on this device, for batches like `images`.
 
-    Each form of each distinct block (same layers, same input) runs forward and backward, in turns. The network
+    Each form of each distinct block (same layers, same input) runs forward and backward, alternately. The network
     is left as it was, running statistics included, except for its forms, which are literal.
 
     Args:
@@ -30,17 +65,10 @@ def measure_forms(network: nn.Module, images: Tensor, precision: str = "float32"
     """
     set_form(network, "literal")
     blocks = blocks_with_forms(network)
-    state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    inputs = _inputs(network, blocks, images, precision)
-    fastest: dict[str, str] = {}
-    chosen = {}
-    for name, block in blocks.items():
-        key = f"{block} {tuple(inputs[name].shape)}"
-        if key not in fastest:
-            fastest[key] = _fastest(block, inputs[name], precision)
-        chosen[name] = fastest[key]
-    network.load_state_dict(state)
-    return chosen
+    with left_as_it_was(network):
+        inputs = _inputs(network, blocks, images, precision)
+        kinds = {name: (block_kind(block), inputs[name].shape) for name, block in blocks.items()}
+        return once_for_each(kinds, lambda name: _fastest(blocks[name], inputs[name], precision))
 
 
 def _inputs(
@@ -75,3 +103,11 @@ def _fastest(block: Any, x: Tensor, precision: str) -> str:
     block.form = "literal"
     block.zero_grad(set_to_none=True)
     return min(times, key=lambda form: median(times[form][1:]))  # the first one warms up
+
+
+def example_images(job: Job, size: int) -> Tensor:
+    """Return noise in the shape of a batch as this run trains on, the images with sides of `size` pixels."""
+    shape = (job.batch_size, 3, size, size)
+    images = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(job.process.device)
+    layout = torch.channels_last if job.recipe.channels_last else torch.contiguous_format
+    return images.to(memory_format=layout)

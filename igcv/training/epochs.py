@@ -8,9 +8,12 @@ from dataclasses import dataclass, replace
 from igcv.data import Loader
 from igcv.errors import InputError
 from igcv.evaluation.accuracy import Evaluation, accuracy_of
+from igcv.extras import installed
 from igcv.machine.host import host
 from igcv.machine.memory import peak_mib, reset_peak
-from igcv.machine.processes import gather, highest, share_buffers, together
+from igcv.machine.processes import from_main, gather, highest, share_buffers, together
+from igcv.report.run import best_row, score
+from igcv.training.budget import ended, fitted, time_left_s
 from igcv.training.checkpoint import CheckpointKeeper, Watch, capture
 from igcv.training.job import Job
 from igcv.training.loop import NonFiniteError, Trainer, train_epoch
@@ -19,12 +22,13 @@ from igcv.training.optimize import learning_rate
 from igcv.training.parts import Parts
 from igcv.training.recipe import Recipe
 from igcv.training.reporter import Reporter
-from igcv.training.run import Metrics, Run, write_events
-from igcv.training.run_report import write_report
-from igcv.training.state import Progress, State, combined
+from igcv.training.run import REPORT, Metrics, Run, write_events
+from igcv.training.run_report import NEEDED, judged, write_report
+from igcv.training.state import EpochProgress, State, combined
 from igcv.version import __version__
 from igcv.weights.card import Card
 
+MEASURED = ("top1", "top5", "balanced", "images")  # of an evaluation, on the card of the weights
 SHOWN_BAD = 5  # unreadable images named in an epoch; the log counts all
 
 
@@ -43,7 +47,7 @@ class Training:
     trainer: Trainer
     parts: Parts
     state: State
-    begun: Progress
+    begun: EpochProgress
     run: Run | None
 
 
@@ -57,10 +61,11 @@ def run_epochs(training: Training, report: Reporter) -> Metrics:
     trainer, parts, run = training.trainer, training.parts, training.run
     state, begun, recipe = training.state, training.begun, training.parts.job.recipe
     parts.train.bad |= state.bad
-    history = run.history(state.epoch) if run else []
+    history = from_main(run.history(state.epoch) if run else [])
     result = None
     with Watch(60 * recipe.save_minutes) as watch:
-        for epoch in range(state.epoch, recipe.epochs):
+        while not ended(state, recipe, history):
+            epoch = state.epoch
             started = time.perf_counter() - begun.time_s
             if parts.go_to(epoch):
                 trainer.use_forms(parts.size)
@@ -68,30 +73,40 @@ def run_epochs(training: Training, report: Reporter) -> Metrics:
             parts.train.set_epoch(epoch, begun.steps * recipe.accumulation)
             keeper = CheckpointKeeper(trainer, parts.train, run, state, watch)
             own = _train(trainer, parts, epoch, report, begun, keeper)
-            measured, begun = combined(gather(own)), Progress()
+            measured, begun = combined(gather(own)), EpochProgress()
             try:
                 result = _evaluate(parts, trainer)
             except InputError as error:  # a broken image, say: once it is fixed, no training is repeated
                 keeper.save(own)
                 raise type(error)(f"{error}; then go on with --resume") from error
-            best = max(_best_before(recipe, epoch, state), result.top1 if result else -1.0)
-            state = capture(trainer, epoch + 1, best, dict(parts.train.bad))
             row = _row(recipe, epoch, measured, result, len(parts.train.bad), time.perf_counter() - started)
+            best = _best(_best_before(recipe, epoch, state), score(row, recipe.best_by))
+            state = capture(trainer, epoch + 1, best, dict(parts.train.bad))
             (row["peak_memory_mib"],) = highest(peak_mib(parts.job.process.device))
-            row["time_left_s"] = round(_time_left(recipe, [*history, row]), 1)
+            recipe = from_main(fitted(recipe, [*history, row]))
+            row["time_left_s"] = round(time_left_s(recipe, [*history, row]), 1)
+            if recipe.epochs != trainer.recipe.epochs:
+                trainer, parts.job = replace(trainer, recipe=recipe), replace(parts.job, recipe=recipe)
+                report.refit(recipe.step_costs)
+            training = replace(training, trainer=trainer, state=state)
             with together():
-                _save(replace(training, state=state), result, row, history)
+                _save(training, result, row, history)
             watch.saved()
             report.epoch(row)
     if result is None:  # the run had ended, but for its summary
         result = _evaluate(parts, trainer)
     with together():
-        return _finish(training, history, result)
+        return _finish(training, history, result, report)
 
 
 def _train(
-    trainer: Trainer, parts: Parts, epoch: int, report: Reporter, begun: Progress, keeper: CheckpointKeeper
-) -> Progress:
+    trainer: Trainer,
+    parts: Parts,
+    epoch: int,
+    report: Reporter,
+    begun: EpochProgress,
+    keeper: CheckpointKeeper,
+) -> EpochProgress:
     """An epoch of training; unreadable images, and those that make the loss non-finite, are named."""
     job, loader = parts.job, parts.train
     reset_peak(job.process.device)
@@ -138,29 +153,23 @@ def _evaluate(parts: Parts, trainer: Trainer) -> Evaluation | None:
     return replace(found, data=job.recipe.data, class_names=job.source.class_names)
 
 
-def _best_before(recipe: Recipe, epoch: int, state: State) -> float:
-    """Return the best accuracy before `epoch`, percent; accuracies on images of another size do not compare."""
-    return state.best_top1 if recipe.size_at(epoch) == recipe.size_at(epoch - 1) else -1.0
+def _best_before(recipe: Recipe, epoch: int, state: State) -> float | None:
+    """Return the best score before `epoch`; scores on images of another size do not compare."""
+    return state.best if recipe.size_at(epoch) == recipe.size_at(epoch - 1) else None
 
 
-def _time_left(recipe: Recipe, history: list[Metrics]) -> float:
-    """Return the seconds that the epochs after `history` will take, by the pixels of their images."""
-    time_s = sum(row["epoch_time_s"] for row in history)
-    pixels = sum(recipe.size_at(row["epoch"] - 1) ** 2 for row in history)
-    return (
-        time_s
-        / pixels
-        * sum(recipe.size_at(epoch) ** 2 for epoch in range(history[-1]["epoch"], recipe.epochs))
-    )
+def _best(*scores: float | None) -> float | None:
+    """Return the highest of some scores; None where there is none."""
+    return max((score for score in scores if score is not None), default=None)
 
 
 def _save(training: Training, result: Evaluation | None, row: Metrics, history: list[Metrics]) -> None:
     """Write what an epoch leaves, and add its row to the history, in the process that writes."""
     job, trainer, run, state = training.parts.job, training.trainer, training.run, training.state
+    history.append(row)
     if run is None:
         return
-    is_best = result is None or result.top1 == state.best_top1
-    history.append(row)
+    is_best = result is None or score(row, job.recipe.best_by) == state.best
     if is_best and result is not None:
         run.save_evaluation(_evaluation(job, row, result))
     weights = trainer.evaluated.state_dict()
@@ -179,7 +188,7 @@ def _evaluation(job: Job, row: Metrics, result: Evaluation) -> Metrics:
 
 
 def _row(
-    recipe: Recipe, epoch: int, measured: Progress, result: Evaluation | None, bad: int, time_s: float
+    recipe: Recipe, epoch: int, measured: EpochProgress, result: Evaluation | None, bad: int, time_s: float
 ) -> Metrics:
     """An epoch's line in the metrics log; times in seconds, accuracies in percent."""
     row: Metrics = {
@@ -196,13 +205,14 @@ def _row(
         row["input_size"] = recipe.size_at(epoch)
     if result is not None:
         row |= {"val_loss": round(result.loss, 6), "val_top1": result.top1, "val_top5": result.top5}
+        row["val_balanced"] = result.balanced
     return row
 
 
 def _card(job: Job, row: Metrics, result: Evaluation | None) -> Card:
     """What the weights of this epoch are; the size is that of the images on which they were measured."""
     recipe = job.recipe
-    measured = {"top1": result.top1, "top5": result.top5, "images": result.images} if result else {}
+    measured = {} if result is None else {key: getattr(result, key) for key in MEASURED}
     return Card(
         model=recipe.model,
         num_classes=len(job.source.class_names),
@@ -217,18 +227,25 @@ def _card(job: Job, row: Metrics, result: Evaluation | None) -> Card:
     )
 
 
-def _finish(training: Training, history: list[Metrics], result: Evaluation | None) -> Metrics:
+def _finish(
+    training: Training, history: list[Metrics], result: Evaluation | None, report: Reporter
+) -> Metrics:
     """Write TensorBoard events, summary and report; returns the summary."""
     job, trainer, run = training.parts.job, training.trainer, training.run
     size = job.recipe.input_size
     full_size = [row for row in history if row.get("input_size", size) == size]
+    best = best_row(full_size, job.recipe.best_by) or {}
+    no_better_than, note = judged(run.path) if run else (None, "")
     summary: Metrics = {
         "model": job.recipe.model,
         "parameters": sum(p.numel() for p in trainer.network.parameters()),
         "data": job.recipe.data,
-        "epochs": job.recipe.epochs,
+        "epochs": history[-1]["epoch"] if history else job.recipe.epochs,
         "time_s": round(sum(row["epoch_time_s"] for row in history), 2),
-        "best_top1": max((row["val_top1"] for row in full_size if "val_top1" in row), default=None),
+        "best_top1": best.get("val_top1"),
+        "best_balanced": best.get("val_balanced"),
+        "best_epoch": best.get("epoch"),
+        "no_better_than": no_better_than,
         "last": result.as_dict() if result else None,
         "images_per_s": history[-1]["images_per_s"] if history else None,
         "bad_images": history[-1]["bad_images"] if history else 0,
@@ -236,7 +253,23 @@ def _finish(training: Training, history: list[Metrics], result: Evaluation | Non
         "machine": host(job.process.device, job.process.world_size),
     }
     if run:
-        write_events(run.path / "tensorboard", history)
         run.save_summary(summary)
-        write_report([run.path])
+        if note:
+            report.say(f"{note}; train longer, or give class_weights=balanced or sampling=balanced")
+        _illustrate(run, history, report)
     return summary
+
+
+def _illustrate(run: Run, history: list[Metrics], report: Reporter) -> None:
+    """Write TensorBoard events and the report, as far as their packages are installed."""
+    missing = []
+    if installed("tensorboard"):
+        write_events(run.path / "tensorboard", history)
+    else:
+        missing.append("TensorBoard events")
+    if installed(*NEEDED):
+        write_report([run.path])
+    else:
+        missing.append(REPORT)
+    if missing:
+        report.say(f"without {' and '.join(missing)}: pip install 'igcv[report]' for them")

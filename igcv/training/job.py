@@ -2,17 +2,23 @@
 
 import math
 import os
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 
 from igcv.classifier import Classifier, load
 from igcv.data import BATCHED, StreamImages
 from igcv.data.preprocessing import CIFAR, IMAGENET, MXNET, Preprocessing
+from igcv.data.sources.listed import SplitList
 from igcv.data.sources.open import DataSource, open_source
+from igcv.data.sources.parts import Rule
 from igcv.errors import InputError
 from igcv.machine.processes import Process, first_on_machine, from_main, gather
 from igcv.models import build_model, default_input_size, strides_text
+from igcv.training.auto import Choice, choose, facts_of
+from igcv.training.balance import check_balance
+from igcv.training.draft import Draft
 from igcv.training.recipe import Recipe
 from igcv.weights.card import Card
 
@@ -34,6 +40,7 @@ class Job:
     workers: int
     start: Classifier | None  # the weights that it starts from; None: random ones, or those of its state
     why_precision: str = ""  # the reason of precision = "auto" for its choice; empty if nothing was chosen
+    chosen: Mapping[str, Choice] = field(default_factory=dict)  # settings that nobody gave, with reasons
 
     def at(self, epoch: int) -> "Job":
         """Return the job with the preprocessing of `epoch`, counted from 0: its images may be smaller than later."""
@@ -41,35 +48,33 @@ class Job:
         return replace(self, preprocessing=replace(self.preprocessing, input_size=size))
 
 
-def resolve(recipe: Recipe, process: Process, resume: bool = False) -> Job:
+def resolve(
+    recipe: Recipe | Draft, process: Process, resume: bool = False, split: SplitList | Rule | None = None
+) -> Job:
     """Open data and weights and fill in what the recipe leaves to them; all that can be wrong is found here.
 
     Args:
-        recipe: all settings.
+        recipe: all settings, or those that are given.
         process: this process.
         resume: whether the run has a state already, so that `init_from` no longer matters.
+        split: how the run that is resumed divides its images; None: as the recipe says.
 
     Raises:
         InputError: for anything in the recipe that does not fit the data, the network or the processes.
     """
-    if not recipe.data:
-        raise InputError("no data set given; add --data, e.g. --data digits or --data folder:PATH")
-    parts = process.world_size * recipe.accumulation
-    if recipe.batch_size % parts:
-        raise InputError(
-            f"batch_size {recipe.batch_size} cannot be shared by {process.world_size} processes in "
-            f"{recipe.accumulation} parts each; give a multiple of {parts}"
-        )
-    if recipe.precision == "fp16" and process.device.type == "cpu":
-        raise InputError("precision fp16 needs a GPU; on the CPU give precision=float32 or precision=bf16")
-    if recipe.sync_batch_norm and process.world_size > 1 and process.device.type != "cuda":
-        raise InputError("sync_batch_norm needs GPUs; leave it out on the CPU")
-    source = first_on_machine(process, lambda: open_source(recipe.data, seed=0))
-    check_same(source)
-    if source.train is None:
-        raise InputError(f"{recipe.data} has no training images; give a source with a training part")
+    chosen: Mapping[str, Choice] = {}
+    if isinstance(recipe, Draft):
+        source = open_data(recipe.recipe, process, split)
+        chosen = choose(facts_of(source, process), recipe.given)
+        recipe = recipe.filled({key: choice.value for key, choice in chosen.items()})
+        check_process(recipe, process)
+    else:
+        check_process(recipe, process)
+        source = open_data(recipe, process, split)
+    assert source.train is not None
+    check_balance(recipe, source)
     start = load(recipe.init_from) if recipe.init_from and not resume else None
-    batch_size = recipe.batch_size // parts
+    batch_size = recipe.batch_size // (process.world_size * recipe.accumulation)
     if (recipe.mixup or recipe.cutmix) and min(batch_size, len(source.train) // process.world_size) < 2:
         raise InputError("mixup and cutmix pair images; give at least two per process and part of a batch")
     native = source.image_size or default_input_size(recipe.model)
@@ -87,7 +92,40 @@ def resolve(recipe: Recipe, process: Process, resume: bool = False) -> Job:
         batch_size=batch_size,
         workers=_workers(recipe.workers, process, len(source.train), resident),
         start=start,
+        chosen=chosen,
     )
+
+
+def check_process(recipe: Recipe, process: Process) -> None:
+    """Raise InputError for settings that the processes or their devices cannot have."""
+    if not recipe.data:
+        raise InputError("no data set given; add --data, e.g. --data digits or --data folder:PATH")
+    parts = process.world_size * recipe.accumulation
+    if recipe.batch_size % parts:
+        raise InputError(
+            f"batch_size {recipe.batch_size} cannot be shared by {process.world_size} processes in "
+            f"{recipe.accumulation} parts each; give a multiple of {parts}"
+        )
+    if recipe.precision == "fp16" and process.device.type == "cpu":
+        raise InputError("precision fp16 needs a GPU; on the CPU give precision=float32 or precision=bf16")
+    if recipe.sync_batch_norm and process.world_size > 1 and process.device.type != "cuda":
+        raise InputError("sync_batch_norm needs GPUs; leave it out on the CPU")
+
+
+def open_data(recipe: Recipe, process: Process, split: SplitList | Rule | None) -> DataSource:
+    """Open the images of a training.
+
+    Raises:
+        InputError: for no images, none to train on, or others than those of the first process.
+    """
+    if not recipe.data:
+        raise InputError("no data set given; add --data, e.g. --data digits or --data folder:PATH")
+    rule = split or recipe.split or Rule.HASH
+    source = first_on_machine(process, lambda: open_source(recipe.data, seed=0, split=rule))
+    check_same(source)
+    if source.train is None:
+        raise InputError(f"{recipe.data} has no training images; give a source with a training part")
+    return source
 
 
 def choose_strides(recipe: Recipe, input_size: int, start: Card | None) -> tuple[int, ...]:

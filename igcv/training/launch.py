@@ -10,9 +10,10 @@ import torch
 
 from igcv.errors import InputError
 from igcv.machine.processes import Process
+from igcv.training.draft import Draft
 from igcv.training.job import resolve
 from igcv.training.recipe import Recipe
-from igcv.training.run import Run
+from igcv.training.run import Run, split_of_run
 
 
 def gpu_list(gpus: str) -> list[str]:
@@ -28,9 +29,11 @@ def gpu_list(gpus: str) -> list[str]:
     return [visible[int(number)] for number in numbers]
 
 
-def check_before_launch(recipe: Recipe, folder: Path, resume: bool, gpus: list[str]) -> None:
+def check_before_launch(recipe: Recipe | Draft, folder: Path, resume: bool, gpus: list[str]) -> None:
     """Find what is wrong with the input here, once, rather than in every process."""
-    resolve(recipe, Process(torch.device("cuda"), 0, len(gpus)), resume)
+    resolve(
+        recipe, Process(torch.device("cuda"), 0, len(gpus)), resume, split_of_run(folder) if resume else None
+    )
     Run(folder, resume)
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import torch
-import torch.nn.functional as F
 from timm.data import Mixup
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
@@ -19,11 +18,12 @@ from igcv.errors import InputError, SharedError
 from igcv.machine.precision import autocast
 from igcv.machine.processes import Process, highest
 from igcv.models import set_form
+from igcv.training.balance import cross_entropy
 from igcv.training.nonfinite import first_nonfinite
 from igcv.training.optimize import learning_rate, set_learning_rate
 from igcv.training.recipe import Recipe
 from igcv.training.reporter import Reporter
-from igcv.training.state import Progress
+from igcv.training.state import EpochProgress
 
 Form = str | dict[str, str]  # of all blocks, or of each by name
 
@@ -52,6 +52,7 @@ class Trainer:
     ema: ModelEmaV3 | None
     mix: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None
     process: Process
+    class_weights: Tensor | None = None  # of each class in the loss, (classes,); None: all 1
     forms: Mapping[int, Form] = field(default_factory=dict)  # by the side of the images in pixels
 
     def use_forms(self, size: int) -> dict[str, str]:
@@ -79,7 +80,7 @@ class Keeper(Protocol):
     def wish(self) -> Wish:
         """What this process wants after the step."""
 
-    def keep(self, progress: Progress, wish: Wish) -> None:
+    def keep(self, progress: EpochProgress, wish: Wish) -> None:
         """Fulfill a wish."""
 
 
@@ -89,7 +90,7 @@ class NoKeeper:
     def wish(self) -> Wish:
         return Wish()
 
-    def keep(self, progress: Progress, wish: Wish) -> None:
+    def keep(self, progress: EpochProgress, wish: Wish) -> None:
         raise AssertionError("nobody wished for anything")
 
 
@@ -110,9 +111,9 @@ def train_epoch(
     batches: Batches,
     epoch: int,
     report: Reporter,
-    begun: Progress = Progress(),
+    begun: EpochProgress = EpochProgress(),
     keeper: Keeper = NoKeeper(),
-) -> Progress:
+) -> EpochProgress:
     """Train on what is left of an epoch, the parts of `recipe.accumulation` consecutive batches making one step.
 
     Args:
@@ -195,12 +196,11 @@ def _parts(t: Trainer, left: Iterator[tuple[Tensor, Tensor]]) -> Iterator[_Part]
 
 def _forward_backward(t: Trainer, images: Tensor, targets: Tensor, last: bool) -> float:
     """Add the gradients of one part to those of the step; returns the part's mean loss."""
-    smoothing = 0.0 if t.mix is not None else t.recipe.label_smoothing  # the mix smooths its own targets
     with _synchronise(t.model, last):
         with autocast(t.process.device, t.recipe.precision):
             logits = t.model(images)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        loss = F.cross_entropy(logits, targets, label_smoothing=smoothing)
+        loss = cross_entropy(logits, targets, t.recipe.label_smoothing, t.class_weights, t.mix is not None)
         value = _arriving(loss)
         t.scaler.scale(loss / t.recipe.accumulation).backward()
     return value()
@@ -244,9 +244,9 @@ def _update(t: Trainer, step: int) -> float:
     return t.scaler.get_scale()
 
 
-def _further(done: Progress, parts: list[_Part], taken: bool, time_s: float) -> Progress:
+def _further(done: EpochProgress, parts: list[_Part], taken: bool, time_s: float) -> EpochProgress:
     """The progress after one more step."""
-    return Progress(
+    return EpochProgress(
         steps=done.steps + 1,
         loss_sum=done.loss_sum + sum(part.loss * part.seen for part in parts if part.finite),
         images=done.images + sum(part.seen for part in parts),

@@ -22,16 +22,15 @@ def first_nonfinite(network: nn.Module, images: Tensor) -> str:
     with ExitStack() as hooks:
         for name, module in network.named_modules():
             hooks.callback(module.register_forward_hook(_noting(name, found)).remove)
-        with (
-            torch.no_grad()
-        ):  # before anything is decided: other processes may wait for this one in a batch norm
+        # Before anything is decided: other processes may wait for this one in a batch norm.
+        with torch.no_grad():
             network(images)
     if not _finite(images):
         return "the images"
-    weights = [
-        f"the weights {name}" for name, parameter in network.named_parameters() if not _finite(parameter)
-    ]
-    return [*weights, *(f"the output of {name}" for name in found), "the loss"][0]
+    for name, parameter in network.named_parameters():
+        if not _finite(parameter):
+            return f"the weights {name}"
+    return f"the output of {found[0]}" if found else "the loss"
 
 
 def _noting(name: str, found: list[str]) -> Callable[[nn.Module, Any, Any], None]:

@@ -1,6 +1,6 @@
 """The parts of a run: epochs on images of one size each, with loaders of their own (progressive resizing)."""
 
-from igcv.data import BATCHED, Finish, Loader, make_loader, train_transform
+from igcv.data import BATCHED, Finish, Loader, LoaderSettings, make_loader, train_transform
 from igcv.data.preprocessing import plain_transform
 from igcv.evaluation.accuracy import evaluation_loader
 from igcv.machine.processes import together
@@ -56,11 +56,8 @@ def make_loaders(job: Job) -> Loaders:
     pre, layout = job.preprocessing, recipe.channels_last
     resident = BATCHED[recipe.augment] if recipe.resident == "on" else None
     augmented = train_transform(pre, recipe.augment, recipe.randaugment)
-    train_loader = make_loader(
-        source.train,
-        augmented if resident is None else plain_transform(pre),
-        job.batch_size,
-        finish=Finish(pre, process.device, layout, recipe.random_erasing),
+    settings = LoaderSettings(
+        batch_size=job.batch_size,
         train=True,
         seed=recipe.seed,
         workers=job.workers,
@@ -68,8 +65,13 @@ def make_loaders(job: Job) -> Loaders:
         world_size=process.world_size,
         skip_bad=True,
         max_bad=recipe.max_bad_images if recipe.max_bad_images >= 0 else None,
+        drop_last=recipe.drop_last,
         resident=resident,
+        balanced=recipe.sampling == "balanced",
     )
+    finish = Finish(pre, process.device, layout, recipe.random_erasing)
+    transform = augmented if resident is None else plain_transform(pre)
+    train_loader = make_loader(source.train, transform, finish, settings)
     if source.val is None:
         return train_loader, None
     workers = job.workers if len(source.val) >= WORTH_WORKERS else 0

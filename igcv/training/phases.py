@@ -1,37 +1,42 @@
 """A training phase by phase: opened, built, restored, run. `igcv.train` is its entrance."""
 
+import json
 import re
 from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import torch
 from timm.utils import ModelEmaV3
-from torch import Tensor, nn
 
 from igcv.classifier import Classifier, load
 from igcv.errors import InputError
 from igcv.machine.memory import keep_freed_memory
 from igcv.machine.precision import autocast, choose_precision
 from igcv.machine.processes import Process, from_main, parallel, process_group, together
-from igcv.models import Network, build_model, set_form, strides_text
+from igcv.models import Network, build_model, set_form
+from igcv.training.balance import class_weights
 from igcv.training.checkpoint import restore
-from igcv.training.choose_forms import measure_forms
+from igcv.training.choose_forms import choose_forms, example_images
+from igcv.training.draft import Draft, resolve_recipe
 from igcv.training.epochs import Training, run_epochs
-from igcv.training.job import Job, resident_bytes, resolve
-from igcv.training.loop import Form, Trainer, make_mix
+from igcv.training.headline import headline
+from igcv.training.job import Job, resolve
+from igcv.training.loop import Trainer, make_mix
 from igcv.training.memory import explained
 from igcv.training.optimize import make_optimizer
 from igcv.training.parts import Parts
-from igcv.training.recipe import Recipe, resolve_recipe
+from igcv.training.recipe import Recipe, load_recipe
 from igcv.training.reporter import reporter
-from igcv.training.run import RECIPE, Metrics, Run, was_restarted
-from igcv.training.state import Progress, State
+from igcv.training.run import RECIPE, SUMMARY, Metrics, Run, split_of_run, was_restarted
+from igcv.training.state import EpochProgress, State
 from igcv.weights.files import fill
+
+# Values for which a run stores what it resolved them to.
+UNRESOLVED = {"input_size": 0, "strides": (), "resident": "auto", "precision": "auto"}
 
 
 @dataclass(frozen=True)
@@ -41,10 +46,12 @@ class TrainedRun:
     Attributes:
         folder: its run folder (see igcv.training.run).
         summary: best and last accuracy in percent, time, parameters, and the machine.
+        was_there: whether it had ended before, so that nothing was trained.
     """
 
     folder: Path
     summary: Metrics
+    was_there: bool = False
 
     @cached_property
     def classifier(self) -> Classifier:
@@ -53,7 +60,7 @@ class TrainedRun:
 
 
 def train(
-    recipe: Recipe | str | Path | None = None,
+    recipe: Recipe | Draft | str | Path | None = None,
     out: str | Path | None = None,
     *,
     resume: bool = False,
@@ -66,9 +73,10 @@ def train(
     Under torchrun the processes share each batch.
 
     Args:
-        recipe: all settings, a recipe file, or the name of one that comes with igcv; None: the defaults, or with
-            `resume` the settings of the run.
-        out: the run folder, a new one unless `resume`; None: runs/MODEL-DATA.
+        recipe: all settings, a recipe file, or the name of one that comes with igcv; None: what `settings` leave open
+            follows from the data and the device (see igcv.training.auto), or with `resume` the settings of the run.
+        out: the run folder, a new one unless `resume`; None: runs/DATA, with a recipe runs/MODEL-DATA. Where a run
+            with these settings has ended there already, it is what is returned.
         resume: continue the run in `out` from its newest checkpoint.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         quiet: print nothing.
@@ -84,13 +92,43 @@ def train(
     folder = default_folder(resolved) if out is None else Path(out)
     with process_group(device) as process:
         resume = resume or from_main(was_restarted(folder))
+        if not resume and (there := from_main(finished_summary(folder, resolved))) is not None:
+            return TrainedRun(folder, there, was_there=True)
         summary = train_in(process, resolved, folder, resume=resume, quiet=quiet)
     return TrainedRun(folder, summary)
 
 
-def default_folder(recipe: Recipe) -> Path:
+def default_folder(recipe: Recipe | Draft) -> Path:
     """Return the run folder of a training that names none."""
+    if isinstance(recipe, Draft):
+        return Path("runs") / data_name(recipe.recipe.data)
     return Path("runs") / f"{recipe.model}-{re.sub(r'[^a-z0-9]+', '_', recipe.data.lower())[:40]}"
+
+
+def data_name(spec: str) -> str:
+    """Return a name for a folder that tells the data.
+
+    >>> [data_name(spec) for spec in ("digits", "folder:my photos/", "rec:a/train.rec,a/val.rec", "")]
+    ['digits', 'my_photos', 'train_rec', 'run']
+    """
+    _, _, argument = spec.partition(":")
+    last = Path((argument or spec).split(",")[0]).name
+    return re.sub(r"[^a-z0-9]+", "_", last.lower()).strip("_")[:40] or "run"
+
+
+def finished_summary(folder: Path, recipe: Recipe | Draft) -> Metrics | None:
+    """Return the summary of the run in a folder if it has ended and has these settings; else None."""
+    if not (folder / SUMMARY).is_file() or not (folder / RECIPE).is_file():
+        return None
+    stored = load_recipe(folder / RECIPE)
+    given = recipe.given if isinstance(recipe, Draft) else vars(recipe)
+    fitted = ("epochs", "warmup_epochs") if stored.max_minutes else ()
+    same = all(
+        value in (getattr(stored, key), UNRESOLVED.get(key))
+        for key, value in given.items()
+        if key not in fitted
+    )
+    return json.loads((folder / SUMMARY).read_text()) if same else None
 
 
 def run_recipe_file(out: str | Path | None) -> Path:
@@ -104,7 +142,7 @@ def run_recipe_file(out: str | Path | None) -> Path:
 
 
 def train_in(
-    process: Process, recipe: Recipe, out: Path, *, resume: bool = False, quiet: bool = False
+    process: Process, recipe: Recipe | Draft, out: Path, *, resume: bool = False, quiet: bool = False
 ) -> Metrics:
     """`train` in a process that has joined the others; the first one writes. Returns the summary."""
     if process.device.type == "cpu":
@@ -116,16 +154,17 @@ def train_in(
         training = restored(training, out) if resume else training
     with closing(training.parts), reporter(*_progress(training), quiet or not process.is_main) as report:
         report.say(headline(training, out))
-        if recipe.form == "measure":
+        if training.parts.job.recipe.form == "measure":
             counts = Counter(training.trainer.use_forms(training.parts.size).values()).most_common()
             report.say(f"fastest forms: {', '.join(f'{form} {count} blocks' for form, count in counts)}")
         return run_epochs(training, report)
 
 
-def opened(process: Process, recipe: Recipe, out: Path, resume: bool) -> Training:
+def opened(process: Process, given: Recipe | Draft, out: Path, resume: bool) -> Training:
     """Open data, folder and state, and make the network; whatever is wrong with the input shows here."""
-    torch.manual_seed(recipe.seed)
-    job = resolve(recipe, process, resume)
+    torch.manual_seed(given.recipe.seed if isinstance(given, Draft) else given.seed)
+    job = resolve(given, process, resume, split_of_run(out) if resume else None)
+    recipe = job.recipe
     folder = Run(out, resume, write=process.is_main) if process.is_main or resume else None
     state = State()
     if folder and resume:
@@ -144,7 +183,11 @@ def opened(process: Process, recipe: Recipe, out: Path, resume: bool) -> Trainin
             f"{recipe.data} makes {len(parts.train)} batches, fewer than accumulation = {recipe.accumulation}; "
             "lower accumulation or batch_size"
         )
-    return Training(make_trainer(job, network), parts, state, Progress(), folder if process.is_main else None)
+    if folder and process.is_main:
+        folder.keep_split(job.source, resume)
+    return Training(
+        make_trainer(job, network), parts, state, EpochProgress(), folder if process.is_main else None
+    )
 
 
 def built(training: Training) -> Training:
@@ -169,65 +212,7 @@ def _progress(training: Training) -> tuple[list[int], int, int]:
     """What a progress bar counts: the cost of a step in each epoch in pixels, steps of an epoch, and steps done."""
     recipe, state = training.parts.job.recipe, training.state
     steps = len(training.parts.train) // recipe.accumulation
-    costs = [recipe.size_at(epoch) ** 2 for epoch in range(recipe.epochs)]
-    return costs, steps, steps * state.epoch + training.begun.steps
-
-
-def headline(training: Training, out: Path) -> str:
-    """What is about to happen, in three lines, and one more where the newest checkpoint was damaged."""
-    job, state, begun = training.parts.job, training.state, training.begun
-    recipe, source = job.recipe, job.source
-    parameters = sum(p.numel() for p in training.trainer.network.parameters())
-    images = f"{len(source.train or []):,} training and {len(source.val or []):,} validation images"
-    where = job.process.device
-    device = torch.cuda.get_device_name(where) if where.type == "cuda" else where.type.upper()
-    place = f"step {begun.steps} of epoch {state.epoch + 1}" if begun.steps else f"epoch {state.epoch}"
-    going_on = f"going on after {place} of" if state.tensors else "for"
-    note = f"\ngoing on from the checkpoint before the newest: {state.note}" if state.note else ""
-    why = f" ({job.why_precision})" if job.why_precision else ""
-    places = f"{job.process.world_size} processes, " if job.process.world_size > 1 else ""
-    pixels = f"{recipe.input_size} x {recipe.input_size} pixels{smaller(recipe)}"
-    return (
-        f"{recipe.model}: {parameters:,} parameters, {pixels}, "
-        f"strides {strides_text(recipe.strides)}, {len(source.class_names)} classes\n"
-        f"{origin(job)}"
-        f"{source.spec}: {images}; {places}{device}, {recipe.precision}{why}; "
-        f"{going_on} {recipe.epochs} epochs; run folder {out}\n"
-        f"{whereabouts(job)}{note}"
-    )
-
-
-def smaller(recipe: Recipe) -> str:
-    """Return the smaller image sizes of the first epochs, for the headline; empty if there are none."""
-    ends = list(accumulate(recipe.progressive_epochs))
-    begins = [1, *(end + 1 for end in ends)]
-    parts = [
-        f"{size} in epoch{f's {begin} to' if end > begin else ''} {end}"
-        for size, begin, end in zip(recipe.sizes, begins, ends, strict=False)
-    ]
-    return f" ({', '.join(parts)})" if parts else ""
-
-
-def origin(job: Job) -> str:
-    """Return a line on the weights that a training starts from, and on strides that are not theirs; else nothing."""
-    if job.start is None:
-        return ""
-    recipe, start, strides = job.recipe, job.start.card, job.start.model.strides
-    change = "" if strides == recipe.strides else f"; here the strides are {strides_text(recipe.strides)}"
-    size = f"{start.input_size} x {start.input_size} pixels"
-    return (
-        f"starting from {recipe.init_from}: {start.model}, {size}, strides {strides_text(strides)}{change}\n"
-    )
-
-
-def whereabouts(job: Job) -> str:
-    """Where the images are while the network is trained, in one line."""
-    if job.recipe.resident == "on":
-        memory = "GPU memory" if job.process.device.type == "cuda" else "memory"
-        size = resident_bytes(job.source, job.preprocessing.input_size) / 2**20
-        once = "once for each size" if job.recipe.progressive_sizes else "once"
-        return f"images: decoded {once}, then kept in {memory} ({size:,.1f} MiB)"
-    return f"images: decoded anew in each epoch, workers = {job.workers}"
+    return recipe.step_costs, steps, steps * state.epoch + training.begun.steps
 
 
 def start_network(job: Job) -> Network:
@@ -271,36 +256,8 @@ def make_trainer(job: Job, network: Network) -> Trainer:
     if recipe.compile:
         network.compile()
     mix = make_mix(recipe, len(job.source.class_names))
-    return Trainer(recipe, network, network, optimizer, scaler, ema, mix, job.process)
-
-
-def choose_forms(job: Job, trainer: Trainer, state: State) -> Trainer:
-    """Return `trainer` with the forms of the blocks for every image size of the run; those for input_size are set.
-
-    They are the recipe's, or with "measure" what the first process finds fastest. All sizes are measured before the
-    first epoch. A resumed run keeps what it measured, so that its numbers stay the same to the last bit.
-    """
-    recipe = job.recipe
-    forms: dict[int, Form] = dict.fromkeys(recipe.sizes, recipe.form)
-    if recipe.form == "measure":
-        kept = state.scalars.get("measured_forms", {})
-        for size in forms:
-            forms[size] = kept.get(str(size)) or state.scalars.get("forms") or measured(job, trainer, size)
-    trainer = replace(trainer, forms=forms)
-    trainer.use_forms(recipe.input_size)
-    return trainer
-
-
-def measured(job: Job, trainer: Trainer, size: int) -> dict[str, str]:
-    """Return the fastest forms for images of `size` pixels, as the first process finds them."""
-    with together(), explained(job, trainer.network, job.batch_size):
-        forms = measured_forms(job, trainer.network, size)
-    return from_main(forms)
-
-
-def measured_forms(job: Job, network: nn.Module, size: int) -> dict[str, str]:
-    """Return the fastest forms for batches as this run trains on."""
-    return measure_forms(network, example_images(job, size), job.recipe.precision)
+    weights = class_weights(recipe, job.source, device)
+    return Trainer(recipe, network, network, optimizer, scaler, ema, mix, job.process, weights)
 
 
 def lay_out_gradients(job: Job, trainer: Trainer) -> None:
@@ -318,11 +275,3 @@ def lay_out_gradients(job: Job, trainer: Trainer) -> None:
     trainer.optimizer.zero_grad(set_to_none=True)
     for name, buffer in trainer.network.named_buffers():
         buffer.copy_(buffers[name])
-
-
-def example_images(job: Job, size: int) -> Tensor:
-    """Return noise in the shape of a batch as this run trains on, the images with sides of `size` pixels."""
-    shape = (job.batch_size, 3, size, size)
-    images = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(job.process.device)
-    layout = torch.channels_last if job.recipe.channels_last else torch.contiguous_format
-    return images.to(memory_format=layout)

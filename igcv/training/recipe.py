@@ -1,23 +1,17 @@
 """A recipe: every setting of a training run, as data. Defaults, then a TOML file, then key=value."""
 
-import difflib
-import json
 import tomllib
 import types
 import typing
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from igcv.errors import InputError, unknown
 from igcv.models import FORMS
-
-
-def setting(default: Any, text: str, *, choices: tuple[Any, ...] = (), low: float | None = None) -> Any:
-    """A field of the recipe: its default, what it means, and which values it takes."""
-    return field(default=default, metadata={"help": text, "choices": choices, "low": low})
+from igcv.training.settings import check, setting, to_toml
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +21,7 @@ class Recipe:
     model: str = setting("igcv3_d_100", "network, a name of the catalog (igcv models)")
     multiplier: float | None = setting(None, "width multiplier, instead of the one in the name", low=0)
     data: str = setting("", "data set (see igcv train --help)")
+    split: str = setting("", "CSV list of the images: path, label, split, group (igcv train --help)")
     input_size: int = setting(
         0, "side of the input images in pixels; 0: the network's own, at most the data's", low=0
     )
@@ -49,6 +44,13 @@ class Recipe:
     batch_size: int = setting(
         128, "images per optimizer step, over all processes and accumulated parts", low=1
     )
+    drop_last: bool = setting(
+        True, "leave out a last batch that is not full; false: train on it, unless it has one image alone"
+    )
+    max_minutes: float = setting(
+        0.0, "time of the training, to which epochs are fitted after the first one; 0: no limit", low=0
+    )
+    patience: int = setting(0, "epochs without a new best after which the run ends; 0: all epochs", low=0)
     accumulation: int = setting(1, "parts a batch is cut into, to save memory", low=1)
     optimizer: str = setting("sgd", "optimizer", choices=("sgd", "adamw"))
     lr: float = setting(0.1, "peak learning rate for the whole batch", low=0)
@@ -83,6 +85,21 @@ class Recipe:
     cutmix: float = setting(0.0, "alpha of cutmix; 0: none", low=0)
     label_smoothing: float = setting(0.0, "share of the target spread over all classes", low=0)
     drop_rate: float = setting(0.0, "dropout before the classifier", low=0)
+    class_weights: str = setting(
+        "none",
+        "weight of an image in the loss; balanced: inverse to the images of its class, with mean 1 over all images",
+        choices=("none", "balanced"),
+    )
+    sampling: str = setting(
+        "shuffled",
+        "training images of an epoch; balanced: as many, each class equally often",
+        choices=("shuffled", "balanced"),
+    )
+    best_by: str = setting(
+        "top1",
+        "what the best epoch is best in: top-1 accuracy, balanced accuracy (mean recall of the classes) or loss",
+        choices=("top1", "balanced", "loss"),
+    )
 
     precision: str = setting(
         "float32",
@@ -119,7 +136,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for f in fields(self):
-            _check(f.name, getattr(self, f.name), f.metadata)
+            check(f.name, getattr(self, f.name), f.metadata)
         if self.momentum >= 1 or self.seed >= 2**63:
             raise InputError("momentum is below 1 and seed below 2^63; give smaller ones")
         if self.random_erasing > 1 or self.label_smoothing >= 1 or self.ema_decay >= 1 or self.drop_rate >= 1:
@@ -145,24 +162,19 @@ class Recipe:
         parts = zip(self.progressive_sizes, accumulate(self.progressive_epochs), strict=True)
         return next((size for size, end in parts if epoch < end), self.input_size)
 
+    @property
+    def step_costs(self) -> list[int]:
+        """The pixels of an image in each epoch, by which the time of a step grows."""
+        return [self.size_at(epoch) ** 2 for epoch in range(self.epochs)]
+
     def to_toml(self) -> str:
         """The resolved recipe as a file that `igcv train` reads back."""
         lines = ["# Every setting of this run; igcv train reads it back as a recipe."]
-        lines += [f"{key} = {_toml(value)}" for key, value in asdict(self).items() if value is not None]
+        lines += [f"{key} = {to_toml(value)}" for key, value in asdict(self).items() if value is not None]
         return "\n".join(lines) + "\n"
 
 
 _TYPES = typing.get_type_hints(Recipe)
-
-
-def _check(name: str, value: Any, rule: Mapping[str, Any]) -> None:
-    """Raise InputError unless `value` fits the rule of setting `name`."""
-    if rule["choices"] and value not in rule["choices"]:
-        nearest = difflib.get_close_matches(str(value), rule["choices"], n=1, cutoff=0.4)
-        guess = f"; did you mean '{nearest[0]}'?" if nearest else ""
-        raise InputError(f"{name} = '{value}' is unknown{guess} (one of: {', '.join(rule['choices'])})")
-    if rule["low"] is not None and value is not None and not value >= rule["low"]:
-        raise InputError(f"{name} = {value} is too small; give at least {rule['low']}")
 
 
 def _check_parts(recipe: Recipe) -> None:
@@ -194,42 +206,30 @@ def _listed(values: tuple[Any, ...]) -> str:
     return ",".join(map(str, values)) or "none"
 
 
-def _toml(value: Any) -> str:
-    """A value in TOML: text quoted, lists in brackets, true and false in lower case."""
-    if isinstance(value, tuple):
-        return "[" + ", ".join(map(_toml, value)) + "]"
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    return str(value).lower() if isinstance(value, bool) else repr(value)
-
-
 def load_recipe(path: Path | None, overrides: Iterable[str] = (), **given: Any) -> Recipe:
     """Resolve a recipe: defaults, then the TOML file, then `key=value` strings, then keyword arguments not None.
 
     Raises:
         InputError: for an unreadable file, an unknown key (naming the nearest) or a value of the wrong type.
     """
-    values = read_toml(path) if path else {}
-    for text in overrides:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise InputError(
-                f"'{text}' is neither a recipe file nor a setting; give key=value, e.g. epochs=30"
-            )
-        values[key] = _parse(key, value)
+    values = (read_toml(path) if path else {}) | parse_settings(overrides)
     values |= {key: value for key, value in given.items() if value is not None}
-    return replace(Recipe(), **{key: _convert(key, value) for key, value in values.items()})
+    return replace(Recipe(), **{key: convert(key, value) for key, value in values.items()})
 
 
-def resolve_recipe(recipe: Recipe | str | Path | None, settings: Mapping[str, Any]) -> Recipe:
-    """Return a recipe, the one in a file or the default one, with changes by key.
+def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
+    """Return the values of `key=value` strings by key.
 
     Raises:
-        InputError: as `find_recipe` and `load_recipe`.
+        InputError: for a string that is none, or an unknown key.
     """
-    if not isinstance(recipe, Recipe):
-        return load_recipe(None if recipe is None else find_recipe(str(recipe)), **settings)
-    return replace(recipe, **{key: _convert(key, value) for key, value in settings.items()})
+    values = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise InputError(f"'{text}' is no recipe file and no setting; give key=value, e.g. epochs=30")
+        values[key] = _parse(key, value)
+    return values
 
 
 def find_recipe(name: str) -> Path:
@@ -248,9 +248,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(
-            f"cannot read the recipe {path}: {error.strerror}; see the folder recipes/"
-        ) from error
+        raise InputError(f"cannot read the recipe {path}: {error.strerror}; see recipes/") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"the recipe {path} is not TOML: {error}") from error
 
@@ -275,7 +273,7 @@ def _kind(key: str) -> Any:
     return typing.get_args(kind)[0] if isinstance(kind, types.UnionType) else kind
 
 
-def _convert(key: str, value: Any) -> Any:
+def convert(key: str, value: Any) -> Any:
     """`value` in the type of setting `key`; whole numbers pass as floats, single numbers as lists."""
     kind = _kind(key)
     number = isinstance(value, int | float) and not isinstance(value, bool)

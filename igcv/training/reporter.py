@@ -26,6 +26,9 @@ class Reporter(Protocol):
     def epoch(self, row: Metrics) -> None:
         """One epoch done, with its metrics."""
 
+    def refit(self, costs: Sequence[int]) -> None:
+        """The run has another number of epochs from now on, `costs` those of a step in each."""
+
 
 def step_text(epoch: int, loss: float, images_per_s: float, lr: float) -> str:
     """Where the run is within an epoch."""
@@ -67,18 +70,28 @@ class Lines:
     def epoch(self, row: Metrics) -> None:
         self.say(epoch_line(row, self.epochs))
 
+    def refit(self, costs: Sequence[int]) -> None:
+        self.epochs = len(costs)
+
 
 class Live(Lines):
     """The same lines above a bar that moves with every step."""
 
-    def __init__(self, console: Console, costs: Sequence[int], progress: Progress, task: TaskID) -> None:
+    def __init__(
+        self, console: Console, costs: Sequence[int], steps: int, progress: Progress, task: TaskID
+    ) -> None:
         super().__init__(console, len(costs))
-        self.costs, self.progress, self.task = costs, progress, task
+        self.costs, self.steps, self.progress, self.task = costs, steps, progress, task
 
     def step(self, epoch: int, loss: float, images_per_s: float, lr: float) -> None:
         done = self.progress.tasks[self.task].fields["done"] + 1
         text = step_text(epoch, loss, images_per_s, lr)
         self.progress.update(self.task, advance=self.costs[epoch - 1], done=done, text=text)
+
+    def refit(self, costs: Sequence[int]) -> None:
+        super().refit(costs)
+        self.costs = costs
+        self.progress.update(self.task, total=self.steps * sum(costs), steps=self.steps * len(costs))
 
 
 class Silent:
@@ -91,6 +104,9 @@ class Silent:
         pass
 
     def epoch(self, row: Metrics) -> None:
+        pass
+
+    def refit(self, costs: Sequence[int]) -> None:
         pass
 
 
@@ -120,4 +136,4 @@ def reporter(costs: Sequence[int], steps: int, done: int, quiet: bool) -> Iterat
             task = progress.add_task(
                 "", total=sum(each), completed=sum(each[:done]), done=done, steps=len(each), text="starting"
             )
-            yield Live(console, costs, progress, task)
+            yield Live(console, costs, steps, progress, task)

@@ -1,6 +1,7 @@
 """The run folder: what a training run leaves behind, and what it needs to go on.
 
 recipe.toml                  every setting, resolved
+split.csv                    which image belongs to which part, where not the data itself says it
 metrics.jsonl                one JSON object per epoch
 last.safetensors             weights after the newest epoch, with their card
 best.safetensors             weights of the best epoch so far
@@ -28,16 +29,18 @@ from typing import Any
 from torch import Tensor
 from torch.distributed import is_torchelastic_launched
 
-from igcv.classifier import BEST, LAST
+from igcv.classifier import BEST, LAST, RECIPE, SPLIT, own_split
+from igcv.data.sources.listed import SplitList, list_bytes
+from igcv.data.sources.open import DataSource
+from igcv.data.sources.parts import Rule
 from igcv.errors import InputError
-from igcv.training.recipe import Recipe, load_recipe
+from igcv.training.recipe import Recipe, load_recipe, read_toml
 from igcv.training.state import State, decode, encode
 from igcv.weights import save_weights
 from igcv.weights.card import Card, check_strides_known
 from igcv.writing import write_file
 
-RECIPE, METRICS, EVALUATION, BAD, REPORT, SUMMARY = (
-    "recipe.toml",
+METRICS, EVALUATION, BAD, REPORT, SUMMARY = (
     "metrics.jsonl",
     "evaluation.json",
     "bad_images.jsonl",
@@ -52,7 +55,7 @@ LOCK = ".lock"
 # What the state of a run depends on, so that it cannot change when the run goes on.
 FIXED = (
     *("model", "multiplier", "input_size", "strides", "progressive_sizes", "progressive_epochs"),
-    *("optimizer", "decay_rule", "precision", "ema_decay"),
+    *("optimizer", "decay_rule", "precision", "ema_decay", "split", "best_by"),
 )
 
 
@@ -129,9 +132,14 @@ class Run:
             before, now = getattr(stored, key), getattr(recipe, key)
             if before != now:
                 raise InputError(
-                    f"the run in {self.path} has {key} = {before}, not {now}; resume it with its own"
+                    f"the run in {self.path} has {key} = {before or repr(before)}, not {now}; resume it with its own"
                 )
         return recipe
+
+    def keep_split(self, source: DataSource, resume: bool) -> None:
+        """List which image belongs to which part, where igcv or a list has decided it; a run keeps its first list."""
+        if source.divided and not (resume and (self.path / SPLIT).exists()):
+            write_file(self.path / SPLIT, list_bytes(source.listed()))
 
     def save_epoch(
         self,
@@ -194,6 +202,11 @@ class Run:
 
     def _write_lines(self, name: str, rows: list[dict[str, Any]]) -> None:
         write_file(self.path / name, "".join(json.dumps(row) + "\n" for row in rows).encode())
+
+
+def split_of_run(path: Path) -> SplitList | Rule | None:
+    """Return how the run in the folder `path` divides its images; None if there is no run."""
+    return own_split(read_toml(path / RECIPE), path) if (path / RECIPE).is_file() else None
 
 
 def was_restarted(path: Path) -> bool:

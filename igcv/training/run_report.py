@@ -1,7 +1,7 @@
 """From run folders to a page: `igcv report`, and what every run leaves at its end."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,11 +9,15 @@ from typing import Any
 from igcv.analysis import summarize
 from igcv.classifier import LAST, network_of
 from igcv.errors import InputError
-from igcv.report import RunReport, StageCost, report_page
+from igcv.evaluation.scores import class_scores, constant_answer, constant_note
+from igcv.extras import required
+from igcv.report.run import RunReport, StageCost
 from igcv.training.recipe import Recipe, load_recipe
 from igcv.training.run import EVALUATION, RECIPE, REPORT, SUMMARY, read_metrics
 from igcv.weights import load_weights
 from igcv.writing import write_file
+
+NEEDED = ("jinja2", "plotly")  # of the extra "report"
 
 
 def write_report(runs: Sequence[str | Path], out: str | Path | None = None) -> Path:
@@ -30,6 +34,10 @@ def write_report(runs: Sequence[str | Path], out: str | Path | None = None) -> P
     Raises:
         InputError: a folder is no run or has no epoch yet, a file of it cannot be read, or `out` cannot be written.
     """
+    for package in NEEDED:
+        required(package, "report", "report")
+    from igcv.report.page import report_page
+
     folders = [Path(run) for run in runs]
     page = Path(out or (folders[0] / REPORT if len(folders) == 1 else "runs.html"))
     write_file(page, report_page([read_run(folder) for folder in folders]).encode())
@@ -49,15 +57,38 @@ def read_run(path: Path) -> RunReport:
         raise InputError(f"the run in {path} has no finished epoch yet; come back when its first one is over")
     recipe = load_recipe(path / RECIPE)
     summary = _read_json(path / SUMMARY) or {}
+    evaluation = _evaluation(path / EVALUATION)
     return RunReport(
         name=str(path),
         recipe=_as_text(recipe),
         defaults=_as_text(Recipe()),
         history=history,
         stages=_stages(path, recipe),
-        evaluation=_evaluation(path / EVALUATION),
+        evaluation=evaluation,
+        note=constant_note(_confusion(evaluation), evaluation["classes"]) if evaluation else "",
+        scores=_scores(evaluation) if evaluation else (),
         environment={key: str(value) for key, value in dict(summary.get("machine", {})).items()},
     )
+
+
+def judged(path: Path) -> tuple[str | None, str]:
+    """Return the class that a run's best weights are no better than, and a line that says so; None and empty else."""
+    evaluation = _evaluation(path / EVALUATION)
+    if evaluation is None or (answer := constant_answer(_confusion(evaluation))) is None:
+        return None, ""
+    return evaluation["classes"][answer], constant_note(_confusion(evaluation), evaluation["classes"])
+
+
+def _confusion(evaluation: Mapping[str, Any]) -> dict[tuple[int, int], int]:
+    """Images of each class and most probable class."""
+    return {(label, guess): images for label, guess, images in evaluation["confusion"]}
+
+
+def _scores(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The scores of the classes that have images, under plain names."""
+    names = evaluation["classes"]
+    found = zip(names, class_scores(_confusion(evaluation), len(names)), strict=True)
+    return [{"class": name, **scores._asdict()} for name, scores in found if scores.images]
 
 
 def _is_row(row: Any) -> bool:

@@ -22,7 +22,7 @@ _PLAIN, _DIGEST = "state", "sha256"  # keys in the file's metadata
 
 
 @dataclass(frozen=True)
-class Progress:
+class EpochProgress:
     """How far an epoch has come, and what it measured until there, in one process."""
 
     steps: int = 0  # optimizer steps done
@@ -38,10 +38,10 @@ class Progress:
         return self.loss_sum / max(self.images, 1)
 
 
-def combined(parts: Sequence[Progress]) -> Progress:
+def combined(parts: Sequence[EpochProgress]) -> EpochProgress:
     """What all processes measured together; the times are the first one's."""
     first = parts[0]
-    return Progress(
+    return EpochProgress(
         first.steps,
         sum(part.loss_sum for part in parts),
         sum(part.images for part in parts),
@@ -57,7 +57,7 @@ class State:
 
     Attributes:
         epoch: finished epochs.
-        best_top1: of the best of them, percent; -1 if there is none.
+        best: score of the best of them by the recipe's best_by (see igcv.report.run.score); None if there is none.
         batch_size: images in an optimizer step.
         progress: how far each process has come in the next epoch; empty between two epochs.
         bad: the images that could not be read, name -> reason.
@@ -67,9 +67,9 @@ class State:
     """
 
     epoch: int = 0
-    best_top1: float = -1.0
+    best: float | None = None
     batch_size: int = 0
-    progress: tuple[Progress, ...] = ()
+    progress: tuple[EpochProgress, ...] = ()
     bad: dict[str, str] = field(default_factory=dict)
     tensors: dict[str, Tensor] = field(default_factory=dict)
     scalars: dict[str, Any] = field(default_factory=dict)
@@ -89,7 +89,7 @@ def encode(state: State) -> bytes:
                 f"{name} holds a number that is not finite after epoch {state.epoch}; lower lr, or add warmup_epochs "
                 "or clip_grad_norm, and go on from the last checkpoint with --resume"
             )
-    kept = ("epoch", "best_top1", "batch_size", "bad", "scalars")
+    kept = ("epoch", "best", "batch_size", "bad", "scalars")
     values = {key: getattr(state, key) for key in kept} | {"progress": [asdict(p) for p in state.progress]}
     plain = json.dumps(values)
     return save(tensors, {_PLAIN: plain, _DIGEST: _digest(tensors, plain)})
@@ -107,7 +107,10 @@ def decode(path: Path) -> State:
         if metadata[_DIGEST] != _digest(tensors, plain):
             raise ValueError("its digest does not fit")
         values = json.loads(plain)
-        progress = tuple(Progress(**part) for part in values.pop("progress"))
+        progress = tuple(EpochProgress(**part) for part in values.pop("progress"))
+        if "best_top1" in values:  # of version 0.1.0 and before best_by, where -1 stood for none
+            top1 = values.pop("best_top1")
+            values["best"] = top1 if top1 >= 0 else None
         return State(**values, progress=progress, tensors=tensors)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is no whole state of a run ({error}); start the run anew") from error

@@ -26,7 +26,7 @@ from igcv.writing import built_beside
 PAGE = Path(__file__).parent / "page"  # the files that are the same for all networks
 EXAMPLES = 8  # images
 # The fastest form in ONNX Runtime Web 1.30.0 with one thread, or not told apart from it (IGCV3-D 1.0x at 224 px, 0.5x
-# at 32 px, measured in turns in Chromium 156). At 224 px it takes 0.7 to 0.8 of the time of `dense`, and its file
+# at 32 px, measured alternately in Chromium 156). At 224 px it takes 0.7 to 0.8 of the time of `dense`, and its file
 # stores no zeros. In int8 the times of both are alike, and its file is the smaller one.
 FORM = "group_branches"
 LARGEST_PNG = 512 * 512  # pixels of an example; larger ones are photographs and become JPEGs
@@ -73,6 +73,8 @@ def write_page(
     classifier, out, say = as_trained(network), Path(out), say or (lambda text: None)
     check_folder(out)
     source, no_source = own_source(classifier)
+    for note in source.notes if source else ():
+        say(note)
     calibration, no_int8 = calibration_source(classifier, calibrate, source, no_source)
     engine = engine_files(say)
     with built_beside(out) as folder:
@@ -151,7 +153,7 @@ def write_examples(classifier: Classifier, source: DataSource | None, folder: Pa
 
 
 def validation_images(source: DataSource | None) -> Iterator[tuple[Image.Image, int]]:
-    """Validation images evenly spread over the set, at most `EXAMPLES`; unreadable ones are passed over."""
+    """Validation images evenly spread over the set, at most `EXAMPLES`; unreadable ones are skipped."""
     images = numbered(source.val) if source else None
     if images is None:
         return

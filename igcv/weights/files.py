@@ -69,5 +69,7 @@ def fill(model: torch.nn.Module, tensors: dict[str, Tensor], where: str) -> None
     if difference := differences({"missing": missing, "left over": surplus, "of another shape": wrong}, 4):
         raise InputError(f"{where} holds the weights of another network than the one to fill ({difference})")
     if any(tensor.is_meta for tensor in expected.values()):
-        model.to_empty(device="cpu")
-    model.load_state_dict(tensors)
+        copies = {name: tensor.to(expected[name].dtype, copy=True) for name, tensor in tensors.items()}
+        model.load_state_dict(copies, assign=True)
+    else:
+        model.load_state_dict(tensors)

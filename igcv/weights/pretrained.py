@@ -11,7 +11,7 @@ from igcv.weights.files import fill
 _PACKAGE = Path(__file__).parents[1]
 # Of several releases of one network the first of these is the default: the one that has seen most kinds of images.
 DEFAULTS = ("imagenet", "tinyimagenet", "cifar100", "cifar10", "digits")
-PLACES = (_PACKAGE / "released", _PACKAGE.parent / "models")  # installed, and in a checkout
+PLACES = (_PACKAGE / "released", _PACKAGE.parent / "released")  # installed, and in a checkout
 
 
 def create_model(

@@ -5,17 +5,19 @@ from pathlib import Path
 import numpy as np
 
 from igcv.data.images import ArrayImages
-from igcv.data.sources.parts import Parts, Request, held_out
+from igcv.data.sources.parts import Parts, Request, by_position
 from igcv.errors import InputError
+from igcv.extras import required
 
 
 def open_digits(request: Request) -> Parts:
+    required("sklearn", "digits", "demo")
     from sklearn.datasets import load_digits  # slow to import, needed here only
 
     digits = load_digits()
     grey = np.round(digits.images * (255 / 16)).astype(np.uint8)  # (1797, 8, 8), 0..16 -> 0..255
     images = ArrayImages(np.repeat(grey[..., None], 3, axis=-1), digits.target, request.kind)
-    return *held_out(images, seed=0), [str(digit) for digit in range(10)]
+    return Parts(*by_position(images, seed=0), [str(digit) for digit in range(10)])
 
 
 def open_cifar(request: Request) -> Parts:
@@ -35,5 +37,5 @@ def open_cifar(request: Request) -> Parts:
             f"{request.kind}: no complete data set in {root / dataset.base_folder} ({error}); "
             f"unpack {dataset.url} there, or name its folder: {request.kind}:FOLDER"
         ) from None
-    images = [ArrayImages(half.data, half.targets, request.kind) for half in (train, val)]
-    return *images, train.classes
+    first, second = (ArrayImages(half.data, half.targets, request.kind) for half in (train, val))
+    return Parts(first, second, train.classes)

@@ -4,36 +4,68 @@ import os
 from pathlib import Path
 
 from igcv.data.images import FileImages
-from igcv.data.sources.parts import Parts, Request, with_validation
+from igcv.data.sources.listed import SplitList, normal
+from igcv.data.sources.parts import Parts, Request
 from igcv.errors import InputError
 
 _EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
 _TRAIN_FOLDERS = ("train",)
 _VAL_FOLDERS = ("val", "validation", "test")  # the first that is there
+_TEST_FOLDER = "test"
 
 
 def open_folder(request: Request) -> Parts:
     root = Path(request.argument)
+    if isinstance(request.split, SplitList) and request.split.whole:
+        return _listed(root, request.split)
     inside = {folder.name: folder for folder in _folders(root)}
     train, val = (
         next((inside[name] for name in known if name in inside), None)
         for known in (_TRAIN_FOLDERS, _VAL_FOLDERS)
     )
     if not any(part and _folders(part) for part in (train, val)):  # then they are classes that are called so
-        train, val = root, None
-    parts = [part for part in (train, val) if part]
+        train, val, inside = root, None, {}
+    test, notes = _test_folder(inside, val)
+    parts = [part for part in (train, val, test) if part]
     classes = [[folder.name for folder in _class_folders(part)] for part in parts]
-    if classes[0] != classes[-1]:
-        odd = sorted(set(classes[0]) ^ set(classes[-1]))
-        raise InputError(
-            f"{root}: {parts[0].name}/ and {parts[-1].name}/ have different class folders, expected "
-            f"the same in both; only in one: {', '.join(odd[:5])} ({len(odd)} in all)"
-        )
-    train_images, val_images = (_folder_images(part) if part else None for part in (train, val))
-    return *with_validation(train_images, val_images, request.seed), classes[0]
+    for part, other in zip(parts, classes, strict=True):
+        if odd := sorted(set(classes[0]) ^ set(other)):
+            raise InputError(
+                f"{root}: {parts[0].name}/ and {part.name}/ have different class folders, expected "
+                f"the same in both; only in one: {', '.join(odd[:5])} ({len(odd)} in all)"
+            )
+    images = (_folder_images(part, root) if part else None for part in (train, val, test))
+    train_images, val_images, test_images = images
+    return Parts(train_images, val_images, classes[0], test_images, notes)
 
 
-def _folder_images(root: Path) -> FileImages:
+def _test_folder(inside: dict[str, Path], val: Path | None) -> tuple[Path | None, tuple[str, ...]]:
+    """The folder of the final accuracy, if it is not the one that validates, and what to say about it."""
+    test = inside.get(_TEST_FOLDER)
+    if test is None:
+        return None, ()
+    if test == val:
+        note = "no val/ folder: the images of test/ validate, so that none are left for a final accuracy"
+        return None, (note,) if _TRAIN_FOLDERS[0] in inside else ()
+    if not _folders(test):
+        return None, (f"{test} has no class folders and is left out",)
+    return test, ()
+
+
+def _listed(root: Path, rule: SplitList) -> Parts:
+    """The images that a list names, with its labels; folders mean nothing."""
+    files = {normal(Path(file).relative_to(root).as_posix()): file for file in image_files(root)}
+    rule.check_there(files.keys(), str(root))
+    names = sorted({row.label for row in rule.images})
+    numbers = {name: number for number, name in enumerate(names)}
+    rows = [row for row in rule.images if row.path in files]
+    images = FileImages([files[row.path] for row in rows], [numbers[row.label] for row in rows], root)
+    left_out = len(files) - len(rows)
+    notes = (f"{left_out:,} images of {root} are not in {rule.file} and are left out",) if left_out else ()
+    return Parts(images, None, names, notes=notes)
+
+
+def _folder_images(root: Path, source: Path) -> FileImages:
     files, labels = [], []
     for label, folder in enumerate(_class_folders(root)):
         found = image_files(folder)
@@ -44,7 +76,7 @@ def _folder_images(root: Path) -> FileImages:
             )
         files += found
         labels += [label] * len(found)
-    return FileImages(files, labels)
+    return FileImages(files, labels, source)
 
 
 def _class_folders(root: Path) -> list[Path]:

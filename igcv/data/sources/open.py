@@ -2,10 +2,10 @@
 
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +15,8 @@ from igcv.data.images import BadImageError, Images
 from igcv.data.sources import records
 from igcv.data.sources.builtin import open_cifar, open_digits
 from igcv.data.sources.folders import open_folder
-from igcv.data.sources.parts import Parts, Request, with_validation
+from igcv.data.sources.listed import PARTS, ListedImage, SplitList, normal, read_list
+from igcv.data.sources.parts import Parts, Request, Rule, divided
 from igcv.data.sources.timm import open_timm
 from igcv.data.sources.tiny_imagenet import open_tiny_imagenet
 from igcv.data.streams import StreamImages
@@ -32,62 +33,126 @@ class DataSource:
     train: Images | StreamImages | None
     """None if the source has no training part, e.g. one file of validation images."""
     val: Images | StreamImages | None
-    """None if nothing could be set aside: no class has two images."""
+    """None if nothing could be held out: no class has two images."""
     class_names: tuple[str, ...]
     image_size: int | None
     """The side in pixels if all images (of a sample of 16) are squares of one size, else None."""
+    test: Images | StreamImages | None = None
+    """The images for the final accuracy, at which no training looks; None if the source has no such part."""
+    notes: tuple[str, ...] = ()
+    """What the user should know about the division into parts, a line each."""
+    divided: bool = False
+    """Whether igcv or a list has decided the parts, not the source itself."""
+
+    def part(self, name: str) -> Images | StreamImages:
+        """Return the images of the part "train", "val" or "test".
+
+        Raises:
+            InputError: for another name, or where the source has no such part.
+        """
+        if name not in PARTS:
+            raise unknown("part", name, PARTS)
+        images = {"train": self.train, "val": self.val, "test": self.test}[name]
+        if images is None:
+            word, fix = _MISSING[name]
+            raise InputError(f"{self.spec} has no {word} images; give {fix}")
+        return images
+
+    def listed(self) -> Iterator[ListedImage]:
+        """The images of all parts as lines of a list; none of streams, whose images have no names."""
+        for split, images in zip(PARTS, (self.train, self.val, self.test), strict=True):
+            if images is not None and not isinstance(images, StreamImages):
+                for i, label in enumerate(images.labels.tolist()):
+                    yield ListedImage(normal(images.key(i)), self.class_names[label], split)
+
+
+_MISSING = {
+    "train": ("training", "a source with a training part"),
+    "val": ("validation", "a source with a validation part"),
+    "test": ("test", "a folder test/ beside train/ and val/, or a list with the split test (--split)"),
+}
 
 
 class _Kind(NamedTuple):
-    form: str
+    syntax: str
     needs: str  # whether the part after the name is "nothing", "optional" or "required"
     open: Callable[[Request], Parts]
 
 
 def open_source(
-    spec: str, seed: int | None = 0, root: Path = Path("data"), download: bool = True
+    spec: str,
+    seed: int | None = 0,
+    root: Path = Path("data"),
+    download: bool = True,
+    split: str | Path | SplitList | Rule = Rule.HASH,
 ) -> DataSource:
     """Open the images that a spec names.
 
-    Of a source without a validation part a fifth of each class is set aside; a class's only image is not.
+    Of a source without a validation part the images validate whose names have a hash below 0.2, whatever other images
+    there are (see `igcv.data.sources.hashed`); a class's only image trains.
 
     Args:
         spec: `digits`; `cifar10`, `cifar100`, or with `:FOLDER` that holds them; `tinyimagenet:FOLDER`, the unpacked
             tiny-imagenet-200; `folder:FOLDER` (or just the
             folder) of class folders, or of train/ and val/ with class folders; `rec:TRAIN.rec,VAL.rec` (one
-            may be left out); `train:SOURCE`, the training images of another source alone, of which some are set
-            aside, for choices that its validation images must not influence; `timm/READER/NAME`, a data set that
+            may be left out); `train:SOURCE`, the training images of another source alone, of which some are held
+            out, for choices that its validation images must not influence; `timm/READER/NAME`, a data set that
             `timm.data.create_dataset` opens. In the folder that `timm/wds/FOLDER` names are shards and an
             `_info.json`: {"splits": {"train": {"name": "train", "num_samples": 9, "filenames": ["a.tar"],
             "shard_lengths": [9]}, "validation": ...}}, and in it "num_classes", or beside it the class names in
-            classes.txt; else all shards are read for the labels. Nothing can be set aside of streams (`wds`,
+            classes.txt; else all shards are read for the labels. Nothing can be held out of streams (`wds`,
             `hfids`, `tfds`).
         seed: of the validation split, where one has to be made; None makes none, and all images of such a source
             are validation images. `digits` are always split the same way.
         root: where downloads go.
         download: whether missing files may be fetched.
+        split: a list of the images (see `igcv.data.sources.listed.read_list`) or its CSV file, which also gives the
+            labels of a folder's images; else the rule that holds images out where the source has no validation part.
 
     Raises:
-        InputError: an unknown spec, or files that are missing or do not fit together.
+        InputError: an unknown spec, a list that does not fit, or files that are missing or do not fit together.
     """
+    rule = read_list(split) if isinstance(split, str | Path) else split
+    found = _opened(spec, Request("", "", seed, Path(root), download, rule))
+    first = next(images for images in (found.train, found.val, found.test) if images)
+    names, side = tuple(found.names), _common_side(first)
+    return DataSource(spec, found.train, found.val, names, side, found.test, found.notes, found.divided)
+
+
+def _opened(spec: str, request: Request) -> Parts:
+    """What a spec opens, with validation images; `request` as for the spec, but for its kind and argument."""
     kind, separator, argument = spec.partition("/" if spec.startswith("timm/") else ":")
     if kind not in _KINDS and Path(spec).is_dir():
         kind, separator, argument = "folder", ":", spec
     if kind not in _KINDS:
-        forms = ", ".join(known.form for known in _KINDS.values())
-        raise unknown("data source", kind, _KINDS, f"one of: {forms}, or a folder that exists")
-    form, needs, opener = _KINDS[kind]
+        known = ", ".join(kind.syntax for kind in _KINDS.values())
+        raise unknown("data source", kind, _KINDS, f"one of: {known}, or a folder that exists")
+    syntax, needs, opener = _KINDS[kind]
     if (needs == "nothing" and separator) or (needs == "required" and not argument):
-        raise InputError(f"data source '{spec}' does not have the form {form}; write it so")
-    train, val, names = opener(Request(kind, argument, seed, Path(root), download))
-    _check_names(spec, names)
-    parts = [images for images in (train, val) if images]
-    for images in parts:
+        raise InputError(f"data source '{spec}' does not have the form {syntax}; write it so")
+    levels = takewhile("train".__eq__, spec.split(":"))
+    request = request._replace(kind=kind, argument=argument, salt="".join(f"{level}:" for level in levels))
+    found = opener(request)
+    _check_names(spec, found.names)
+    for images in (part for part in (found.train, found.val, found.test) if part):
         if isinstance(images, StreamImages):
-            images.num_classes = len(names)
+            images.num_classes = len(found.names)
         else:
-            _check_labels(images, names)
-    return DataSource(spec, train, val, tuple(names), _common_side(parts[0]))
+            _check_labels(images, found.names)
+    return divided(found, request)
+
+
+def same_source(first: str, second: str) -> bool:
+    """Whether two specs name the same images: equal text, or one folder."""
+    return first == second or (_folder(first) is not None and _folder(first) == _folder(second))
+
+
+def _folder(spec: str) -> Path | None:
+    """The folder that a spec stands for, resolved; None if it is another kind of source."""
+    kind, _, argument = spec.partition(":")
+    if kind == "folder":
+        return Path(argument).resolve()
+    return Path(spec).resolve() if kind not in _KINDS and Path(spec).is_dir() else None
 
 
 def _check_names(spec: str, names: Sequence[str]) -> None:
@@ -130,14 +195,20 @@ def _side(sizes: set[tuple[int, int]]) -> int | None:
 
 
 def _open_train(request: Request) -> Parts:
-    """The training part of another source, a part of it set aside; what that source validates on stays unseen."""
-    whole = open_source(request.argument, seed=0, root=request.root, download=request.download)
+    """The training part of another source; what that source validates on stays unseen."""
+    rule = request.split
+    if isinstance(rule, SplitList) and not rule.kept:
+        raise InputError(
+            f"{rule.file}: no list can divide train:{request.argument}; leave out --split or train:"
+        )
+    inner = request._replace(seed=0, split=Rule.HASH if isinstance(rule, SplitList) else rule)
+    whole = _opened(request.argument, inner)
     if whole.train is None or isinstance(whole.train, StreamImages):
         raise InputError(
             f"nothing can be set aside of the training images of {request.argument}; give a source "
             "whose training images can be read by number, e.g. cifar10 or folder:PATH"
         )
-    return *with_validation(whole.train, None, request.seed), whole.class_names
+    return Parts(whole.train, None, whole.names)
 
 
 _KINDS = {
@@ -146,7 +217,7 @@ _KINDS = {
     "cifar100": _Kind("cifar100[:FOLDER]", "optional", open_cifar),
     "tinyimagenet": _Kind("tinyimagenet:FOLDER", "required", open_tiny_imagenet),
     "folder": _Kind("folder:FOLDER", "required", open_folder),
-    "rec": _Kind(records.FORM, "required", records.open_records),
+    "rec": _Kind(records.SYNTAX, "required", records.open_records),
     "train": _Kind("train:SOURCE", "required", _open_train),
     "timm": _Kind("timm/READER/NAME", "required", open_timm),
 }

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from igcv.data.images import decode, unreadable
-from igcv.data.sources.parts import Parts, Request, names_beside, names_by_number, numbered, with_validation
+from igcv.data.sources.parts import Parts, Request, names_beside, names_by_number, numbered
 from igcv.data.streams import READERS, StreamImages
 from igcv.errors import InputError
 
@@ -39,6 +39,9 @@ class TimmImages:
     def name(self, i: int) -> str:
         return f"{self.kind} image {i}"
 
+    def key(self, i: int) -> str:
+        return str(i)
+
 
 def _targets(items: Any) -> Iterable[int]:
     """The labels of a timm reader or torchvision data set, from the cheapest place that has them."""
@@ -56,7 +59,7 @@ def open_timm(request: Request) -> Parts:
     val = _timm_val(request)
     class_to_idx: dict[str, int] = getattr(train.items, "class_to_idx", {})
     names = sorted(class_to_idx, key=class_to_idx.__getitem__) or names_by_number(train, val)
-    return *with_validation(train, val, request.seed), names
+    return Parts(train, val, names)
 
 
 class _NoSplitError(InputError):
@@ -91,7 +94,9 @@ def _open_stream(request: Request) -> Parts:
             f"timm/{request.argument}: has none of the splits train, validation and test; name one so"
         )
     names = sorted(some.class_to_idx, key=some.class_to_idx.__getitem__) or _stream_names(some)
-    return *((train, val) if val or request.seed is not None else (None, train)), names
+    if val is None and request.seed is None:
+        return Parts(None, train, names)
+    return Parts(train, val, names)
 
 
 def _stream(request: Request, split: str) -> StreamImages | None:

@@ -24,9 +24,10 @@ def open_tiny_imagenet(request: Request) -> Parts:
             "class identifiers, expected tiny-imagenet-200 as published. Unpack the archive again"
         )
     first, second = (
-        FileImages([file for file, _ in part], [labels[wnid] for _, wnid in part]) for part in (train, val)
+        FileImages([file for file, _ in part], [labels[wnid] for _, wnid in part], root)
+        for part in (train, val)
     )
-    return first, second, [names[wnid] for wnid in wnids]
+    return Parts(first, second, [names[wnid] for wnid in wnids])
 
 
 def _rows(file: Path, columns: int) -> list[list[str]]:

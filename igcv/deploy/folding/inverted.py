@@ -22,6 +22,7 @@ takes from every source. Slices keep what lies between the convolutions of a pat
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -128,7 +129,7 @@ class Inverted:
                 for cells in _cells(self, form, s, r, vector_width):
                     # The bias is added once to each part of the output.
                     bias = all(wire.write != other.write for other in wires)
-                    paths.append(_path(self, form, s, r, cells, layouts, copies, bias))
+                    paths.append(_path(self, form, _Path(s, r, cells, copies, bias), layouts))
                     wires.append(wire)
         return PathBlock(
             paths,
@@ -183,17 +184,26 @@ def _cells(
     return [[_filled(mask.nonzero()[:, 0], vector_width, largest) for mask in masks]]
 
 
-def _path(
-    block: Inverted,
-    form: Form,
-    sources: list[int],
-    readers: list[int],
-    cells: list[Tensor],
-    layouts: tuple[Tensor, Tensor],
-    copies: int,
-    bias: bool,
-) -> nn.Sequential:
-    """Expand, filter and project the channels in `cells`."""
+class _Path(NamedTuple):
+    """One path of a block.
+
+    Attributes:
+        sources, readers: the groups of the expansion and of the projection that it serves.
+        cells: its expanded channels, in groups of equal size.
+        copies: how many times over it reads the stream.
+        bias: whether it adds the bias of the projection.
+    """
+
+    sources: list[int]
+    readers: list[int]
+    cells: list[Tensor]
+    copies: int
+    bias: bool
+
+
+def _path(block: Inverted, form: Form, path: _Path, layouts: tuple[Tensor, Tensor]) -> nn.Sequential:
+    """Expand, filter and project the channels of a path."""
+    sources, readers, cells, copies, bias = path
     rows = torch.cat(cells)
     layers: list[nn.Module] = []
     if block.expand is not None:

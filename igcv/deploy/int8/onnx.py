@@ -1,17 +1,19 @@
-"""TODO igcv.deploy.int8.comparison.onnx."""
+"""int8 of ONNX graphs, by ONNX Runtime's static quantization."""
 
 import logging
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from igcv.deploy.int8.prepare import BATCH
-from igcv.engines.session import required
+from igcv.extras import required
 
 
-class _Reader:
+class CalibrationReader:
     """Calibration images as ONNX Runtime wants them: one batch at a time, then None."""
 
     def __init__(self, name: str, images: np.ndarray) -> None:
@@ -23,6 +25,17 @@ class _Reader:
         return None if batch is None else {self.name: batch}
 
 
+@contextmanager
+def _errors_only() -> Iterator[None]:
+    """Log errors alone: the quantizer advises to preprocess, which folding has done."""
+    before = logging.root.level
+    logging.root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.root.setLevel(before)
+
+
 def quantize(model: Any, given: np.ndarray) -> Any:
     """An ONNX model with its convolutions and linear layers in int8.
 
@@ -30,20 +43,18 @@ def quantize(model: Any, given: np.ndarray) -> Any:
         model: onnx.ModelProto of a prepared network.
         given: calibration images as the model takes them.
     """
-    required("onnxruntime", "int8")
+    required("onnxruntime", "int8", "deploy")
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
     metadata = {entry.key: entry.value for entry in model.metadata_props}
-    before = logging.root.level
-    logging.root.setLevel(logging.ERROR)  # it advises to preprocess, which folding has done
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _errors_only():
         source, target = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
         onnx.save(model, source)
         quantize_static(
             source,
             target,
-            _Reader(model.graph.input[0].name, given),
+            CalibrationReader(model.graph.input[0].name, given),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             reduce_range=True,
@@ -54,7 +65,6 @@ def quantize(model: Any, given: np.ndarray) -> Any:
             extra_options={"QuantizeBias": False},
         )
         quantized = onnx.load(target)
-    logging.root.setLevel(before)
     compact(quantized)
     onnx.helper.set_model_props(quantized, metadata)
     return quantized

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from igcv.deploy.writers.onnx import Rewrite, settled_graph
 from igcv.deploy.writers.settings import ExportSettings
-from igcv.engines.session import required
+from igcv.extras import required
 
 
 def write_openvino(
@@ -23,7 +23,7 @@ def write_openvino(
 
     Args: those of `igcv.deploy.writers.onnx.write_onnx`.
     """
-    ov = required("openvino", "openvino")
+    ov = required("openvino", "openvino", "deploy")
     model = settled_graph(network, example, settings, metadata, rewrite)
     converted = ov.convert_model(BytesIO(model.SerializeToString()))
     for key, value in metadata.items():

@@ -4,8 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from igcv.engines.pytorch import TorchSession
-from igcv.engines.session import Session, required
+from igcv.engines.session import Session
 from igcv.engines.table import engine as find_engine
+from igcv.extras import required
 
 
 def session_of(network: nn.Module, images: Tensor, engine: str, threads: int | None = None) -> Session:
@@ -20,7 +21,7 @@ def session_of(network: nn.Module, images: Tensor, engine: str, threads: int | N
     session = find_engine(engine)
     if session is TorchSession:
         return TorchSession(network, threads or torch.get_num_threads())
-    required("onnx", engine)
+    required("onnx", engine, "deploy")
     from igcv.deploy.writers.onnx import onnx_graph
 
     return session(onnx_graph(network, images).SerializeToString(), threads)

@@ -5,9 +5,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from igcv.engines.session import required
 from igcv.engines.table import ENGINES
 from igcv.errors import InputError, unknown
+from igcv.extras import required
 
 
 class Writer(NamedTuple):
@@ -25,7 +25,7 @@ class Writer(NamedTuple):
 
     def load(self) -> Callable[..., Any]:
         """The function; InputError with the command that installs its package, if that is missing."""
-        required(self.package, self.package)
+        required(self.package, self.package, "deploy")
         module, _, name = self.place.partition(":")
         return getattr(import_module(f"igcv.deploy.writers.{module}"), name)
 

@@ -48,7 +48,7 @@ def read_params(path: str | Path) -> dict[str, np.ndarray]:
     Raises InputError if the file is missing, truncated, damaged, sparse, without names or of another format.
     """
     with _opened(Path(path), "an MXNet .params file") as file:
-        reader = _Reader(file)
+        reader = ByteReader(file)
         count = _read_list_header(reader)
         arrays = [_read_array(reader, f"array {index} of {count}") for index in range(count)]
         names = _read_names(reader, count)
@@ -98,7 +98,7 @@ def read_symbol(path: str | Path) -> list[Node]:
     return [_node(f"{path}: node {index}", index, raw) for index, raw in enumerate(nodes)]
 
 
-class _Reader:
+class ByteReader:
     """Reads a file front to back; whatever is not as it must be is an InputError naming the offset."""
 
     def __init__(self, file: BufferedReader) -> None:
@@ -121,7 +121,7 @@ class _Reader:
         return struct.unpack("<" + form, self.raw(struct.calcsize("<" + form), what).tobytes())
 
 
-def _read_list_header(reader: _Reader) -> int:
+def _read_list_header(reader: ByteReader) -> int:
     head = reader.raw(min(8, reader.left), "the list magic").tobytes()
     kinds = [kind for start, kind in FOREIGN.items() if head.startswith(start)]
     found = [*kinds, f"the bytes '{head.hex(' ')}'"][0]
@@ -132,7 +132,7 @@ def _read_list_header(reader: _Reader) -> int:
     return count
 
 
-def _read_array(reader: _Reader, part: str) -> np.ndarray:
+def _read_array(reader: ByteReader, part: str) -> np.ndarray:
     """One NDArray; the layout and its versions are at the top of this file."""
     reader.part = part
     (word,) = reader.numbers("I", "the version word")
@@ -155,7 +155,7 @@ def _read_array(reader: _Reader, part: str) -> np.ndarray:
     return _read_elements(reader, shape, DTYPES[flag])
 
 
-def _read_elements(reader: _Reader, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+def _read_elements(reader: ByteReader, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     span = math.prod(max(size, 1) for size in shape)  # numpy may refuse (0, 2**60), too
     reader.expect(span < 2**60, reader.at, f"the shape {shape}", "a shape that fits the file")
     data = reader.raw(math.prod(shape) * dtype.itemsize, f"elements of a {shape} {dtype} array")
@@ -165,7 +165,7 @@ def _read_elements(reader: _Reader, shape: tuple[int, ...], dtype: np.dtype) -> 
     return data.view(dtype).reshape(shape)
 
 
-def _read_names(reader: _Reader, count: int) -> list[str]:
+def _read_names(reader: ByteReader, count: int) -> list[str]:
     reader.part = "the list of names"
     found = reader.numbers("Q", "the number of names")[0]
     reader.expect(found == count, reader.at - 8, f"{found} names", f"{count} (save a dict, not a list)")

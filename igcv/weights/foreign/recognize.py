@@ -45,7 +45,7 @@ def recognize(shapes: Shapes) -> Recognized:
     Of several width multipliers with the same widths the one nearest to a multiple of 0.05 is taken.
 
     Args:
-        shapes: by MXNet's names, without "arg:" and "aux:". Names that no network has are passed over, and
+        shapes: by MXNet's names, without "arg:" and "aux:". Names that no network has are skipped, and
             some may be missing: `from_mxnet` lists both.
 
     Raises:

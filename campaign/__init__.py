@@ -1,1 +1,0 @@
-"""The papers' comparison tables, trained anew: many runs side by side, in pieces, and what they come to."""

@@ -1,0 +1,135 @@
+"""Predictions as a table, and as images copied into a folder for each class."""
+
+import csv
+import io
+import os
+import re
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from igcv.errors import InputError
+from igcv.evaluation.predictions import UNKNOWN, ImagePrediction
+from igcv.writing import write_file
+
+COLUMNS = ("file", "class", "probability", "true_class", "error")
+LONGEST = 100  # characters of a folder name
+
+
+def check_table(file: Path, force: bool = False) -> None:
+    """Raise InputError unless a table can be written to `file`: none is there, or it is to be replaced."""
+    if file.is_dir() or not file.parent.is_dir():
+        raise InputError(
+            f"--out: got '{file}', expected a file in a folder that exists, e.g. predictions.csv"
+        )
+    if file.exists() and not force:
+        raise InputError(f"'{file}' exists already. Give another --out, or --force to replace it")
+
+
+def check_folder(folder: Path) -> None:
+    """Raise InputError unless images can be copied to `folder`: it is empty, or does not exist yet."""
+    try:
+        empty = not folder.exists() or (folder.is_dir() and not os.listdir(folder))
+    except OSError as error:
+        raise InputError(
+            f"'{folder}' cannot be read: {error.strerror}. Choose another --sort-into"
+        ) from error
+    if not empty:
+        raise InputError(
+            f"'{folder}' is not an empty folder. Choose another --sort-into, or empty the folder"
+        )
+
+
+def write_table(
+    predictions: Sequence[ImagePrediction], file: Path, *, all_classes: bool = False, force: bool = False
+) -> None:
+    """Write predictions as a CSV file with a row for each image.
+
+    Args:
+        predictions: of `igcv.predict`.
+        file: where the table goes.
+        all_classes: add a column "probability_NAME" for each class of the predictions, which top=None gives.
+        force: replace an existing file.
+
+    Raises:
+        InputError: the file exists already or cannot be written.
+    """
+    check_table(file, force)
+    readable = next((entry.predictions for entry in predictions if not entry.error), ())
+    classes = sorted(readable, key=lambda guess: guess.label) if all_classes else []
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*COLUMNS, *(f"probability_{guess.name}" for guess in classes)])
+    for entry in predictions:
+        by_label = {guess.label: f"{guess.probability:.6f}" for guess in entry.predictions}
+        share = "" if entry.probability is None else f"{entry.probability:.6f}"
+        own = (entry.file, entry.name, share, entry.true_class or "", entry.error)
+        writer.writerow([*own, *(by_label.get(guess.label, "") for guess in classes)])
+    write_file(file, text.getvalue().encode("utf-8", "surrogateescape"))  # file names may be any bytes
+
+
+def sort_into(predictions: Sequence[ImagePrediction], folder: Path) -> Counter[str]:
+    """Copy image files into a folder for each predicted class; nothing is moved or overwritten.
+
+    Unreadable images and images in memory are left out. Files of one name get numbers: a.jpg, a-2.jpg.
+
+    Args:
+        predictions: of `igcv.predict`.
+        folder: an empty folder, or one that does not exist yet.
+
+    Returns:
+        How many images went into which folder.
+
+    Raises:
+        InputError: the folder is not empty, or a file cannot be copied.
+    """
+    check_folder(folder)
+    names = _FolderNames()
+    copied: Counter[str] = Counter()
+    for entry in predictions:
+        if entry.error or not entry.file:
+            continue
+        place = folder / names.of(entry.name)
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            _copy(Path(entry.file), place)
+        except OSError as error:
+            raise InputError(
+                f"cannot copy '{entry.file}' into '{place}': {error.strerror}. Free some space or choose another folder"
+            ) from error
+        copied[place.name] += 1
+    return copied
+
+
+def _copy(source: Path, place: Path) -> None:
+    """Copy a file under its own name, or with the first number that is free."""
+    number = 1
+    while True:
+        name = source.name if number == 1 else f"{source.stem}-{number}{source.suffix}"
+        try:
+            with open(source, "rb") as read, open(place / name, "xb") as written:
+                shutil.copyfileobj(read, written)
+        except FileExistsError:
+            number += 1
+            continue
+        shutil.copystat(source, place / name)
+        return
+
+
+class _FolderNames:
+    """A folder name for each class, also for class names that no file system takes."""
+
+    def __init__(self) -> None:
+        self._folders = {UNKNOWN: UNKNOWN}
+
+    def of(self, name: str) -> str:
+        """Return the folder name of a class, always the same one, and one that no other class has."""
+        if name not in self._folders:
+            plain = re.sub(r'[\x00-\x1f/\\:*?"<>|]', "_", name).strip(" .")[:LONGEST] or "_"
+            taken = {folder.casefold() for folder in self._folders.values()}
+            number, folder = 1, plain
+            while folder.casefold() in taken:
+                number, folder = number + 1, f"{plain}-{number + 1}"
+            self._folders[name] = folder
+        return self._folders[name]

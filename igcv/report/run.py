@@ -1,0 +1,112 @@
+"""A run as its files tell it, as plain data."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import median
+from typing import Any, NamedTuple
+
+PAIRS = 12  # confusions that are listed
+# Keys of the metrics log by the recipe's best_by, with the sign that makes higher scores better.
+SCORES = {"top1": ("val_top1", 1), "balanced": ("val_balanced", 1), "loss": ("val_loss", -1)}
+
+
+class StageCost(NamedTuple):
+    """A part of a network and what it costs for one image."""
+
+    name: str
+    parameters: int
+    multiply_adds: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunReport:
+    """A run as its files tell it.
+
+    Attributes:
+        name: what to call it, its folder.
+        recipe: its settings, key -> value as text.
+        defaults: what each setting is if nothing is said.
+        history: the metrics log, a row for each epoch (see igcv.training.run).
+        stages: the parts of the network; empty if there are no weights yet.
+        evaluation: of the best epoch: "epoch", "classes", "confusion" as [class, guess, images] and "mistakes";
+            None without validation images.
+        note: that the network is no better than always answering one class; empty if it is better.
+        scores: of each class that has images, by name: "class", "images", "recall", "precision" and "f1" in percent.
+        environment: machine and versions; empty before the run's end.
+    """
+
+    name: str
+    recipe: Mapping[str, str]
+    defaults: Mapping[str, str]
+    history: Sequence[Mapping[str, Any]]
+    stages: Sequence[StageCost]
+    evaluation: Mapping[str, Any] | None
+    environment: Mapping[str, str]
+    note: str = ""
+    scores: Sequence[Mapping[str, Any]] = ()
+
+    @property
+    def best(self) -> Mapping[str, Any] | None:
+        """The best epoch by the recipe's best_by, of several the last: its weights are kept.
+
+        With progressive resizing it is an epoch of the newest image size: accuracies of two sizes do not compare.
+        """
+        size = self.history[-1].get("input_size")
+        rows = [row for row in self.history if row.get("input_size") == size]
+        return best_row(rows, self.recipe.get("best_by", "top1"))
+
+    @property
+    def costs(self) -> tuple[int, int]:
+        """Parameters and multiply-adds of the network."""
+        return sum(s.parameters for s in self.stages), sum(s.multiply_adds for s in self.stages)
+
+    @property
+    def images_per_s(self) -> float:
+        """While training, the median over the epochs."""
+        return median(row["images_per_s"] for row in self.history)
+
+    @property
+    def time_s(self) -> float:
+        return sum(row["epoch_time_s"] for row in self.history)
+
+    @cached_property
+    def counts(self) -> dict[tuple[int, int], int]:
+        """Images of each class and most probable class."""
+        return {(label, guess): images for label, guess, images in (self.evaluation or {})["confusion"]}
+
+    @property
+    def pairs(self) -> list[tuple[str, str, int, int]]:
+        """The most frequent confusions: class, guess, images, and images of the class."""
+        names, total = (self.evaluation or {})["classes"], images_of(self.counts)
+        wrong = [(n, label, guess) for (label, guess), n in self.counts.items() if label != guess]
+        most = sorted(wrong, key=lambda pair: (-pair[0], *pair[1:]))[:PAIRS]
+        return [(names[label], names[guess], n, total[label]) for n, label, guess in most]
+
+    @property
+    def changed(self) -> set[str]:
+        """The settings that are not their defaults."""
+        return {key for key, value in self.recipe.items() if value != self.defaults.get(key, "")}
+
+
+def score(row: Mapping[str, Any], best_by: str) -> float | None:
+    """Return how good an epoch is, more is better; None without validation images."""
+    key, sign = SCORES[best_by]
+    if key not in row:
+        return None
+    return sign * row[key] if math.isfinite(row[key]) else -math.inf
+
+
+def best_row(rows: Sequence[Mapping[str, Any]], best_by: str) -> Mapping[str, Any] | None:
+    """Return the best epoch of a metrics log, of several the last; None without validation images."""
+    scored = [(found, row["epoch"], row) for row in rows if (found := score(row, best_by)) is not None]
+    return max(scored, key=lambda entry: entry[:2])[2] if scored else None
+
+
+def images_of(counts: Mapping[tuple[int, int], int]) -> dict[int, int]:
+    """The images of each class, from how often which class is taken for which."""
+    total: dict[int, int] = {}
+    for (label, _), images in sorted(counts.items()):
+        total[label] = total.get(label, 0) + images
+    return total

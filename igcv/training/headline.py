@@ -1,0 +1,81 @@
+"""What a training is about to do, in a few lines."""
+
+from itertools import accumulate
+from pathlib import Path
+
+import torch
+
+from igcv.models import strides_text
+from igcv.training.auto import in_words
+from igcv.training.epochs import Training
+from igcv.training.job import Job, resident_bytes
+from igcv.training.recipe import Recipe
+
+
+def headline(training: Training, out: Path) -> str:
+    """What is about to happen, in three lines, and one more where the newest checkpoint was damaged."""
+    job, state, begun = training.parts.job, training.state, training.begun
+    recipe, source = job.recipe, job.source
+    parameters = sum(p.numel() for p in training.trainer.network.parameters())
+    images = f"{len(source.train or []):,} training and {len(source.val or []):,} validation images"
+    apart = f" ({len(source.test):,} test images are kept apart)" if source.test else ""
+    divided = "".join(f"{line}\n" for line in source.notes)
+    where = job.process.device
+    device = torch.cuda.get_device_name(where) if where.type == "cuda" else where.type.upper()
+    place = f"step {begun.steps} of epoch {state.epoch + 1}" if begun.steps else f"epoch {state.epoch}"
+    going_on = f"going on after {place} of" if state.tensors else "for"
+    note = f"\ngoing on from the checkpoint before the newest: {state.note}" if state.note else ""
+    why = f" ({job.why_precision})" if job.why_precision else ""
+    places = f"{job.process.world_size} processes, " if job.process.world_size > 1 else ""
+    pixels = f"{recipe.input_size} x {recipe.input_size} pixels{smaller(recipe)}"
+    return (
+        f"{recipe.model}: {parameters:,} parameters, {pixels}, "
+        f"strides {strides_text(recipe.strides)}, {len(source.class_names)} classes\n"
+        f"{origin(job)}"
+        f"{source.spec}: {images}{apart}; {places}{device}, {recipe.precision}{why}; "
+        f"{going_on} {recipe.epochs} epochs; run folder {out}\n"
+        f"{divided}{whereabouts(job)}{note}{chosen(job)}"
+    )
+
+
+def chosen(job: Job) -> str:
+    """Return the settings that nobody gave, with their values and reasons, a line each; empty if there are none."""
+    if not job.chosen:
+        return ""
+    lines = "\n".join(in_words(job.chosen))
+    return (
+        f"\nchosen for these images and this machine (key=value on the command line sets another):\n{lines}"
+    )
+
+
+def smaller(recipe: Recipe) -> str:
+    """Return the smaller image sizes of the first epochs, for the headline; empty if there are none."""
+    ends = list(accumulate(recipe.progressive_epochs))
+    begins = [1, *(end + 1 for end in ends)]
+    parts = [
+        f"{size} in epoch{f's {begin} to' if end > begin else ''} {end}"
+        for size, begin, end in zip(recipe.sizes, begins, ends, strict=False)
+    ]
+    return f" ({', '.join(parts)})" if parts else ""
+
+
+def origin(job: Job) -> str:
+    """Return a line on the weights that a training starts from, and on strides that are not theirs; else nothing."""
+    if job.start is None:
+        return ""
+    recipe, start, strides = job.recipe, job.start.card, job.start.model.strides
+    change = "" if strides == recipe.strides else f"; here the strides are {strides_text(recipe.strides)}"
+    size = f"{start.input_size} x {start.input_size} pixels"
+    return (
+        f"starting from {recipe.init_from}: {start.model}, {size}, strides {strides_text(strides)}{change}\n"
+    )
+
+
+def whereabouts(job: Job) -> str:
+    """Where the images are while the network is trained, in one line."""
+    if job.recipe.resident == "on":
+        memory = "GPU memory" if job.process.device.type == "cuda" else "memory"
+        size = resident_bytes(job.source, job.preprocessing.input_size) / 2**20
+        once = "once for each size" if job.recipe.progressive_sizes else "once"
+        return f"images: decoded {once}, then kept in {memory} ({size:,.1f} MiB)"
+    return f"images: decoded anew in each epoch, workers = {job.workers}"

@@ -1,1 +1,0 @@
-"""Campaigns that try to make igcv lose or break something: `python -m soak --help`."""

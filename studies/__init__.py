@@ -1,0 +1,1 @@
+"""Studies of igcv: benchmarks, the comparison table, tests of reliability, and their results."""

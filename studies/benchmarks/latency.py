@@ -1,0 +1,101 @@
+"""How long an image takes: IGCV3 as trained, folded and in int8, beside MobileNetV2 and other implementations.
+
+Each network runs in a process of its own, alternately (see igcv.deploy.latency). Networks have random weights, which
+cost what trained ones cost. Ours are folded in the form that `igcv.fold` chooses on this machine for the same batch and
+threads, MobileNetV2 as well; the others are exported by torch.onnx.export, or run as they come.
+
+    python studies/benchmarks/latency.py                     # some 50 minutes on two cores
+    python studies/benchmarks/latency.py --quick             # two settings for each image size
+    python studies/benchmarks/latency.py --engines onnx      # results of other engines stay as they are
+
+Needs igcv[deploy] and onnxscript; pytorchcv takes part where it is installed (pip install pytorchcv).
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from igcv.deploy.latency import matrix_rate, time_networks
+from igcv.engines.table import ENGINES
+from studies.benchmarks.conditions import host_and_versions
+from studies.benchmarks.latency_entries import entries
+from studies.benchmarks.latency_page import Place, page, place_of
+from studies.benchmarks.latency_plot import plot
+
+SETTINGS = [(batch, threads) for batch in (1, 16) for threads in (1, 2)]
+QUICK = [(1, 1), (16, 2)]
+
+
+def earlier_rows(file: Path, about: dict[str, Any]) -> list[dict[str, Any]]:
+    """What an earlier call measured on this machine with these versions, so that settings can be measured again."""
+    if not file.is_file():
+        return []
+    before = json.loads(file.read_text())
+    same = {**before["machine"], "date": ""} == {**about, "date": ""}
+    return before["rows"] if same else []
+
+
+def run(rounds: int, places: list[Place], out: Path) -> None:
+    """Measure some settings; what is there is written after each of them, in the place of earlier results of it."""
+    about = host_and_versions()
+    rates = {str(threads): matrix_rate(threads) / 1e9 for threads in sorted({place[-1] for place in places})}
+    rows = earlier_rows(out / "latency_cpu.json", about)
+    with tempfile.TemporaryDirectory() as folder:
+        for size, engine, batch, threads in places:
+            print(f"{engine}, {size} px, batch {batch}, {threads} threads", file=sys.stderr, flush=True)
+            entered = entries(engine, size, batch, threads, Path(folder))
+            where = {
+                "engine": engine,
+                "size": size,
+                "batch": batch,
+                "threads": threads,
+                "date": about["date"],
+            }
+            new = [
+                {
+                    **where,
+                    "label": measured.label,
+                    "times_ms": [round(time, 3) for time in measured.times_ms],
+                    "memory_mib": round(measured.memory_mib),
+                    "share": measured.share,
+                }
+                for measured in time_networks(entered, batch, threads, rounds)
+            ]
+            rows = [*(r for r in rows if place_of(r) != (size, engine, batch, threads)), *new]
+            rows.sort(key=lambda r: (-r["size"], [*ENGINES].index(r["engine"]), r["batch"], r["threads"]))
+            result = {"machine": about, "matmul_gflop_per_s": rates, "rows": rows}
+            (out / "latency_cpu.json").write_text(json.dumps(result, indent=1) + "\n")
+            (out / "latency_cpu.md").write_text(page(result))
+    plot(result, out / "latency_cpu.png")
+
+
+def main() -> None:
+    """Measure, and write results/latency_cpu.json, .md and .png."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=15, help="measurements of each network (default: 15)")
+    parser.add_argument("--quick", action="store_true", help="batch 1 on 1 thread and batch 16 on 2 only")
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", default=[224, 32], choices=[224, 32], help="image sides, pixels"
+    )
+    parser.add_argument(
+        "--engines", nargs="+", default=[*ENGINES], choices=[*ENGINES], help="engines to measure"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path(__file__).parent / "results", help="folder for the results"
+    )
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    settings = QUICK if arguments.quick else SETTINGS
+    places = [
+        (size, e, *setting) for size in arguments.sizes for e in arguments.engines for setting in settings
+    ]
+    run(arguments.rounds, places, arguments.out)
+
+
+if __name__ == "__main__":
+    main()

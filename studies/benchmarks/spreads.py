@@ -1,0 +1,14 @@
+"""Medians with their range, as text."""
+
+from collections.abc import Sequence
+from statistics import median
+
+
+def with_range(middle: float, low: float, high: float, digits: int = 2) -> str:
+    """Return "median (smallest to largest)"."""
+    return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def spread(values: Sequence[float], digits: int = 1) -> str:
+    """Return the median of values with their range."""
+    return with_range(median(values), min(values), max(values), digits)

@@ -1,0 +1,61 @@
+"""Milliseconds of a training step by kind of call."""
+
+from collections.abc import Callable
+
+from torch.autograd.profiler_util import FunctionEvent
+from torch.profiler import ProfilerActivity, profile
+
+from studies.benchmarks.memory import release_memory
+
+PROFILED_STEPS = 3
+RANGES = ("optimizer", "moving average")
+KINDS = {  # kind of call: the operators that do the work, without "aten::"
+    "matrix products": ("mm", "addmm", "addmm_", "bmm"),
+    "batch norm": ("native_batch_norm", "_batch_norm_impl_index"),
+    "batch norm, backward": ("native_batch_norm_backward",),
+    "ReLU6": ("clamp", "clamp_", "hardtanh", "hardtanh_"),
+    "ReLU6, backward": ("hardtanh_backward",),
+    "additions": ("add", "add_", "sub", "sub_"),
+    "copies and casts": ("copy_", "_to_copy", "clone", "contiguous"),
+}
+CONVOLUTIONS = {  # operator: where its weight stands among the arguments
+    "mkldnn_convolution": 1,
+    "_slow_conv2d_forward": 1,
+    "thnn_conv2d": 1,
+    "convolution_backward": 2,
+}
+
+
+def profiled(step: Callable[[], None]) -> dict[str, float]:
+    """Return the milliseconds of a step by kind of call on the CPU, each without the calls inside it."""
+    step()
+    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as measured:
+        for _ in range(PROFILED_STEPS):
+            step()
+    found: dict[str, float] = {}
+    for event in measured.events() or ():
+        kind = kind_of_call(event)
+        found[kind] = found.get(kind, 0.0) + event.self_cpu_time_total / 1e3 / PROFILED_STEPS
+    release_memory()
+    return found
+
+
+def kind_of_call(event: FunctionEvent) -> str:
+    """Return to which part of a step a call belongs."""
+    around: FunctionEvent | None = event
+    while around is not None:
+        if around.name in RANGES:
+            return around.name
+        around = around.cpu_parent
+    name = event.name.removeprefix("aten::")
+    if name in CONVOLUTIONS:
+        return kind_of_convolution(event.input_shapes[CONVOLUTIONS[name]], name)
+    return next((kind for kind, names in KINDS.items() if name in names), "other")
+
+
+def kind_of_convolution(weight: list[int], name: str) -> str:
+    """Return the kind for a weight of (O, C / groups, k, k); a pointwise one is a matrix product."""
+    if weight[2:] == [1, 1]:
+        return "matrix products"
+    kind = "channel-wise convolutions" if weight[1] == 1 else "other convolutions"
+    return f"{kind}, backward" if name.endswith("backward") else kind

@@ -1,0 +1,1 @@
+"""Campaigns that try to make igcv lose or break something: `python -m studies.soak --help`."""

@@ -1,0 +1,73 @@
+"""The figures of docs/reliability.md, from the results of the campaigns."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
+RESULTS = Path(__file__).parent / "results"
+BEGIN, END = "<!-- figures: written by python -m studies.soak -->\n", "<!-- end of figures -->\n"
+
+
+def with_figures(page: str) -> str:
+    """The text of the page with its figures as they are in the results."""
+    before, _, rest = page.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    results = {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
+    rows = [row for name, make in ROWS.items() if name in results for row in make(results[name]["found"])]
+    table = ["| what was done | how often | what came of it | repeat it with |", "|---|---:|---|---|", *rows]
+    notes = [_measured(name, result) for name, result in results.items()]
+    return f"{before}{BEGIN}\n" + "\n".join([*table, "", *notes, ""]) + f"\n{END}{after}"
+
+
+def _kills(found: dict[str, Any]) -> list[str]:
+    rows = []
+    for processes, came_to in found.items():
+        signals = ", ".join(f"{count} {name}" for name, count in sorted(came_to["kills"].items()))
+        who = "one process" if processes == "1" else f"{processes} processes, one or all of them struck"
+        same = f"{came_to['runs'] - came_to['different']} of {came_to['runs']} runs ended bit for bit as one left alone"
+        rows.append(
+            f"| `igcv train` struck at random moments, {who} | {sum(came_to['kills'].values())} ({signals}) | {same}; "
+            f"{came_to['in_epoch']} times they went on in the middle of an epoch | `python -m studies.soak kills` |"
+        )
+    return rows
+
+
+def _faults(found: dict[str, Any]) -> list[str]:
+    disks, checkpoints = found["disks"], found["checkpoints"]
+    how = "`python -m studies.soak faults` (as root)"
+    return [
+        f"| {what} | {done['tried']} | {done['same']} ended bit for bit as one left alone | {how} |"
+        for what, done in (
+            ("disk full while training, later enlarged", disks),
+            ("newest checkpoint cut short, emptied, changed or removed", checkpoints),
+        )
+    ]
+
+
+def _fuzz(found: dict[str, Any]) -> list[str]:
+    return [
+        f"| mutated files for the reader `{name}` | {result['inputs']:,} | "
+        f"{'BROKEN' if result['broken'] else 'a right result or its error, each'} | `python -m studies.soak fuzz` |"
+        for name, result in found.items()
+    ]
+
+
+def _coverage(found: dict[str, Any]) -> list[str]:
+    lines = 100 * found["covered_lines"] / found["num_statements"]
+    branches = 100 * found["covered_branches"] / found["num_branches"]
+    return [
+        f"| coverage of the test suite | {found['num_statements']:,} statements, {found['num_branches']:,} branches | "
+        f"{lines:.1f} % of the statements, {branches:.1f} % of the branches | `python -m studies.soak coverage` |"
+    ]
+
+
+ROWS = {"kills": _kills, "faults": _faults, "fuzz": _fuzz, "coverage": _coverage}
+
+
+def _measured(name: str, result: dict[str, Any]) -> str:
+    host = result["machine"]
+    return (
+        f"- {name}: measured {host['date']} in {result['seconds'] / 60:.0f} minutes; {host['processor']}, "
+        f"{host['cores']} cores, Python {host['python']}, torch {host['torch']}"
+    )

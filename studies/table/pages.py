@@ -1,0 +1,190 @@
+"""The tables of the README and the page of all results, in Markdown: nothing is typed, everything is read."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from igcv.analysis import model_cost
+from studies.benchmarks.spreads import with_range
+from studies.table.outcomes import Column, read_measured
+from studies.table.plan import BASELINE, NETWORKS, SEEDS, VARIANTS
+
+BEGIN, END = "<!-- results: written by python -m studies.table report -->\n", "<!-- end of results -->\n"
+DATA = ("cifar10", "cifar100")
+IMAGENET = (  # published, arXiv:1806.00178, tables 4 and 5: parameters in millions, top-1 / top-5, and retrained
+    ("MobileNetV2 1.0x", 3.4, "70.0 / 89.0", "71.4 / 90.1"),
+    ("IGCV3-D 1.0x", 3.5, "70.6 / 89.7", "72.2 / 90.5"),
+)
+TINY = "tinyimagenet"
+# Published by others, trained from scratch: github.com/JunrQ/pytorch-cifar100. Top-1 on the validation photos.
+TINY_BY_OTHERS = (("MobileNetV2", 48.26), ("EfficientNet", 57.34), ("ResNet-50", 66.21))
+
+
+def accuracy_table(found: Sequence[Column]) -> str:
+    """Return published and measured accuracies side by side, in Markdown."""
+    head = [
+        "network",
+        "`--model`",
+        "parameters",
+        "published",
+        "CIFAR-10, paper",
+        "CIFAR-100, paper",
+        "by others",
+    ]
+    lines = [_cells([*head, *(f"{column.label}, measured" for column in found)])]
+    lines.append("|---|---|" + "---:|" * (5 + len(found)))
+    for row in NETWORKS:
+        if not (row.published or row.by_others or any(column.networks[row.model].top1 for column in found)):
+            continue  # nothing is known of it yet
+        parameters = " / ".join(f"{model_cost(row.model, n, 32).parameters / 1e6:.2f}" for n in (10, 100))
+        listed = f"{row.published_parameters} M" if row.published_parameters else ""
+        published = [
+            "{0.mean:.2f} ± {0.deviation:.2f}".format(row.published[d]) if d in row.published else ""
+            for d in DATA
+        ]
+        others = " / ".join(f"{row.by_others[d]:.2f}" for d in DATA) if row.by_others else ""
+        figures = [str(column.networks[row.model]) for column in found]
+        lines.append(
+            _cells([row.label, f"`{row.model}`", f"{parameters} M", listed, *published, others, *figures])
+        )
+    return "\n".join(lines)
+
+
+def imagenet_table() -> str:
+    """The published ImageNet accuracies, in Markdown."""
+    lines = [
+        "| network | parameters | top-1 / top-5, published | retrained, published |",
+        "|---|---:|---:|---:|",
+    ]
+    return "\n".join([*lines, *(_cells([name, f"{size} M", *rest]) for name, size, *rest in IMAGENET)])
+
+
+def tables(found: Sequence[Column]) -> str:
+    """Return the accuracy tables with what they rest on, in Markdown."""
+    summaries = [summary for column in found for summary in column.summaries]
+    tiny, cifar = ([c for c in found if (c.data == TINY) == is_tiny] for is_tiny in (True, False))
+    note = (
+        "Top-1 accuracy in percent. Parameters: counted here, with 10 / 100 classes. Paper: arXiv:1806.00178, mean and "
+        "standard deviation of five runs; how these networks were trained is not known. Its row 0.5x has half the "
+        "parameters at full width, its row 0.7x seven tenths; the block counts are igcv's choice, as the authors "
+        "published none. By others: CIFAR-10 / CIFAR-100 in arXiv:1905.03672, 400 epochs. "
+        f"{how(summaries)}"
+    )
+    parts = [accuracy_table(cifar), *([tiny_table(tiny)] if tiny else []), imagenet_table(), note]
+    return "\n\n".join(parts)
+
+
+def tiny_table(found: Sequence[Column]) -> str:
+    """Return the accuracies on Tiny-ImageNet, measured here and published by others, in Markdown."""
+    lines = [_cells(["Tiny-ImageNet, 200 classes", "parameters", "top-1 %", "from"]), "|---|---:|---:|---|"]
+    for column in found:
+        for row in NETWORKS:
+            if column.networks[row.model].top1:
+                parameters = f"{model_cost(row.model, 200, 64).parameters / 1e6:.2f} M"
+                lines.append(
+                    _cells([f"`{row.model}`", parameters, str(column.networks[row.model]), column.label])
+                )
+    by_others = [
+        _cells([name, "", f"{top1:.2f}", "published by others, from scratch"])
+        for name, top1 in TINY_BY_OTHERS
+    ]
+    return "\n".join([*lines, *by_others])
+
+
+def results_page(text: str, ablations: Mapping[str, Path], latencies: Mapping[str, Any] | None) -> str:
+    """The page of all results, in Markdown."""
+    parts = [
+        "# Results",
+        "Written by `python -m studies.table report` from the folders beside this file: of each training its resolved "
+        "recipe, its metrics log and its summary.",
+        text,
+        "![Accuracy against parameters, multiply-adds and latency](accuracy.png)",
+    ]
+    for name, folder in ablations.items():
+        models = sorted({path.name.partition("-")[0] for path in folder.iterdir()})
+        parts += [f"## {name}, {model}\n\n{ablation_table(folder, model)}" for model in models]
+    if latencies:
+        parts += [latency_section(latencies)]
+    return "\n\n".join(parts) + "\n"
+
+
+def latency_section(latencies: Mapping[str, Any]) -> str:
+    """Return the measured latencies, in Markdown, from what `python -m studies.table latency` wrote."""
+    parts = ["## Latency", latency_conditions(latencies)]
+    for size, networks in latencies["sizes"].items():
+        head = f"| {size} pixels | ms | ratio to `{BASELINE}` |\n|---|---:|---:|"
+        rows = [
+            _cells([f"`{model}`", _spread(t["ms"]), _spread(t["ratio"])]) for model, t in networks.items()
+        ]
+        parts.append("\n".join([head, *rows]))
+    return "\n\n".join(parts)
+
+
+def latency_conditions(latencies: Mapping[str, Any]) -> str:
+    """Return what the latencies were measured on and how, in Markdown."""
+    host = latencies["machine"]
+    return (
+        f"Measured {host['date']} on {host['processor']}, {host['cores']} shared cores: ONNX Runtime "
+        f"{host['onnxruntime']}, float32, folded, form `auto`, batch 1, one thread, 1000 classes. Median (min to "
+        f"max) of {latencies['rounds']} rounds, in which the networks take turns. Ratios are taken within each round."
+    )
+
+
+def cost_table(latencies: Mapping[str, Any]) -> str:
+    """Return what the networks cost that run at every measured size, and the conditions, in Markdown."""
+    sizes = latencies["sizes"]
+    head = [
+        "network",
+        "`--model`",
+        "parameters",
+        "multiply-adds, 32 px",
+        *(f"time, {size} px" for size in sizes),
+    ]
+    lines = [_cells(head), "|---|---|" + "---:|" * (len(head) - 2)]
+    for row in NETWORKS:
+        if all(row.model in networks for networks in sizes.values()):
+            cost = model_cost(row.model, 10, 32)
+            counts = [f"{cost.parameters / 1e6:.2f} M", f"{cost.multiply_adds / 1e6:.0f} M"]
+            times = [_spread(networks[row.model]["ratio"]) for networks in sizes.values()]
+            lines.append(_cells([row.label, f"`{row.model}`", *counts, *times]))
+    note = f"Time: ratio to `{BASELINE}`. Parameters and multiply-adds: counted with 10 classes."
+    return "\n\n".join(["\n".join(lines), f"{note} {latency_conditions(latencies)}"])
+
+
+def _spread(figures: Mapping[str, float]) -> str:
+    """Return a median with its range."""
+    return with_range(figures["median"], figures["low"], figures["high"])
+
+
+def ablation_table(folder: Path, model: str) -> str:
+    """Return what each variant of the recipe came to, on held-out training images, in Markdown."""
+    lines = ["| changed | settings | top-1 % |", "|---|---|---:|"]
+    for variant, changes in VARIANTS.items():
+        found = read_measured(folder, [f"{model}-{variant.replace(' ', '_')}-seed{seed}" for seed in SEEDS])
+        lines.append(_cells([variant, f"`{' '.join(changes)}`" if changes else "", str(found)]))
+    return "\n".join(lines)
+
+
+def how(summaries: Sequence[Mapping[str, Any]]) -> str:
+    """Return what the measured accuracies rest on."""
+    if not summaries:
+        return "igcv has not reproduced these accuracies yet."
+    seen = {(s["machine"]["device"], s["machine"]["torch"], s["machine"]["python"]) for s in summaries}
+    machines = "; ".join(
+        f"{device}, torch {torch}, Python {python}" for device, torch, python in sorted(seen)
+    )
+    return (
+        "Measured: after the last epoch; mean and standard deviation over the seeds, for one seed the binomial "
+        f"standard error over the test images ({machines})."
+    )
+
+
+def with_results(page: str, text: str) -> str:
+    """A page with `text` between the marks of the results."""
+    before, mark, rest = page.partition(BEGIN)
+    assert mark, "the page has no place for results"
+    return f"{before}{BEGIN}{text}\n{END}{rest.partition(END)[2]}"
+
+
+def _cells(texts: Iterable[str]) -> str:
+    return f"| {' | '.join(texts)} |"

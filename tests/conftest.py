@@ -1,21 +1,21 @@
-"""Small real data for all tests, and the command line run in this process."""
+"""Small real data for all tests, and the command line run in this process.
+
+pytest's first process imports this too, but runs no test: what takes seconds to import is imported where it is used.
+"""
 
 import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
-import torch
 
 from igcv.commands.main import main
-from igcv.machine.processes import Process
-from igcv.models import Network, build_model
-from igcv.training import find_recipe, load_recipe
-from igcv.training.phases import train_in
-from studies.soak.photos import write_digits
 from tests.browser import browser
+
+if TYPE_CHECKING:
+    from igcv.models import Network
 
 ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
 Igcv = Callable[..., "Outcome"]
@@ -48,12 +48,20 @@ def igcv_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
 @pytest.fixture(scope="session")
 def digit_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Handwritten zeros and ones in class folders: 24 for training, 10 for validation, 16 x 16 pixels."""
+    from studies.soak.photos import write_digits
+
     return write_digits(tmp_path_factory.mktemp("digits"))
 
 
 @pytest.fixture(scope="session")
 def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small IGCV3 trained for two epochs on scikit-learn's digits: a run folder."""
+    import torch
+
+    from igcv.machine.processes import Process
+    from igcv.training import find_recipe, load_recipe
+    from igcv.training.phases import train_in
+
     folder = tmp_path_factory.mktemp("runs") / "digits"
     settings = ["model=igcv3_d_025", "epochs=2", "warmup_epochs=0.5", "ema_decay=0.9", "batch_size=64"]
     recipe = load_recipe(find_recipe("recipes/digits.toml"), settings)
@@ -74,8 +82,12 @@ def own_plans(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["IGCV_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
-def randomized(name: str, num_classes: int = 10, input_size: int = 32) -> Network:
+def randomized(name: str, num_classes: int = 10, input_size: int = 32) -> "Network":
     """A network whose batch norms have statistics and weights of their own, in evaluation."""
+    import torch
+
+    from igcv.models import build_model
+
     torch.manual_seed(0)
     model = build_model(name, num_classes, input_size=input_size).eval()
     for norm in (module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)):

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -109,8 +110,14 @@ def test_nothing_of_the_caller_changes_even_where_exporting_fails(
             with pytest.raises(ZeroDivisionError):
                 igcv.export(trained.classifier, tmp_path / "a.onnx", form="dense", int8=True, threads=1)
         assert state() == before
+    monkeypatch.setattr("igcv.deploy.choose.shortest_times", run_once)
     igcv.fold(trained.classifier.model, "auto", input_size=16, threads=2)
     assert state() == before
+
+
+def run_once(runs: Sequence[Callable[[], object]]) -> list[float]:
+    """In the place of a measurement: every form computes, and the first is the fastest."""
+    return [float(i) for i, run in enumerate(runs) if run() is not None]
 
 
 @pytest.fixture

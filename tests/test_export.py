@@ -30,12 +30,13 @@ from igcv.weights.card import Card
 from tests.conftest import Igcv, randomized
 
 SUFFIXES = {name: engine.suffix for name, engine in ENGINES.items()}
+RELEASED = "igcv3_w_025.digits"  # trained, with half the blocks of `digits_run`
 
 
 @pytest.mark.parametrize("format", ENGINES)
 @pytest.mark.parametrize("inside", [False, True], ids=["float32", "uint8"])
-def test_every_format(digits_run: Path, tmp_path: Path, format: str, inside: bool) -> None:
-    classifier = igcv.load(digits_run)
+def test_every_format(tmp_path: Path, format: str, inside: bool) -> None:
+    classifier = igcv.load(RELEASED)
     file = tmp_path / f"network{SUFFIXES[format]}"
     pixels = sample_pixels(open_source("digits"), classifier.preprocessing, 5)
     settings = ExportSettings(format=format, form="group_branches", with_preprocessing=inside)
@@ -114,8 +115,8 @@ def test_a_pooling_that_cannot_be_written() -> None:
         onnx_graph(igcv.fold(model, "dense"), torch.zeros(1, 3, 32, 32))
 
 
-def test_metadata_of_onnx(digits_run: Path, tmp_path: Path) -> None:
-    classifier = igcv.load(digits_run)
+def test_metadata_of_onnx(tmp_path: Path) -> None:
+    classifier = igcv.load(RELEASED)
     pixels = sample_pixels(None, classifier.preprocessing, 2)
     write_compared(classifier, tmp_path / "a.onnx", ExportSettings(format="onnx", form="dense"), pixels)
     model = onnx.load(tmp_path / "a.onnx")
@@ -133,10 +134,10 @@ def test_metadata_of_onnx(digits_run: Path, tmp_path: Path) -> None:
 
 
 def test_a_file_that_computes_something_else_is_not_kept(
-    digits_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(export_module, "compare", lambda *_: Comparison(1, 0.5, 1e-7, 0.0))
-    classifier = igcv.load(digits_run)
+    classifier = igcv.load(RELEASED)
     pixels = sample_pixels(None, classifier.preprocessing, 2)
     with pytest.raises(InputError, match=r"differs from the network by 5.0e-01 .* it was not kept"):
         write_compared(

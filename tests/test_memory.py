@@ -2,9 +2,11 @@
 
 import json
 import re
-import subprocess
 import sys
+from functools import partial
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,66 +15,74 @@ from torch import nn
 from igcv.errors import InputError
 from igcv.machine.memory import Allocations, is_out_of_memory, peak_mib, without_onednn
 from igcv.machine.processes import Process
-from igcv.training import load_recipe, read_metrics
+from igcv.training import epochs, load_recipe, read_metrics
 from igcv.training.job import Job, resolve
 from igcv.training.memory import OVERHEAD, StepMemory, explained, largest_batch, remedies, step_memory
 from igcv.training.phases import start_network, train_in
-from tests.conftest import ONE_THREAD, Igcv
+from studies.soak.lives import ended
+from tests.conftest import Igcv
 
 CPU = torch.device("cpu")
 SMALL = ["model=igcv3_w_010", "input_size=16", "batch_size=8", "epochs=1", "workers=0"]
-# The epoch, and what is said of it if it fails, gets some MiB more than the process holds before.
-LIMITED = """
-import resource, sys
-from pathlib import Path
-import torch
-torch.set_num_threads(1)
-import torch._dynamo
-from igcv.commands.main import main
-from igcv.training import epochs
-trained, mib = epochs.train_epoch, int(sys.argv.pop())
-def limited(*given):
-    size = int(Path("/proc/self/status").read_text().split("VmSize:")[1].split()[0]) * 2**10
-    resource.setrlimit(resource.RLIMIT_AS, (size + mib * 2**20, resource.RLIM_INFINITY))
-    done = trained(*given)
-    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    return done
-epochs.train_epoch = limited
-main()
-"""
 
 
 def job_of(*settings: str) -> Job:
     return resolve(load_recipe(None, ["data=digits", *SMALL, *settings]), Process(CPU))
 
 
-def limited(out: Path, mib: int, *settings: str) -> subprocess.CompletedProcess[str]:
-    """Train on digits in a process that gets so many MiB for the epoch."""
-    command = [sys.executable, "-c", LIMITED, "train", "data=digits", "model=igcv3_d_025", "input_size=32"]
-    command += ["epochs=1", "workers=0", *settings, "--device", "cpu", "--quiet", "--out", str(out), str(mib)]
-    return subprocess.run(command, env=ONE_THREAD, capture_output=True, text=True, timeout=300)
+def limit(mib: int) -> None:
+    """The epoch, and what is said of it if it fails, gets so many MiB more than the process holds before."""
+    import resource
+
+    import_module("torch._dynamo")  # not within the limit
+    trained = epochs.train_epoch
+
+    def limited(*given: Any) -> Any:
+        size = int(Path("/proc/self/status").read_text().split("VmSize:")[1].split()[0]) * 2**10
+        resource.setrlimit(resource.RLIMIT_AS, (size + mib * 2**20, resource.RLIM_INFINITY))
+        done = trained(*given)
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        return done
+
+    epochs.train_epoch = limited
+
+
+def limited(out: Path, mib: int, *settings: str) -> tuple[int, str]:
+    """Train on digits in a process that gets so many MiB for the epoch: exit status and what it printed."""
+    command = [
+        "train",
+        "data=digits",
+        "model=igcv3_d_025",
+        "input_size=32",
+        "epochs=1",
+        "workers=0",
+        *settings,
+    ]
+    log = out.with_suffix(".log")
+    [code] = ended([*command, "--device", "cpu", "--quiet", "--out", str(out)], 1, log, partial(limit, mib))
+    return code, log.read_text()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the addresses of a process")
 def test_a_step_that_needs_too_much_says_what_to_change(tmp_path: Path) -> None:
     """And what it says is enough."""
-    done = limited(tmp_path / "large", 600, "batch_size=512")
-    assert done.returncode == 2, done.stderr
-    assert done.stderr.count("\n") == 1
+    code, printed = limited(tmp_path / "large", 600, "batch_size=512")
+    assert code == 2, printed
+    assert printed.count("\n") == 1
     said = re.fullmatch(
         r"igcv: out of memory: a step on 512 images of 32 x 32 pixels \(batch_size=512, accumulation=1\); the process "
         r"took [\d,]+ MiB before it failed\. By estimate the step needs ([\d,]+) MiB, ([\d,]+) MiB are free and (\d+) "
         r"images fit\. Give batch_size=(\d+) or accumulation=(\d+) \(the same batch in smaller parts\) or a smaller "
         r"input_size\n",
-        done.stderr,
+        printed,
     )
-    assert said, done.stderr
+    assert said, printed
     need, free, fits, batch_size, accumulation = (int(number.replace(",", "")) for number in said.groups())
     assert 0 < free < need
     assert batch_size <= fits < 512 <= accumulation * fits
     for name, setting in (("batch", f"batch_size={batch_size}"), ("parts", f"accumulation={accumulation}")):
-        done = limited(tmp_path / name, 600, *["batch_size=512"] * (name == "parts"), setting)
-        assert done.returncode == 0, done.stderr
+        code, printed = limited(tmp_path / name, 600, *["batch_size=512"] * (name == "parts"), setting)
+        assert code == 0, printed
 
 
 @pytest.mark.parametrize(

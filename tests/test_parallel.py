@@ -2,9 +2,12 @@
 
 import json
 import multiprocessing
+import os
 import re
 import shutil
 import socket
+import subprocess
+import sys
 import time
 from contextlib import chdir
 from itertools import chain
@@ -28,6 +31,7 @@ from igcv.training.phases import opened
 from igcv.training.state import EpochProgress, State, flatten_optimizer
 from igcv.weights import read_tensors, save_weights
 from igcv.weights.card import Card
+from studies.soak.lives import PRELOAD
 from tests import several_processes as work
 from tests.conftest import Igcv
 
@@ -84,7 +88,7 @@ def several(request: pytest.FixtureRequest, alone: Path, tmp_path_factory: pytes
     folder = tmp_path_factory.mktemp(f"processes{request.param}") / "work"
     shutil.copytree(alone, folder)
     # A server that has imported all of it forks the processes, as importing would take most of the time.
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["tests.several_processes"])
+    multiprocessing.get_context("forkserver").set_forkserver_preload([*PRELOAD, "tests.several_processes"])
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -269,3 +273,21 @@ def test_an_error_of_one_process_names_it(igcv_command: Igcv, monkeypatch: pytes
     outcome = igcv_command("train", "epoch=3", "--data", "digits")
     assert outcome.status == 2
     assert outcome.err.startswith("igcv: process 3: unknown recipe key 'epoch'")
+
+
+@pytest.mark.parametrize("given, found", [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_that_wait_sleep(
+    given: str | None, found: str, igcv_command: Igcv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two commands side by side share the cores; the user's own setting stays."""
+    monkeypatch.setenv("OMP_WAIT_POLICY", given or "")
+    if given is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    assert igcv_command("--version").status == 0
+    assert os.environ["OMP_WAIT_POLICY"] == found
+
+
+def test_the_entry_point_does_not_load_torch() -> None:
+    """It sets what OpenMP reads as torch loads it."""
+    line = "import sys, igcv.commands.main; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", line], check=True)

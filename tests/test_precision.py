@@ -1,9 +1,8 @@
 """precision = "auto": bf16 only where it is native and faster, chosen once, and kept by a resumed run."""
 
 import json
+import os
 import platform
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,8 @@ from igcv.models import build_model
 from igcv.training import load_recipe
 from igcv.training.phases import train_in
 from igcv.weights import load_weights
-from tests.conftest import ONE_THREAD, Igcv
+from studies.soak.lives import ended
+from tests.conftest import Igcv
 
 CPU = Process(torch.device("cpu"))
 SMALL = ["model=igcv3_w_010", "input_size=16", "batch_size=8", "augment=shift", "epochs=1", "workers=0"]
@@ -112,20 +112,18 @@ def test_native_bf16_by_the_flags_of_linux(
     assert has_native_bf16(torch.device("mps")) is False
 
 
+def measure_something_else() -> None:
+    """Only the first process finds bf16 in hardware."""
+    chooser.has_native_bf16 = lambda device: os.environ["RANK"] == "0"  # type: ignore[assignment]
+    chooser.step_times = lambda *given: {"float32": 1.0, "bf16": 0.5}
+
+
 def test_two_processes_agree(digit_folder: Path, tmp_path: Path) -> None:
     """Whatever each of them measures."""
-    lines = (
-        "import os; from igcv.machine import precision; from igcv.commands.main import main",
-        "precision.has_native_bf16 = lambda device: os.environ['RANK'] == '0'",
-        "precision.step_times = lambda *given: {'float32': 1.0, 'bf16': 0.5}",
-        "main()",
-    )
-    (tmp_path / "script.py").write_text("\n".join(lines))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command += [str(tmp_path / "script.py"), "train", *SMALL, "precision=auto", f"data={digit_folder}"]
-    command += ["--device", "cpu", "--out", str(tmp_path / "run")]
-    done = subprocess.run(command, env=ONE_THREAD, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    arguments = ["train", *SMALL, "precision=auto", f"data={digit_folder}", "--device", "cpu"]
+    log = tmp_path / "log"
+    codes = ended([*arguments, "--out", str(tmp_path / "run")], 2, log, measure_something_else)
+    assert codes == [0, 0], log.read_text()
     assert load_recipe(tmp_path / "run" / "recipe.toml").precision == "bf16"
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["machine"]["processes"] == 2
 

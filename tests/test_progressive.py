@@ -3,8 +3,6 @@
 import io
 import json
 import signal
-import subprocess
-import sys
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -32,7 +30,8 @@ from igcv.training.phases import train_in
 from igcv.training.reporter import Live, reporter
 from igcv.training.state import EpochProgress, decode
 from igcv.weights import load_weights, read_tensors
-from tests.conftest import ONE_THREAD, Igcv
+from studies.soak.lives import LIMIT_S, ended, start
+from tests.conftest import Igcv
 
 CPU = Process(torch.device("cpu"))
 SIZES = ("input_size=16", "progressive_sizes=8,12", "progressive_epochs=1,1", "epochs=3")
@@ -257,16 +256,17 @@ def test_the_terminal_shows_the_sizes(digit_folder: Path, tmp_path: Path, igcv_c
 def test_two_processes(digit_folder: Path, tmp_path: Path) -> None:
     """Two processes, killed in the second part: they end as two that were not."""
     settings = [*SMALL, "augment=shift", "workers=1", f"data={digit_folder}", "save_minutes=0"]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command = [*launcher, "-m", "igcv", "train", *settings, "--device", "cpu", "--quiet", "--out"]
-    for name in ("whole", "parts"):
-        line = (*command, str(tmp_path / name))
-        if name == "parts":
-            with subprocess.Popen(line, env=ONE_THREAD) as process:
-                wait_until_epoch(1, tmp_path / name)
-                process.send_signal(signal.SIGTERM)
-            line += ("--resume",)
-        subprocess.run(line, env=ONE_THREAD, check=True, timeout=300)
+    command, log = ["train", *settings, "--device", "cpu", "--quiet", "--out"], tmp_path / "log"
+    whole, parts = ([*command, str(tmp_path / name)] for name in ("whole", "parts"))
+    assert ended(whole, 2, log) == [0, 0], log.read_text()
+    started = start(parts, 2, log)
+    wait_until_epoch(1, tmp_path / "parts")
+    for process in started:
+        process.terminate()
+    for process in started:
+        process.join(LIMIT_S)
+    assert [process.exitcode for process in started] == [128 + signal.SIGTERM] * 2
+    assert ended([*parts, "--resume"], 2, log) == [0, 0], log.read_text()
     assert same_end(tmp_path / "whole", tmp_path / "parts")
     assert [row["input_size"] for row in read_metrics(tmp_path / "parts")] == [8, 12, 16]
 

@@ -151,9 +151,9 @@ def test_mobilenetv2_has_one_int8_form(tmp_path: Path) -> None:
     assert set(plan.forms.values()) == {"dense"}
 
 
-def test_the_form_of_an_int8_file_is_measured(digits_run: Path, tmp_path: Path, igcv_command: Igcv) -> None:
+def test_the_form_of_an_int8_file_is_measured(tmp_path: Path, igcv_command: Igcv) -> None:
     file = tmp_path / "int8.onnx"
-    outcome = igcv_command("export", digits_run, "--out", file, "--int8", "--with-preprocessing", "--json")
+    outcome = igcv_command("export", RELEASED, "--out", file, "--int8", "--with-preprocessing", "--json")
     figures = json.loads(outcome.out)
     assert set(figures["forms"].values()) < set(INT8_FORMS)
     assert figures["int8"]["top1"]["int8"] > figures["int8"]["top1"]["float32"] - 1.5

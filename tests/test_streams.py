@@ -36,6 +36,15 @@ TRAIN, VAL = ("train-0.tar", "train-1.tar"), ("val-0.tar",)
 COUNTS = {"train-0.tar": 20, "train-1.tar": 13, "val-0.tar": 11}
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _frozen() -> Iterator[None]:
+    """What was there before these tests is not looked at by each collection."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
 def _collected() -> Iterator[None]:
     """No shard is left open for another test to be warned about."""

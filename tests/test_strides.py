@@ -101,35 +101,35 @@ def test_older_exported_files_are_refused(tmp_path: Path, igcv_command: Igcv) ->
     assert ended.status == 2 and "some.onnx: igcv3_d_025 was saved before igcv recorded strides" in ended.err
 
 
-def short_run(out: Path, *settings: str, resume: bool = False) -> None:
-    small = ["model=igcv3_d_025", "data=digits", "augment=none", "batch_size=512", "epochs=1"]
+def short_run(data: Path, out: Path, *settings: str, resume: bool = False) -> None:
+    small = ["model=igcv3_d_025", f"data={data}", "augment=none", "batch_size=24", "epochs=1"]
     train_in(CPU, load_recipe(None, [*small, *settings]), out, resume=resume, quiet=True)
 
 
-def test_a_run_records_its_strides(tmp_path: Path) -> None:
-    short_run(tmp_path / "run", "input_size=16")
+def test_a_run_records_its_strides(digit_folder: Path, tmp_path: Path) -> None:
+    short_run(digit_folder, tmp_path / "run", "input_size=16")
     assert load_recipe(tmp_path / "run" / "recipe.toml").strides == AT_16
     _, card = load_weights(tmp_path / "run" / "last.safetensors")
     assert (card.strides, card.recipe["strides"]) == (AT_16, list(AT_16))
     assert igcv.load(tmp_path / "run").model.strides == AT_16
 
 
-def test_a_run_resumes_with_its_own_strides_only(tmp_path: Path) -> None:
+def test_a_run_resumes_with_its_own_strides_only(digit_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    short_run(out, "input_size=16", f"strides={','.join(map(str, OTHERS))}")
+    short_run(digit_folder, out, "input_size=16", f"strides={','.join(map(str, OTHERS))}")
     assert igcv.load(out).model.strides == OTHERS
     with pytest.raises(
         InputError, match=r"has strides = \(1, 1, 1, 2, 2, 1, 2, 1\), not \(1, 1, 1, 2, 2, 1, 1, 1\)"
     ):
-        short_run(out, "input_size=16", "epochs=2", resume=True)
+        short_run(digit_folder, out, "input_size=16", "epochs=2", resume=True)
     recipe = load_recipe(out / "recipe.toml", ["epochs=2"])
     assert train_in(CPU, recipe, out, resume=True, quiet=True)["epochs"] == 2
     assert igcv.load(out).model.strides == OTHERS
 
 
-def test_an_older_run_is_not_resumed(tmp_path: Path) -> None:
+def test_an_older_run_is_not_resumed(digit_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    short_run(out, "input_size=16")
+    short_run(digit_folder, out, "input_size=16")
     recipe = out / "recipe.toml"
     recipe.write_text(
         "".join(line for line in recipe.read_text().splitlines(True) if not line.startswith("strides"))
@@ -151,13 +151,14 @@ def test_weights_that_start_a_training(
     settings: tuple[str, ...],
     strides: tuple[int, ...],
     told: str,
+    digit_folder: Path,
     tmp_path: Path,
     igcv_command: Igcv,
 ) -> None:
     start, out = saved(tmp_path, "igcv3_d_025", 16, OTHERS), tmp_path / "run"
-    given = ("--model", "igcv3_d_025", "--data", "digits", "--init-from", start, "--out", out)
+    given = ("--model", "igcv3_d_025", "--data", digit_folder, "--init-from", start, "--out", out)
     ended = igcv_command(
-        "train", "augment=none", "batch_size=512", "epochs=1", f"input_size={size}", *settings, *given
+        "train", "augment=none", "batch_size=24", "epochs=1", f"input_size={size}", *settings, *given
     )
     assert ended.status == 0, ended.err
     line = f"starting from {start}: igcv3_d_025, 16 x 16 pixels, strides 1,1,1,2,2,1,2,1{told}\n"

@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import NamedTuple
@@ -37,6 +37,8 @@ SETTINGS = (
 SAVE_MINUTES = (0, 0, 0.002, 10)  # a run saves after each step, now and then, or between two epochs only
 ENDS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 LIMIT_S = 120.0
+# What a run imports on its way, so that the server does it once for all of them.
+PRELOAD = (__name__, "torch.utils.tensorboard", "torchvision.transforms.v2", "plotly.graph_objects")
 # Of a log's columns; the others are times.
 REPEATABLE = ("epoch", "train_loss", "val_loss", "val_top1", "val_top5", "lr", "bad_images")
 
@@ -68,15 +70,17 @@ def same(first: dict, second: dict) -> bool:
     return True
 
 
-def start(arguments: Sequence[str], processes: int, log: Path) -> list[BaseProcess]:
-    """Start `igcv` with `arguments` in so many processes, as torchrun would."""
+def start(
+    arguments: Sequence[str], processes: int, log: Path, before: Callable[[], None] | None = None
+) -> list[BaseProcess]:
+    """Start `igcv` with `arguments` in so many processes, as torchrun would; each calls `before` first."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["studies.soak.lives"])
+    context.set_forkserver_preload(list(PRELOAD))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     started = [
-        context.Process(target=_live, args=(rank, processes, port, list(arguments), str(log)))
+        context.Process(target=_live, args=(rank, processes, port, list(arguments), str(log), before))
         for rank in range(processes)
     ]
     for process in started:
@@ -84,7 +88,22 @@ def start(arguments: Sequence[str], processes: int, log: Path) -> list[BaseProce
     return started
 
 
-def _live(rank: int, processes: int, port: int, arguments: list[str], log: str) -> None:
+def ended(
+    arguments: Sequence[str], processes: int, log: Path, before: Callable[[], None] | None = None
+) -> list[int]:
+    """The exit statuses of `start`, once all have come to their end; what they print is in `log`."""
+    running = start(arguments, processes, log, before)
+    try:
+        assert _ended(running, LIMIT_S), f"a process did not end; see {log}"
+    finally:
+        for process in running:
+            _signal_group(process, signal.SIGKILL)
+    return [int(process.exitcode or 0) for process in running]
+
+
+def _live(
+    rank: int, processes: int, port: int, arguments: list[str], log: str, before: Callable[[], None] | None
+) -> None:
     os.setpgid(0, 0)  # its loader processes belong to it
     # What runs in the background inherits to ignore both.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -98,6 +117,8 @@ def _live(rank: int, processes: int, port: int, arguments: list[str], log: str) 
         os.environ.update({key: str(value) for key, value in place.items()})
     multiprocessing.set_start_method("fork", force=True)  # not the server's, for its loader processes
     torch.set_num_threads(1)
+    if before is not None:
+        before()
     sys.argv = ["igcv", *arguments]
     main()
 

@@ -56,6 +56,8 @@ def limited(out: Path, mib: int, *settings: str) -> tuple[int, str]:
         "input_size=32",
         "epochs=1",
         "workers=0",
+        "precision=float32",
+        "ema_decay=0",
         *settings,
     ]
     log = out.with_suffix(".log")

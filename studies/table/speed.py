@@ -23,6 +23,8 @@ def timed_run(settings: Sequence[str], folder: Path) -> list[dict[str, Any]]:
     Returns:
         "epoch", "seconds", "top1" in percent and "images_per_s" of each epoch.
     """
+    if folder.exists():
+        raise InputError(f"{folder} already holds a run; remove it to measure again")
     folder.parent.mkdir(parents=True, exist_ok=True)
     seen: list[dict[str, Any]] = []
     with open(folder.with_suffix(".log"), "wb") as log:

@@ -2,12 +2,9 @@
 
 import json
 import multiprocessing
-import os
 import re
 import shutil
 import socket
-import subprocess
-import sys
 import time
 from contextlib import chdir
 from itertools import chain
@@ -273,21 +270,3 @@ def test_an_error_of_one_process_names_it(igcv_command: Igcv, monkeypatch: pytes
     outcome = igcv_command("train", "epoch=3", "--data", "digits")
     assert outcome.status == 2
     assert outcome.err.startswith("igcv: process 3: unknown recipe key 'epoch'")
-
-
-@pytest.mark.parametrize("given, found", [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
-def test_threads_that_wait_sleep(
-    given: str | None, found: str, igcv_command: Igcv, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Two commands side by side share the cores; the user's own setting stays."""
-    monkeypatch.setenv("OMP_WAIT_POLICY", given or "")
-    if given is None:
-        monkeypatch.delenv("OMP_WAIT_POLICY")
-    assert igcv_command("--version").status == 0
-    assert os.environ["OMP_WAIT_POLICY"] == found
-
-
-def test_the_entry_point_does_not_load_torch() -> None:
-    """It sets what OpenMP reads as torch loads it."""
-    line = "import sys, igcv.commands.main; sys.exit('torch' in sys.modules)"
-    subprocess.run([sys.executable, "-c", line], check=True)

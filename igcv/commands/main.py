@@ -53,8 +53,6 @@ def main() -> None:
 
     A run that a signal ended has the exit status that shells give for the signal: 128 and its number.
     """
-    # OpenMP reads this when torch loads it. Threads that spin at barriers take the cores of a command next to this one.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()
     except InputError as error:

@@ -20,7 +20,14 @@ from igcv.models import blocks_with_forms
 from igcv.training import Recipe, read_metrics
 from tests.conftest import Igcv
 
-SMALL = {"model": "igcv3_w_010", "input_size": 16, "batch_size": 8, "epochs": 1, "workers": 0}
+SMALL = {
+    "model": "igcv3_w_010",
+    "input_size": 16,
+    "batch_size": 8,
+    "epochs": 1,
+    "workers": 0,
+    "precision": "float32",
+}
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,15 @@ from tests.conftest import Igcv
 
 CPU = Process(torch.device("cpu"))
 SIZES = ("input_size=16", "progressive_sizes=8,12", "progressive_epochs=1,1", "epochs=3")
-SMALL = [*SIZES, "model=igcv3_w_010", "batch_size=8", "lr=0.05", "workers=0", "random_erasing=0.3"]
+SMALL = [
+    *SIZES,
+    "model=igcv3_w_010",
+    "batch_size=8",
+    "lr=0.05",
+    "workers=0",
+    "random_erasing=0.3",
+    "precision=float32",
+]
 PLACES = {
     "resident": ("augment=flip_crop", "resident=on"),
     "decoded": ("augment=inception", "ema_decay=0.9", "mixup=0.2", "accumulation=2"),

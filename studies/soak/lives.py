@@ -24,6 +24,7 @@ from igcv.weights import read_tensors
 SETTINGS = (
     *(
         "model=igcv3_w_010",
+        "precision=float32",
         "input_size=16",
         "batch_size=12",
         "accumulation=2",

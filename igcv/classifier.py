@@ -100,18 +100,20 @@ class Classifier:
             InputError: for a file that is missing or no readable image.
         """
         device = next(self.model.parameters()).device
-        answers = []
+        answers: list[list[Prediction]] = []
         for image in images:
             pixels = self.transform(open_image(image)).unsqueeze(0).to(device)
             with torch.inference_mode():
-                answers.append(self._best(self.model(pixels).softmax(-1)[0], top))
+                answers += self.ranked(self.model(pixels).softmax(-1), top)
         return answers
 
-    def _best(self, probabilities: Tensor, top: int) -> list[Prediction]:
-        values, labels = probabilities.topk(min(top, len(probabilities)))
+    def ranked(self, probabilities: Tensor, top: int) -> list[list[Prediction]]:
+        """The most probable classes of each image, given the probabilities (N, num_classes)."""
+        values, labels = probabilities.topk(min(top, probabilities.shape[1]))
+        names = self.class_names
         return [
-            Prediction(label, self.class_names[label], value)
-            for value, label in zip(values.tolist(), labels.tolist(), strict=True)
+            [Prediction(label, names[label], value) for value, label in zip(*row, strict=True)]
+            for row in zip(values.tolist(), labels.tolist(), strict=True)
         ]
 
 
@@ -203,13 +205,13 @@ def as_trained(network: "Classifier | str | Path") -> Classifier:
     Raises:
         InputError: for an exported file, or one that `load` has opened.
     """
-    exported = "the network" if isinstance(network, Classifier) else network
-    classifier = network if isinstance(network, Classifier) else None
-    if isinstance(network, str | Path) and not is_exported(network):
-        classifier = load(network)
-    if classifier is None or isinstance(classifier.model, EngineModule):
-        raise InputError(f"{exported} is exported already; give the run folder or weights that it came from")
-    return classifier
+    if isinstance(network, Classifier):
+        name, exported = "the network", isinstance(network.model, EngineModule)
+    else:
+        name, exported = str(network), is_exported(network)
+    if exported:
+        raise InputError(f"{name} is exported already; give the run folder or weights that it came from")
+    return as_classifier(network)
 
 
 def network_of(card: Card) -> Network:

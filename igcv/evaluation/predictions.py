@@ -18,6 +18,7 @@ from igcv.data.preprocessing import plain_transform
 from igcv.data.sources.folders import image_files
 from igcv.errors import InputError
 from igcv.machine.processes import choose_device
+from igcv.machine.threads import available_cores
 
 UNKNOWN = "unknown"  # the answer below the threshold
 DECODERS = 8  # threads that decode images, at most
@@ -164,8 +165,7 @@ def _in_batches(
         except InputError as error:
             return error
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with ThreadPoolExecutor(min(cores, DECODERS)) as pool:
+    with ThreadPoolExecutor(min(available_cores(), DECODERS)) as pool:
         waiting: list[tuple[_Found, Future[Tensor | InputError]]] = []
         for start in range(0, len(found) + batch_size, batch_size):  # the last one only waits
             part = found[start : start + batch_size]
@@ -183,13 +183,7 @@ def _classify(classifier: Classifier, images: Sequence[Tensor | InputError], top
         return [image for image in images if isinstance(image, InputError)]
     device = next(classifier.model.parameters()).device
     pixels = Finish(classifier.preprocessing, device)(torch.stack(good))
-    probabilities = classifier.model(pixels).float().softmax(-1)
-    values, labels = probabilities.topk(min(top, probabilities.shape[1]))
-    names = classifier.class_names
-    rows = iter(
-        tuple(Prediction(label, names[label], value) for value, label in zip(*row, strict=True))
-        for row in zip(values.tolist(), labels.tolist(), strict=True)
-    )
+    rows = map(tuple, classifier.ranked(classifier.model(pixels).float().softmax(-1), top))
     return [next(rows) if isinstance(image, Tensor) else image for image in images]
 
 

@@ -1,9 +1,15 @@
-"""How many threads PyTorch computes with, for a while."""
+"""The cores that this process may use, and how many threads PyTorch computes with for a while."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+
+
+def available_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

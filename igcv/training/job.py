@@ -1,7 +1,6 @@
 """A resolved run: the recipe with everything filled in that it leaves to the data, the network and the machine."""
 
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -15,6 +14,7 @@ from igcv.data.sources.open import DataSource, open_source
 from igcv.data.sources.parts import Rule
 from igcv.errors import InputError
 from igcv.machine.processes import Process, first_on_machine, from_main, gather
+from igcv.machine.threads import available_cores
 from igcv.models import build_model, default_input_size, strides_text
 from igcv.training.auto import Choice, choose, facts_of
 from igcv.training.balance import check_balance
@@ -204,5 +204,4 @@ def _workers(asked: int, process: Process, images: int, resident: bool) -> int:
         return 0
     if process.device.type == "cpu" and not resident:
         return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(8, cores // process.local_world_size))
+    return max(1, min(8, available_cores() // process.local_world_size))

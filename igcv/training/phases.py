@@ -1,6 +1,5 @@
 """A training phase by phase: opened, built, restored, run. `igcv.train` is its entrance."""
 
-import json
 import re
 from collections import Counter
 from contextlib import closing
@@ -31,7 +30,7 @@ from igcv.training.optimize import make_optimizer
 from igcv.training.parts import Parts
 from igcv.training.recipe import Recipe, load_recipe
 from igcv.training.reporter import reporter
-from igcv.training.run import RECIPE, SUMMARY, Metrics, Run, split_of_run, was_restarted
+from igcv.training.run import RECIPE, Metrics, Run, split_of_run, summary_of, was_restarted
 from igcv.training.state import EpochProgress, State
 from igcv.weights.files import fill
 
@@ -118,9 +117,9 @@ def data_name(spec: str) -> str:
 
 def finished_summary(folder: Path, recipe: Recipe | Draft) -> Metrics | None:
     """Return the summary of the run in a folder if it has all its epochs and has these settings; else None."""
-    if not (folder / SUMMARY).is_file() or not (folder / RECIPE).is_file():
+    if not (folder / RECIPE).is_file():
         return None
-    stored, summary = load_recipe(folder / RECIPE), json.loads((folder / SUMMARY).read_text())
+    stored = load_recipe(folder / RECIPE)
     given = recipe.given if isinstance(recipe, Draft) else vars(recipe)
     fitted = ("epochs", "warmup_epochs") if stored.max_minutes else ()
     same = all(
@@ -128,7 +127,7 @@ def finished_summary(folder: Path, recipe: Recipe | Draft) -> Metrics | None:
         for key, value in given.items()
         if key not in fitted
     )
-    return summary if same and summary["epochs"] >= stored.epochs else None
+    return summary_of(folder, stored.epochs) if same else None
 
 
 def run_recipe_file(out: str | Path | None) -> Path:

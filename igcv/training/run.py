@@ -185,10 +185,7 @@ class Run:
 
     def is_finished(self, epochs: int) -> bool:
         """Whether the run has come to its end after so many epochs or more, summary and all."""
-        try:
-            return json.loads((self.path / SUMMARY).read_text())["epochs"] >= epochs
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
+        return summary_of(self.path, epochs) is not None
 
     def history(self, epochs: int) -> list[dict[str, Any]]:
         """The logged rows of the first `epochs` epochs."""
@@ -207,6 +204,15 @@ class Run:
 def split_of_run(path: Path) -> SplitList | Rule | None:
     """Return how the run in the folder `path` divides its images; None if there is no run."""
     return own_split(read_toml(path / RECIPE), path) if (path / RECIPE).is_file() else None
+
+
+def summary_of(path: Path, epochs: int) -> Metrics | None:
+    """The summary of the run in a folder that has ended after so many epochs or more; else None."""
+    try:
+        summary = json.loads((path / SUMMARY).read_text())
+        return summary if summary["epochs"] >= epochs else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def was_restarted(path: Path) -> bool:

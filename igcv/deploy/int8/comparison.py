@@ -16,8 +16,7 @@ from igcv.deploy.samples import sample_pixels
 from igcv.deploy.write import write_compared
 from igcv.deploy.writers.settings import ExportSettings
 from igcv.engines.opened import open_session, size_of
-from igcv.evaluation.accuracy import evaluate_in
-from igcv.machine.processes import Process
+from igcv.evaluation.accuracy import evaluate
 
 AGREEMENT_IMAGES = 1000
 
@@ -67,7 +66,7 @@ def beside_float32(
 def _top1(network: Classifier, source: DataSource | None) -> float | None:
     if source is None or source.val is None:
         return None
-    return evaluate_in(Process(torch.device("cpu")), network, source, batch_size=64).top1
+    return evaluate(network, source, batch_size=64, device="cpu").top1
 
 
 def agreement_of(first: Classifier, second: Classifier, source: DataSource | None) -> float:

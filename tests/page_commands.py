@@ -20,7 +20,7 @@ from torch.distributed.run import get_args_parser
 
 from igcv.commands.main import app
 from igcv.training import find_recipe, load_recipe
-from igcv.training.phases import data_name
+from igcv.training.phases import folder_name
 from tests.conftest import ONE_THREAD, Igcv
 from train_imagenet import translate
 
@@ -66,7 +66,7 @@ def make_room(words: list[str]) -> None:
     """Remove what the command is to write, if an earlier one has."""
     written = words[2] if words[0] == "convert" else option(words, "--out")
     if words[0] == "train" and written is None:
-        written = str(Path("runs") / data_name(option(words, "--data") or ""))
+        written = str(Path("runs") / folder_name(option(words, "--data") or ""))
     if written and "--resume" not in words:
         shutil.rmtree(written, ignore_errors=True)
         with suppress(OSError):
@@ -153,7 +153,7 @@ def run_batch_script(text: str) -> None:
     assert count == 1
     said = run_program(["bash", "-c", text], PATH=f"{Path.cwd()}:{os.environ['PATH']}", **variables)
     assert "2 processes" in said
-    assert "going on after epoch 1 of 2" in said
+    assert "resuming after epoch 1 of 2" in said
 
 
 def run_program(words: list[str], **variables: str) -> str:

@@ -18,7 +18,7 @@ from igcv.training import Recipe, auto, load_recipe, read_metrics
 from igcv.training.auto import Facts, choose, in_words
 from igcv.training.budget import ended, fitted
 from igcv.training.draft import Draft
-from igcv.training.phases import data_name, default_folder
+from igcv.training.phases import default_folder, folder_name
 from tests.conftest import Igcv
 
 FEW = {
@@ -115,7 +115,7 @@ def test_given_settings_are_kept(digit_folder: Path, tmp_path: Path) -> None:
 
 def test_run_folders_tell_the_data() -> None:
     assert default_folder(Draft({"data": "folder:/home/me/My Photos"})) == Path("runs/my_photos")
-    assert data_name("tinyimagenet:data/tiny-imagenet-200") == "tiny_imagenet_200"
+    assert folder_name("tinyimagenet:data/tiny-imagenet-200") == "tiny_imagenet_200"
 
 
 @pytest.mark.parametrize(

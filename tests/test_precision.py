@@ -80,7 +80,7 @@ def test_the_headline_says_it(
     said = igcv_command("train", *settings).out
     assert "CPU, bf16 (auto: a step in bf16 is 2.00 times as fast as in float32); for 1 epochs" in said
     said = igcv_command("train", "--resume", "epochs=2", "--device", "cpu", "--out", tmp_path / "run").out
-    assert "CPU, bf16; going on after epoch 1" in said
+    assert "CPU, bf16; resuming after epoch 1" in said
 
 
 def test_measuring_leaves_the_network_as_it_was() -> None:

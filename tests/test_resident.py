@@ -240,4 +240,4 @@ def test_where_the_images_are() -> None:
         whereabouts(resolve(load_recipe(None, [*settings, f"resident={r}"]), CPU)) for r in ("auto", "off")
     ]
     assert lines[0] == "images: decoded once, then kept in memory (1.3 MiB)"
-    assert lines[1] == "images: decoded anew in each epoch, workers = 0"
+    assert lines[1] == "images: decoded again in each epoch, workers = 0"

@@ -93,7 +93,7 @@ def test_a_signal_ends_a_run_that_is_saved(number: signal.Signals, photos: Path,
     said = re.search(r"step (\d+) of epoch (\d+)", out.with_suffix(".log").read_text())
     assert said
     assert out.with_suffix(".log").read_text().splitlines() == [
-        f"igcv: {number.name}: saved after {said[0]}; go on with: igcv train --resume --out {out}"
+        f"igcv: {number.name}: saved after {said[0]}; resume it with: igcv train --resume --out {out}"
     ]
     state = decode(out / STATE)
     assert (state.progress[0].steps, state.epoch + 1) == (int(said[1]), int(said[2]))
@@ -156,7 +156,7 @@ def test_a_damaged_checkpoint_is_passed_over(photos: Path, alone: Path, tmp_path
     for kind, copy in kinds.items():
         status, said = run_once(SETTINGS, photos, copy)
         assert status == 0, said
-        assert "going on from the checkpoint before the newest: " in said
+        assert "resuming from the checkpoint before the newest: " in said
         assert same(settle(copy), expected), kind
 
 
@@ -229,7 +229,7 @@ def test_torchrun_starts_again(photos: Path, tmp_path: Path) -> None:
     os.kill(int((out / ".lock").read_text().split()[1]), signal.SIGKILL)
     said, errors = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 0, errors
-    assert "going on after step" in said
+    assert "resuming after step" in said
     assert same(settle(out), settle(whole))
 
 

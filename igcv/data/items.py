@@ -211,7 +211,7 @@ class Balanced(Shuffled):
         return self._share(rng.permutation(np.concatenate(drawn)))
 
     def keys(self) -> Numbers:
-        """The place of each image in the epoch of all processes: an image that repeats is augmented anew."""
+        """The place of each image in the epoch of all processes: an image that repeats is augmented again."""
         return self._share(np.arange(self.count))
 
 

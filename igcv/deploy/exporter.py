@@ -93,7 +93,7 @@ def export(
         opset: version of the ONNX operators; None: a current one.
         batch_size, threads: what "auto" measures with, and what an int8 file is timed with.
         compare_int8: with `int8`, measure accuracy, size and time beside a float32 file, which takes a while.
-        say: is told what takes long, and what is done without.
+        say: callback for progress messages and for what is done without.
 
     Raises:
         InputError: for anything the user can fix, or if the file computes something else.

@@ -50,7 +50,7 @@ def write_compared(
         settings: how it is to be.
         pixels: uint8 (N, S, S, 3), images to compare on.
         calibration: the same, images to quantize with; for int8 only.
-        say: is told what takes long.
+        say: callback for progress messages.
 
     Returns:
         The folded network and how the file compares.

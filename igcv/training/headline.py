@@ -23,8 +23,8 @@ def headline(training: Training, out: Path) -> str:
     where = job.process.device
     device = torch.cuda.get_device_name(where) if where.type == "cuda" else where.type.upper()
     place = f"step {begun.steps} of epoch {state.epoch + 1}" if begun.steps else f"epoch {state.epoch}"
-    going_on = f"going on after {place} of" if state.tensors else "for"
-    note = f"\ngoing on from the checkpoint before the newest: {state.note}" if state.note else ""
+    going_on = f"resuming after {place} of" if state.tensors else "for"
+    note = f"\nresuming from the checkpoint before the newest: {state.note}" if state.note else ""
     why = f" ({job.why_precision})" if job.why_precision else ""
     places = f"{job.process.world_size} processes, " if job.process.world_size > 1 else ""
     pixels = f"{recipe.input_size} x {recipe.input_size} pixels{smaller(recipe)}"
@@ -78,4 +78,4 @@ def whereabouts(job: Job) -> str:
         size = resident_bytes(job.source, job.preprocessing.input_size) / 2**20
         once = "once for each size" if job.recipe.progressive_sizes else "once"
         return f"images: decoded {once}, then kept in {memory} ({size:,.1f} MiB)"
-    return f"images: decoded anew in each epoch, workers = {job.workers}"
+    return f"images: decoded again in each epoch, workers = {job.workers}"

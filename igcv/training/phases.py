@@ -12,6 +12,7 @@ import torch
 from timm.utils import ModelEmaV3
 
 from igcv.classifier import Classifier, load
+from igcv.data.sources.open import source_name
 from igcv.errors import InputError
 from igcv.machine.memory import keep_freed_memory
 from igcv.machine.precision import autocast, choose_precision
@@ -100,19 +101,18 @@ def train(
 def default_folder(recipe: Recipe | Draft) -> Path:
     """Return the run folder of a training that names none."""
     if isinstance(recipe, Draft):
-        return Path("runs") / data_name(recipe.recipe.data)
+        return Path("runs") / folder_name(recipe.recipe.data)
     return Path("runs") / f"{recipe.model}-{re.sub(r'[^a-z0-9]+', '_', recipe.data.lower())[:40]}"
 
 
-def data_name(spec: str) -> str:
+def folder_name(spec: str) -> str:
     """Return a name for a folder that tells the data.
 
-    >>> [data_name(spec) for spec in ("digits", "folder:my photos/", "rec:a/train.rec,a/val.rec", "")]
+    >>> [folder_name(spec) for spec in ("digits", "folder:my photos/", "rec:a/train.rec,a/val.rec", "")]
     ['digits', 'my_photos', 'train_rec', 'run']
     """
-    _, _, argument = spec.partition(":")
-    last = Path((argument or spec).split(",")[0]).name
-    return re.sub(r"[^a-z0-9]+", "_", last.lower()).strip("_")[:40] or "run"
+    first, _, _ = source_name(spec).partition(",")
+    return re.sub(r"[^a-z0-9]+", "_", first.lower()).strip("_")[:40] or "run"
 
 
 def finished_summary(folder: Path, recipe: Recipe | Draft) -> Metrics | None:
@@ -133,7 +133,7 @@ def finished_summary(folder: Path, recipe: Recipe | Draft) -> Metrics | None:
 def run_recipe_file(out: str | Path | None) -> Path:
     """Return the recipe in the run folder that is to be resumed."""
     if out is None:
-        raise InputError("--resume needs --out, the folder of the run to go on with")
+        raise InputError("--resume needs --out, the folder of the run to resume")
     file = Path(out) / RECIPE
     if not file.is_file():
         raise InputError(f"there is no run to resume in {out}; leave out --resume to start one")

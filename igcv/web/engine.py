@@ -25,7 +25,7 @@ def engine_files(say: Callable[[str], None] = lambda text: None) -> list[Path]:
     """The engine's files in the cache; those that are not there yet are fetched.
 
     Args:
-        say: is told what takes long.
+        say: callback for progress messages.
 
     Raises:
         InputError: npm is missing or cannot fetch the package, or the package is not the one expected.

@@ -14,6 +14,7 @@ from PIL import Image
 from igcv.classifier import Classifier, as_trained, load
 from igcv.data import BadImageError, DataSource
 from igcv.data.preprocessing import short_side
+from igcv.data.sources.open import source_name
 from igcv.deploy.exporter import Exported, export
 from igcv.deploy.int8.comparison import AGREEMENT_IMAGES, agreement_of
 from igcv.deploy.samples import evenly, matching_source, numbered, own_source
@@ -65,7 +66,7 @@ def write_page(
         network: a classifier, or what `igcv.load` opens.
         out: the folder; it appears when all is in it.
         calibrate: a data source to quantize with; None: that of the training run, where it is at hand and fits.
-        say: is told what takes long.
+        say: callback for progress messages.
 
     Raises:
         InputError: for anything the user can fix.
@@ -188,7 +189,7 @@ def describe(
     return {
         "model": card.model,
         "parameters": sum(p.numel() for p in classifier.model.parameters()),
-        "data": data_name(str(data)) if data else None,
+        "data": source_name(str(data)) if data else None,
         "class_names": list(classifier.class_names),
         "preprocessing": {**pre.to_dict(), "short_side": short_side(pre)},
         "networks": networks,
@@ -203,26 +204,6 @@ def public_card(card: Card) -> Card:
     """The card as anybody may have it: without the recipe, which names files and folders of this machine."""
     results = {
         **card.results,
-        **({"data": data_name(card.results["data"])} if "data" in card.results else {}),
+        **({"data": source_name(card.results["data"])} if "data" in card.results else {}),
     }
     return replace(card, recipe={}, results=results, source={})
-
-
-def data_name(spec: str) -> str:
-    """What a page calls a data source: the last part of a path is enough for anybody.
-
-    >>> [
-    ...     data_name(spec)
-    ...     for spec in (
-    ...         "digits",
-    ...         "cifar10:/mnt/data",
-    ...         "folder:/home/me/photos/",
-    ...         "rec:a/train.rec,b/val.rec",
-    ...     )
-    ... ]
-    ['digits', 'cifar10', 'photos', 'train.rec, val.rec']
-    """
-    kind, _, argument = spec.partition(":")
-    if kind in ("cifar10", "cifar100"):
-        return kind
-    return ", ".join(Path(part).name for part in (argument or kind).split(",") if part)

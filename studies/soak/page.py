@@ -15,7 +15,7 @@ def with_figures(page: str) -> str:
     _, _, after = rest.partition(END)
     results = {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
     rows = [row for name, make in ROWS.items() if name in results for row in make(results[name]["found"])]
-    table = ["| what was done | how often | what came of it | repeat it with |", "|---|---:|---|---|", *rows]
+    table = ["| what was done | how often | result | repeat it with |", "|---|---:|---|---|", *rows]
     notes = [_measured(name, result) for name, result in results.items()]
     return f"{before}{BEGIN}\n" + "\n".join([*table, "", *notes, ""]) + f"\n{END}{after}"
 
@@ -24,10 +24,11 @@ def _kills(found: dict[str, Any]) -> list[str]:
     rows = []
     for processes, came_to in found.items():
         signals = ", ".join(f"{count} {name}" for name, count in sorted(came_to["kills"].items()))
-        who = "one process" if processes == "1" else f"{processes} processes, one or all of them struck"
-        same = f"{came_to['runs'] - came_to['different']} of {came_to['runs']} runs ended bit for bit as one left alone"
+        who = "one process" if processes == "1" else f"{processes} processes, one or all of them killed"
+        runs = came_to["runs"]
+        same = f"{runs - came_to['different']} of {runs} runs ended bitwise identical to an uninterrupted one"
         rows.append(
-            f"| `igcv train` struck at random moments, {who} | {sum(came_to['kills'].values())} ({signals}) | {same}; "
+            f"| `igcv train` killed at random moments, {who} | {sum(came_to['kills'].values())} ({signals}) | {same}; "
             f"{came_to['in_epoch']} times they went on in the middle of an epoch | `python -m studies.soak kills` |"
         )
     return rows
@@ -37,7 +38,7 @@ def _faults(found: dict[str, Any]) -> list[str]:
     disks, checkpoints = found["disks"], found["checkpoints"]
     how = "`python -m studies.soak faults` (as root)"
     return [
-        f"| {what} | {done['tried']} | {done['same']} ended bit for bit as one left alone | {how} |"
+        f"| {what} | {done['tried']} | {done['same']} ended bitwise identical to an uninterrupted one | {how} |"
         for what, done in (
             ("disk full while training, later enlarged", disks),
             ("newest checkpoint cut short, emptied, changed or removed", checkpoints),

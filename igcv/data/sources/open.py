@@ -211,6 +211,26 @@ def _open_train(request: Request) -> Parts:
     return Parts(whole.train, None, whole.names)
 
 
+def source_name(spec: str) -> str:
+    """What a data source is called where its place does not matter: the last part of its path.
+
+    >>> [
+    ...     source_name(spec)
+    ...     for spec in (
+    ...         "digits",
+    ...         "cifar10:/mnt/data",
+    ...         "folder:/home/me/photos/",
+    ...         "rec:a/train.rec,b/val.rec",
+    ...     )
+    ... ]
+    ['digits', 'cifar10', 'photos', 'train.rec, val.rec']
+    """
+    kind, _, argument = spec.partition(":")
+    if kind in ("cifar10", "cifar100"):
+        return kind
+    return ", ".join(Path(part).name for part in (argument or kind).split(",") if part)
+
+
 _KINDS = {
     "digits": _Kind("digits", "nothing", open_digits),
     "cifar10": _Kind("cifar10[:FOLDER]", "optional", open_cifar),

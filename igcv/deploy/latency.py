@@ -5,8 +5,6 @@ others wait, so that they all see the same machine; figures are medians over the
 """
 
 import multiprocessing
-import resource
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,11 +27,12 @@ from igcv.engines.opened import card_of, is_exported, open_session, takes_pixels
 from igcv.engines.session import Session
 from igcv.engines.table import engine as find_engine
 from igcv.errors import InputError
-from igcv.machine.memory import keep_freed_memory
+from igcv.machine.memory import keep_freed_memory, peak_mib
 from igcv.machine.threads import using_threads
 from igcv.models import build_model, default_input_size
 from igcv.weights.card import Card
 
+CPU = torch.device("cpu")
 ROUNDS = 15
 ROUND_S = 0.1  # of one network in one round
 PATIENCE_S = 10  # with a process that has been told to end
@@ -229,7 +228,7 @@ def _serve(connection: Connection, c: LatencyEntry, batch_size: int, threads: in
         torch.set_num_threads(threads)
         if c.keeps_memory:
             keep_freed_memory()
-        before = _peak_mib()
+        before = peak_mib(CPU)
         session = c.open()
         rng = np.random.default_rng(0)
         images = rng.integers(0, 256, (batch_size, *c.shape), np.uint8)
@@ -238,7 +237,7 @@ def _serve(connection: Connection, c: LatencyEntry, batch_size: int, threads: in
         while True:
             runs = connection.recv()
             if runs == 0:
-                connection.send(_peak_mib() - before)
+                connection.send(peak_mib(CPU) - before)
                 continue
             run()  # after the wait, caches are cold
             start = time.perf_counter()
@@ -249,9 +248,3 @@ def _serve(connection: Connection, c: LatencyEntry, batch_size: int, threads: in
         return
     except Exception as error:  # noqa: BLE001 - whatever went wrong, the first process says it
         connection.send(error if isinstance(error, InputError) else InputError(f"{c.label}: {error}"))
-
-
-def _peak_mib() -> float:
-    """The most memory that this process has held so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**10 if sys.platform == "linux" else peak / 2**20  # in KiB, on macOS in bytes

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile
 
-from studies.benchmarks.memory import release_memory
+from igcv.machine.memory import give_back_freed_memory
 
 PROFILED_STEPS = 3
 RANGES = ("optimizer", "moving average")
@@ -36,7 +36,7 @@ def profiled(step: Callable[[], None]) -> dict[str, float]:
     for event in measured.events() or ():
         kind = kind_of_call(event)
         found[kind] = found.get(kind, 0.0) + event.self_cpu_time_total / 1e3 / PROFILED_STEPS
-    release_memory()
+    give_back_freed_memory()
     return found
 
 

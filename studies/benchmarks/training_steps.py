@@ -16,12 +16,11 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.profiler import record_function
 
 import igcv
-from igcv.machine.memory import keep_freed_memory
+from igcv.machine.memory import give_back_freed_memory, keep_freed_memory, peak_mib
 from igcv.machine.precision import autocast
 from igcv.machine.timing import now
 from igcv.models import blocks, gradients
 from igcv.training.choose_forms import measure_forms
-from studies.benchmarks.memory import peak_memory, release_memory
 from studies.benchmarks.networks import COMPARED, NETWORKS, classes
 from studies.benchmarks.training_entries import TrainingEntry
 from studies.benchmarks.training_profile import profiled
@@ -72,15 +71,15 @@ def serve(connection: Connection, c: TrainingEntry, rank: int, threads: int, sto
         for _ in range(count):
             step()
         taken = now(torch.device(c.device)) - start
-        release_memory()
+        give_back_freed_memory()  # while the others run, so that all entries fit side by side
         return taken
 
     step()
-    release_memory()
+    give_back_freed_memory()
     connection.send(None)
     while count := connection.recv():
         connection.send(profiled(step) if count == PROFILE else steps(count))
-    connection.send(peak_memory(c.device))
+    connection.send(peak_mib(torch.device(c.device)))
 
 
 def without_remedies() -> None:
@@ -122,7 +121,7 @@ class Team:
             connection.send(count)
         return [connection.recv() for connection in self.connections]
 
-    def leave(self) -> float:
+    def leave(self) -> int:
         """End the processes; their peak memory in MiB, added up."""
         memory = sum(self.ask(0))
         for member in self.members:
@@ -149,7 +148,7 @@ def time_steps(entered: list[TrainingEntry], rounds: int, threads: int) -> list[
             "label": team.entry.label,
             **team.profile(),
             "rates": [round(rate, 2) for rate in measured],
-            "memory_mib": round(team.leave()),
+            "memory_mib": team.leave(),
         }
         for team, measured in zip(teams, rates, strict=True)
     ]

@@ -186,6 +186,16 @@ def test_the_report_takes_the_best_of_the_newest_size() -> None:
     assert best is not None and best["epoch"] == 2
 
 
+def test_a_run_that_patience_ends_in_a_smaller_part_has_a_best_epoch(
+    digit_folder: Path, tmp_path: Path
+) -> None:
+    settings = ("progressive_sizes=8", "progressive_epochs=4", "epochs=6", "patience=1", "lr=0")
+    summary = run(digit_folder, tmp_path / "run", *settings)
+    rows = read_metrics(tmp_path / "run")
+    assert {row["input_size"] for row in rows} == {8} and len(rows) < 4
+    assert summary["best_top1"] == max(row["val_top1"] for row in rows)
+
+
 def test_parts_follow_the_epoch(digit_folder: Path) -> None:
     job = resolve(
         load_recipe(None, [*SMALL, f"data={digit_folder}", "progressive_epochs=2,3", "epochs=7"]), CPU

@@ -22,6 +22,7 @@ from igcv.evaluation.scores import (
     class_scores,
     constant_answer,
     constant_note,
+    right_of,
 )
 from igcv.machine.precision import autocast
 from igcv.machine.processes import (
@@ -121,8 +122,7 @@ def accuracy_of(
     confusion: Counter[tuple[int, int]] = Counter()
     for part in gather(pairs):
         confusion.update(part)
-    right = sum(images for (label, guess), images in confusion.items() if label == guess)
-    shares = (100 * right / count, 100 * top5 / count)
+    shares = (100 * right_of(confusion) / count, 100 * top5 / count)
     return Evaluation(
         loss / count, *shares, int(count), dict(sorted(confusion.items())), worst.mistakes(names)
     )

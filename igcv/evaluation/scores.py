@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from igcv.report.run import images_of
+
 Confusion = Mapping[tuple[int, int], int]  # (class, most probable class): images, where there are any
 
 
@@ -25,7 +27,7 @@ class ClassScores(NamedTuple):
 
 def class_scores(confusion: Confusion, classes: int) -> list[ClassScores]:
     """Return the scores of each class, in label order."""
-    images, answers = totals(confusion)
+    images, answers = images_of(confusion), answers_of(confusion)
     found = []
     for label in range(classes):
         right, of, answered = confusion.get((label, label), 0), images[label], answers[label]
@@ -39,7 +41,7 @@ def class_scores(confusion: Confusion, classes: int) -> list[ClassScores]:
 
 def balanced_accuracy(confusion: Confusion) -> float:
     """Return the mean recall of the classes that have images, percent."""
-    images, _ = totals(confusion)
+    images = images_of(confusion)
     return sum(100 * confusion.get((label, label), 0) / of for label, of in images.items()) / len(images)
 
 
@@ -49,14 +51,13 @@ def constant_answer(confusion: Confusion) -> int | None:
     A network is no better if it answers one class only, or if its top-1 accuracy is at most the share of the largest
     class. Where the images are all of one class, nothing can be said.
     """
-    images, answers = totals(confusion)
+    images, answers = images_of(confusion), answers_of(confusion)
     if len(images) < 2:
         return None
     if len(answers) == 1:
         return next(iter(answers))
     largest = max(images, key=lambda label: (images[label], -label))
-    right = sum(count for (label, answer), count in confusion.items() if label == answer)
-    return largest if right <= images[largest] else None
+    return largest if right_of(confusion) <= images[largest] else None
 
 
 def constant_note(confusion: Confusion, names: Sequence[str]) -> str:
@@ -64,23 +65,25 @@ def constant_note(confusion: Confusion, names: Sequence[str]) -> str:
     answer = constant_answer(confusion)
     if answer is None:
         return ""
-    images, _ = totals(confusion)
-    right = sum(count for (label, guess), count in confusion.items() if label == guess)
-    top1, share = (100 * count / images.total() for count in (right, images[answer]))
+    images = images_of(confusion)
+    top1, share = (100 * count / images.total() for count in (right_of(confusion), images[answer]))
     return (
         f"no better than always answering '{names[answer]}': top-1 {top1:.2f} %, and {share:.2f} % of the validation "
         f"images are of this class (balanced accuracy {balanced_accuracy(confusion):.2f} %)"
     )
 
 
-def totals(confusion: Confusion) -> tuple[Counter[int], Counter[int]]:
-    """Return the images of each class that has any, and how often each class is the answer."""
-    images: Counter[int] = Counter()
+def answers_of(confusion: Confusion) -> Counter[int]:
+    """Return how often each class is the answer."""
     answers: Counter[int] = Counter()
-    for (label, answer), count in sorted(confusion.items()):
-        images[label] += count
+    for (_, answer), count in confusion.items():
         answers[answer] += count
-    return images, answers
+    return answers
+
+
+def right_of(confusion: Confusion) -> int:
+    """Return how many images are classified as their own class."""
+    return sum(count for (label, answer), count in confusion.items() if label == answer)
 
 
 def _percent(part: int, whole: int) -> float | None:

@@ -1,6 +1,7 @@
 """A run as its files tell it, as plain data."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -49,13 +50,8 @@ class RunReport:
 
     @property
     def best(self) -> Mapping[str, Any] | None:
-        """The best epoch by the recipe's best_by, of several the last: its weights are kept.
-
-        With progressive resizing it is an epoch of the newest image size: accuracies of two sizes do not compare.
-        """
-        size = self.history[-1].get("input_size")
-        rows = [row for row in self.history if row.get("input_size") == size]
-        return best_row(rows, self.recipe.get("best_by", "top1"))
+        """The best epoch by the recipe's best_by, of several the last: its weights are kept."""
+        return best_row(self.history, self.recipe.get("best_by", "top1"))
 
     @property
     def costs(self) -> tuple[int, int]:
@@ -74,7 +70,7 @@ class RunReport:
     @cached_property
     def counts(self) -> dict[tuple[int, int], int]:
         """Images of each class and most probable class."""
-        return {(label, guess): images for label, guess, images in (self.evaluation or {})["confusion"]}
+        return confusion_of(self.evaluation or {})
 
     @property
     def pairs(self) -> list[tuple[str, str, int, int]]:
@@ -98,15 +94,30 @@ def score(row: Mapping[str, Any], best_by: str) -> float | None:
     return sign * row[key] if math.isfinite(row[key]) else -math.inf
 
 
+def comparable(rows: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """Return the epochs whose scores compare with the last one's: those on images of its size."""
+    return [row for row in rows if row.get("input_size") == rows[-1].get("input_size")]
+
+
 def best_row(rows: Sequence[Mapping[str, Any]], best_by: str) -> Mapping[str, Any] | None:
-    """Return the best epoch of a metrics log, of several the last; None without validation images."""
-    scored = [(found, row["epoch"], row) for row in rows if (found := score(row, best_by)) is not None]
+    """Return the best epoch of a metrics log, of several the last; None without validation images.
+
+    With progressive resizing it is an epoch of the newest image size (see `comparable`).
+    """
+    scored = [
+        (found, row["epoch"], row) for row in comparable(rows) if (found := score(row, best_by)) is not None
+    ]
     return max(scored, key=lambda entry: entry[:2])[2] if scored else None
 
 
-def images_of(counts: Mapping[tuple[int, int], int]) -> dict[int, int]:
-    """The images of each class, from how often which class is taken for which."""
-    total: dict[int, int] = {}
+def confusion_of(evaluation: Mapping[str, Any]) -> dict[tuple[int, int], int]:
+    """Return the images of each class and most probable class, from the evaluation in a run folder."""
+    return {(label, guess): images for label, guess, images in evaluation["confusion"]}
+
+
+def images_of(counts: Mapping[tuple[int, int], int]) -> Counter[int]:
+    """Return the images of each class, from how often which class is taken for which."""
+    total: Counter[int] = Counter()
     for (label, _), images in sorted(counts.items()):
-        total[label] = total.get(label, 0) + images
+        total[label] += images
     return total

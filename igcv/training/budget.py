@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from igcv.report.run import score
+from igcv.report.run import comparable, score
 from igcv.training.recipe import Recipe
 from igcv.training.run import Metrics
 from igcv.training.state import State
@@ -13,9 +13,7 @@ def ended(state: State, recipe: Recipe, history: Sequence[Metrics]) -> bool:
     """Return whether a run has all its epochs, or none of the last ones (`patience`) brought a new best."""
     if state.epoch >= recipe.epochs or not recipe.patience or not history:
         return state.epoch >= recipe.epochs
-    size = history[-1].get("input_size")
-    of_size = [row for row in history if row.get("input_size") == size]
-    scores = [found for row in of_size if (found := score(row, recipe.best_by)) is not None]
+    scores = [found for row in comparable(history) if (found := score(row, recipe.best_by)) is not None]
     return bool(scores) and len(scores) - 1 - scores.index(max(scores)) >= recipe.patience
 
 

@@ -232,9 +232,7 @@ def _finish(
 ) -> Metrics:
     """Write TensorBoard events, summary and report; returns the summary."""
     job, trainer, run = training.parts.job, training.trainer, training.run
-    size = job.recipe.input_size
-    full_size = [row for row in history if row.get("input_size", size) == size]
-    best = best_row(full_size, job.recipe.best_by) or {}
+    best = best_row(history, job.recipe.best_by) or {}
     no_better_than, note = judged(run.path) if run else (None, "")
     summary: Metrics = {
         "model": job.recipe.model,

@@ -11,7 +11,7 @@ from igcv.classifier import LAST, network_of
 from igcv.errors import InputError
 from igcv.evaluation.scores import class_scores, constant_answer, constant_note
 from igcv.extras import required
-from igcv.report.run import RunReport, StageCost
+from igcv.report.run import RunReport, StageCost, confusion_of
 from igcv.training.recipe import Recipe, load_recipe
 from igcv.training.run import EVALUATION, RECIPE, REPORT, SUMMARY, read_metrics
 from igcv.weights import load_weights
@@ -65,7 +65,7 @@ def read_run(path: Path) -> RunReport:
         history=history,
         stages=_stages(path, recipe),
         evaluation=evaluation,
-        note=constant_note(_confusion(evaluation), evaluation["classes"]) if evaluation else "",
+        note=constant_note(confusion_of(evaluation), evaluation["classes"]) if evaluation else "",
         scores=_scores(evaluation) if evaluation else (),
         environment={key: str(value) for key, value in dict(summary.get("machine", {})).items()},
     )
@@ -74,20 +74,15 @@ def read_run(path: Path) -> RunReport:
 def judged(path: Path) -> tuple[str | None, str]:
     """Return the class that a run's best weights are no better than, and a line that says so; None and empty else."""
     evaluation = _evaluation(path / EVALUATION)
-    if evaluation is None or (answer := constant_answer(_confusion(evaluation))) is None:
+    if evaluation is None or (answer := constant_answer(confusion_of(evaluation))) is None:
         return None, ""
-    return evaluation["classes"][answer], constant_note(_confusion(evaluation), evaluation["classes"])
-
-
-def _confusion(evaluation: Mapping[str, Any]) -> dict[tuple[int, int], int]:
-    """Images of each class and most probable class."""
-    return {(label, guess): images for label, guess, images in evaluation["confusion"]}
+    return evaluation["classes"][answer], constant_note(confusion_of(evaluation), evaluation["classes"])
 
 
 def _scores(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The scores of the classes that have images, under plain names."""
     names = evaluation["classes"]
-    found = zip(names, class_scores(_confusion(evaluation), len(names)), strict=True)
+    found = zip(names, class_scores(confusion_of(evaluation), len(names)), strict=True)
     return [{"class": name, **scores._asdict()} for name, scores in found if scores.images]
 
 

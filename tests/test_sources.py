@@ -113,6 +113,9 @@ def test_folder_of_classes(tmp_path):
     (tmp_path / "cat" / "deeper").mkdir()
     (tmp_path / "cat" / "deeper" / "UPPER.JPEG").write_bytes(png(99))
     (tmp_path / "cat" / "notes.txt").write_text("no image")
+    for hidden in (".thumbnails/0.png", "deeper/.0.png"):
+        (tmp_path / "cat" / hidden).parent.mkdir(exist_ok=True)
+        (tmp_path / "cat" / hidden).write_bytes(png(98))
     source = open_source(f"folder:{tmp_path}")
     assert source.class_names == ("ant", "cat") and source.image_size == 8
     # sha256sum: below 3333... are ant/4.png (15cd...) and cat/0, 5, 7 and 8.png (1a07, 2da9, 2572, 04de)

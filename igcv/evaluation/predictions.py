@@ -118,7 +118,7 @@ def find_images(given: Sequence[ImageLike], class_names: Sequence[str]) -> list[
             found.append(_Found(image, None))
         elif os.path.isdir(image):
             folder = Path(image)
-            files = [file for file in image_files(folder) if not _is_hidden(file, folder)]
+            files = image_files(folder)
             if not files:
                 raise InputError(
                     f"'{image}': no images in the folder, expected files such as .jpg or .png. Give another folder"
@@ -129,10 +129,6 @@ def find_images(given: Sequence[ImageLike], class_names: Sequence[str]) -> list[
         else:
             raise InputError(f"file not found: '{image}'. Give image files or folders that exist")
     return found
-
-
-def _is_hidden(file: str, folder: Path) -> bool:
-    return any(part.startswith(".") for part in Path(file).relative_to(folder).parts)
 
 
 def _class_of_folder(file: str | Path, top: Path, names: dict[str, str]) -> str | None:

@@ -90,15 +90,18 @@ def _class_folders(root: Path) -> list[Path]:
 
 
 def _folders(root: Path) -> list[Path]:
-    """The folders in `root`, sorted by name; hidden ones are an editor's or the system's."""
+    """The folders in `root` that are not hidden, sorted by name."""
     try:
-        return sorted(entry for entry in root.iterdir() if entry.is_dir() and entry.name[0] != ".")
+        return sorted(entry for entry in root.iterdir() if entry.is_dir() and _is_shown(entry.name))
     except OSError as error:
         raise _unreadable(error) from None
 
 
 def image_files(folder: Path) -> list[str]:
-    """The image files in `folder` and below, sorted by path; a folder that links lead back to counts once."""
+    """The image files in `folder` and below, sorted by path; a folder that links lead back to counts once.
+
+    Hidden files and folders are left out: they are an editor's or the system's.
+    """
     found, seen = [], set()
     try:
         for place, folders, names in os.walk(folder, onerror=_stop, followlinks=True):
@@ -107,11 +110,16 @@ def image_files(folder: Path) -> list[str]:
                 folders.clear()
                 continue
             seen.add((status.st_dev, status.st_ino))
-            folders.sort()
-            found += [os.path.join(place, name) for name in names if name.lower().endswith(_EXTENSIONS)]
+            folders[:] = sorted(filter(_is_shown, folders))
+            images = (name for name in filter(_is_shown, names) if name.lower().endswith(_EXTENSIONS))
+            found += [os.path.join(place, name) for name in images]
     except OSError as error:
         raise _unreadable(error) from None
-    return sorted(path for path in found if os.path.basename(path)[0] != ".")
+    return sorted(found)
+
+
+def _is_shown(name: str) -> bool:
+    return name[0] != "."
 
 
 def _stop(error: OSError) -> None:

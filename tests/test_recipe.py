@@ -10,6 +10,7 @@ from torch import nn
 
 from igcv import InputError
 from igcv.training import find_recipe, load_recipe
+from igcv.training.draft import resolve_recipe
 from igcv.training.optimize import learning_rate, make_optimizer, parameter_groups, set_learning_rate
 from igcv.training.recipe import Recipe
 
@@ -57,6 +58,13 @@ def test_text_is_kept_in_toml() -> None:
 def test_wrong_settings_are_explained(settings: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         load_recipe(None, settings)
+
+
+@pytest.mark.parametrize("key", ["epoch", "path", "overrides"])
+@pytest.mark.parametrize("recipe", [None, "digits.toml", Recipe()])
+def test_unknown_settings_of_any_recipe_are_explained(recipe: Recipe | str | None, key: str) -> None:
+    with pytest.raises(InputError, match=f"unknown recipe key '{key}'"):
+        resolve_recipe(recipe, {key: "1"})
 
 
 def test_unreadable_recipes_are_explained(tmp_path: Path) -> None:

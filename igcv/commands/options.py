@@ -66,14 +66,11 @@ def recipe_of(
         resumed: the recipe of the run that is resumed, where no other file is named.
         given: options that are keys of a recipe; None where they were not given.
     """
-    from igcv.training.draft import Draft
-    from igcv.training.recipe import find_recipe, load_recipe, parse_settings
+    from igcv.training.draft import resolve_recipe
+    from igcv.training.recipe import parse_settings
 
     words = arguments or []
     named = bool(words) and "=" not in words[0]
-    file = find_recipe(words[0]) if named else resumed
-    if file is None:
-        return Draft(
-            parse_settings(words) | {key: value for key, value in given.items() if value is not None}
-        )
-    return load_recipe(file, words[1:] if named else words, **given)
+    settings = parse_settings(words[1:] if named else words)
+    settings |= {key: value for key, value in given.items() if value is not None}
+    return resolve_recipe(words[0] if named else resumed, settings)

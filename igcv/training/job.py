@@ -98,8 +98,6 @@ def resolve(
 
 def check_process(recipe: Recipe, process: Process) -> None:
     """Raise InputError for settings that the processes or their devices cannot have."""
-    if not recipe.data:
-        raise InputError("no data set given; add --data, e.g. --data digits or --data folder:PATH")
     parts = process.world_size * recipe.accumulation
     if recipe.batch_size % parts:
         raise InputError(

@@ -206,7 +206,7 @@ def _listed(values: tuple[Any, ...]) -> str:
     return ",".join(map(str, values)) or "none"
 
 
-def load_recipe(path: Path | None, overrides: Iterable[str] = (), **given: Any) -> Recipe:
+def load_recipe(path: Path | None, overrides: Iterable[str] = (), /, **given: Any) -> Recipe:
     """Resolve a recipe: defaults, then the TOML file, then `key=value` strings, then keyword arguments not None.
 
     Raises:

@@ -8,6 +8,7 @@ from igcv.errors import InputError
 from igcv.weights.files import save_weights
 from igcv.weights.foreign.mxnet import checkpoint_arrays, read_checkpoint
 from igcv.weights.foreign.mxnet_files import write_params
+from igcv.writing import check_absent
 
 
 def convert(
@@ -17,13 +18,15 @@ def convert(
     symbol: str | Path | None = None,
     input_size: int | None = None,
     strides: Sequence[int] | None = None,
+    force: bool = False,
 ) -> Classifier:
     """Convert an MXNet checkpoint to safetensors, or weights of igcv to an MXNet checkpoint; `igcv convert`.
 
     Args:
         source: MXNet's X-0000.params, or a run folder or weights of igcv.
-        target: the file to write, OUT.safetensors or OUT-0000.params; it must not exist.
+        target: the file to write, OUT.safetensors or OUT-0000.params.
         symbol, input_size, strides: as of `from_mxnet`, and for a conversion from MXNet only.
+        force: replace an existing file.
 
     Returns:
         What was converted.
@@ -32,8 +35,7 @@ def convert(
         InputError: for files that cannot be read or do not fit each other, or a direction that does not exist.
     """
     source, target = Path(source), Path(target)
-    if target.exists():
-        raise InputError(f"{target} exists already; choose another name or remove it")
+    check_absent(target, force)
     if source.suffix == ".params" and target.suffix == ".safetensors":
         converted = from_mxnet(source, symbol, input_size, strides)
         save_weights(target, converted.model.state_dict(), converted.card)

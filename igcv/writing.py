@@ -10,14 +10,29 @@ from pathlib import Path
 from igcv.errors import InputError
 
 
+def check_absent(path: Path, force: bool) -> None:
+    """Raise InputError where there is something at `path` already, unless `force` allows to replace it."""
+    if path.exists() and not force:
+        raise InputError(f"{path} exists already; choose another name, or give --force to replace it")
+
+
 @contextmanager
 def built_beside(out: Path) -> Iterator[Path]:
-    """A path of the same name in a folder beside `out`; when all went well, what lies there moves, `out` last."""
+    """A path of the same name in a folder beside `out`; when all went well, what lies there moves, `out` last.
+
+    It replaces files and folders of the same names.
+    """
     try:
-        with tempfile.TemporaryDirectory(prefix=".igcv-", dir=out.parent) as folder:
+        with (
+            tempfile.TemporaryDirectory(prefix=".igcv-", dir=out.parent) as folder,
+            tempfile.TemporaryDirectory(prefix=".igcv-", dir=out.parent) as replaced,
+        ):
             yield Path(folder) / out.name
             for source in sorted(Path(folder).iterdir(), key=lambda path: path.name == out.name):
-                os.replace(source, out.with_name(source.name))
+                target = out.with_name(source.name)
+                if target.is_dir():  # a folder cannot be replaced in one step
+                    os.replace(target, Path(replaced) / source.name)
+                os.replace(source, target)
     except OSError as error:
         raise InputError(
             f"cannot write {out}: {error.strerror}; free some space or choose another place"

@@ -160,6 +160,30 @@ def test_a_page_from_python(
     assert page.networks[1]["agreement_images"] == 10 and not page.no_int8
     with pytest.raises(InputError, match="is not empty"):
         igcv.write_page(trained.folder, tmp_path / "page")
+    (tmp_path / "page" / "stale.txt").touch()
+    assert igcv.write_page(trained.folder, tmp_path / "page", force=True).networks == page.networks
+    assert not (tmp_path / "page" / "stale.txt").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["page"]
+
+
+def test_only_a_page_is_replaced(trained: igcv.TrainedRun, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").touch()
+    with pytest.raises(InputError, match="holds no page"):
+        igcv.write_page(trained.folder, tmp_path, force=True)
+    assert (tmp_path / "thesis.txt").exists()
+
+
+@pytest.mark.parametrize("name", ["net.onnx", "net.xml"])
+def test_an_exported_file_is_replaced_on_request(trained: igcv.TrainedRun, tmp_path: Path, name: str) -> None:
+    igcv.export(trained.folder, tmp_path / name, form="dense")
+    files = sorted(tmp_path.iterdir())
+    for path in files:
+        path.write_bytes(b"something else")
+    with pytest.raises(InputError, match="give --force to replace it"):
+        igcv.export(trained.folder, tmp_path / name, form="dense")
+    igcv.export(trained.folder, tmp_path / name, form="dense", force=True)
+    assert sorted(tmp_path.iterdir()) == files
+    assert igcv.load(tmp_path / name).card.num_classes == 2
 
 
 def test_a_report_from_python(trained: igcv.TrainedRun, tmp_path: Path) -> None:

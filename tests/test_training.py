@@ -526,6 +526,10 @@ def test_convert_both_ways(finished: Path, tmp_path: Path, igcv_command: Igcv) -
     assert all(torch.equal(after[k], before[k]) for k in before if not k.endswith("num_batches_tracked"))
     assert (card.input_size, card.source["format"]) == (16, "mxnet")
     assert "exists already" in igcv_command("convert", finished, there).err
+    whole = there.read_bytes()
+    there.write_bytes(b"something else")
+    assert igcv_command("convert", finished, there, "--force").status == 0
+    assert there.read_bytes() == whole
     assert "cannot convert" in igcv_command("convert", there, tmp_path / "x.pt").err
 
 

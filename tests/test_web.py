@@ -254,7 +254,7 @@ def test_wrong_input(digits_run: Path, tmp_path: Path, igcv_command: Igcv) -> No
     (tmp_path / "page" / "page.json").write_text("{}")
     for words, message in (
         ([digits_run], "name it with --out DIR"),
-        ([digits_run, "--out", tmp_path / "full"], "is not empty; choose another one or remove it"),
+        ([digits_run, "--out", tmp_path / "full"], "is not empty and holds no page; choose another one"),
         ([digits_run, "--out", tmp_path / "full" / "file"], "is a file; give the folder to write"),
         (
             [digits_run, "--out", tmp_path / "no" / "page"],

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from igcv.commands.options import BatchOption, Engine, Form, Threads
+from igcv.commands.options import BatchOption, Engine, Force, Form, Threads
 from igcv.commands.terminal import print_export, print_int8, print_latency, print_line
 
 
@@ -36,6 +36,7 @@ def export(
     opset: Annotated[int | None, typer.Option(help="version of the ONNX operators; default: 21")] = None,
     batch: BatchOption = 1,
     threads: Threads = 1,
+    force: Force = False,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
 ) -> None:
     """Write a trained network as a file for an inference engine, and compare it with the network there.
@@ -59,6 +60,7 @@ def export(
         opset=opset,
         batch_size=batch,
         threads=threads,
+        force=force,
         say=None if as_json else print_line,
     )
     if as_json:

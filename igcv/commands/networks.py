@@ -49,6 +49,7 @@ def convert(
         str | None,
         typer.Option(help="strides of the stem and the stages; default: the network's for --input-size"),
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="replace an existing OUT")] = False,
 ) -> None:
     """Convert an MXNet checkpoint to safetensors, or weights of igcv to an MXNet checkpoint.
 
@@ -61,7 +62,9 @@ def convert(
     from igcv.models import strides_text
 
     listed = None if strides is None else stride_list(strides)
-    converted = igcv.convert(source, target, symbol=symbol, input_size=input_size, strides=listed)
+    converted = igcv.convert(
+        source, target, symbol=symbol, input_size=input_size, strides=listed, force=force
+    )
     card = converted.card
     parameters = sum(p.numel() for p in converted.model.parameters())
     found = "MXNet checkpoint"

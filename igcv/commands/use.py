@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from igcv.commands.options import DATA_HELP, Device, Split, Weights, is_main
+from igcv.commands.options import DATA_HELP, Device, Force, Split, Weights, is_main
 from igcv.commands.terminal import (
     print_copied,
     print_evaluation,
@@ -67,7 +67,7 @@ def predict(
     all_classes: Annotated[
         bool, typer.Option("--all", help="with --out: one more column for the probability of each class")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="replace an existing --out")] = False,
+    force: Force = False,
     sort_into: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="empty or new folder; copies the images into folders by prediction"),

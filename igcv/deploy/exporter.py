@@ -73,6 +73,7 @@ def export(
     batch_size: int = 1,
     threads: int = 1,
     compare_int8: bool = True,
+    force: bool = False,
     say: Callable[[str], None] | None = None,
 ) -> Exported:
     """Write a trained network as a file for an inference engine, and compare it with the network; `igcv export`.
@@ -81,7 +82,7 @@ def export(
 
     Args:
         network: a classifier, which stays as it is, or what `igcv.load` opens.
-        out: the file to write; it must not exist.
+        out: the file to write.
         format: "onnx", "openvino" or "torch" (torch.export); None: by the ending of `out`.
         form: how blocks are computed; None or "auto" measures on this machine; see `igcv.fold`.
         int8: quantize to 8 bits, for ONNX Runtime and OpenVINO.
@@ -93,6 +94,7 @@ def export(
         opset: version of the ONNX operators; None: a current one.
         batch_size, threads: what "auto" measures with, and what an int8 file is timed with.
         compare_int8: with `int8`, measure accuracy, size and time beside a float32 file, which takes a while.
+        force: replace an existing file.
         say: callback for progress messages and for what is done without.
 
     Raises:
@@ -111,7 +113,7 @@ def export(
         threads=threads,
         int8=int8,
     )
-    check_target(out, settings)
+    check_target(out, settings, force)
     source = images_to_compare(classifier, data, say)
     written = _written(classifier, out, settings, source, calibrate, say)
     if int8 and compare_int8:

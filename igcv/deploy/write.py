@@ -27,7 +27,7 @@ from igcv.engines.table import engine as find_engine
 from igcv.errors import InputError, unknown
 from igcv.models import Network
 from igcv.weights.card import CARD_KEY
-from igcv.writing import built_beside
+from igcv.writing import built_beside, check_absent
 
 CHOSEN_WITH = 8  # calibration images in the int8 files that are measured to choose a form
 
@@ -46,7 +46,7 @@ def write_compared(
 
     Args:
         classifier: the trained network.
-        out: the file to write; an OpenVINO .xml gets a .bin beside it.
+        out: the file to write or to replace; an OpenVINO .xml gets a .bin beside it.
         settings: how it is to be.
         pixels: uint8 (N, S, S, 3), images to compare on.
         calibration: the same, images to quantize with; for int8 only.
@@ -58,7 +58,6 @@ def write_compared(
     Raises:
         InputError: for anything the user can fix, or if the file computes something else.
     """
-    check_target(out, settings)
     assert settings.int8 == (calibration is not None)
     pre = classifier.preprocessing
     if settings.form == AUTO:
@@ -146,8 +145,8 @@ def write_network(
     write(network.eval(), example, path, settings, dict(metadata or {}), **quantized)
 
 
-def check_target(out: Path, settings: ExportSettings) -> None:
-    """Raise InputError unless a file of these settings can be written at `out`."""
+def check_target(out: Path, settings: ExportSettings, force: bool = False) -> None:
+    """Raise InputError unless a file of these settings can be written at `out`; with `force` it may exist."""
     if settings.format not in WRITERS:
         raise unknown("format", settings.format, WRITERS)
     if not WRITERS[settings.format].from_onnx and (settings.int8 or settings.opset is not None):
@@ -167,8 +166,7 @@ def check_target(out: Path, settings: ExportSettings) -> None:
     if not out.parent.is_dir():
         raise InputError(f"there is no folder {out.parent}; make it first")
     for path in files_of(out):
-        if path.exists():
-            raise InputError(f"{path} exists already; choose another name or remove it")
+        check_absent(path, force)
 
 
 def write_checked(out: Path, write: Callable[[Path], None], check: Callable[[Path], Any]) -> Any:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from statistics import median
 
 from igcv.report.run import comparable, score
 from igcv.training.recipe import Recipe
@@ -20,14 +21,15 @@ def ended(state: State, recipe: Recipe, history: Sequence[Metrics]) -> bool:
 def fitted(recipe: Recipe, history: Sequence[Metrics]) -> Recipe:
     """Return the recipe with as many epochs as its minutes allow, by the time of those that are done.
 
-    After the first epoch their number is fitted both ways, later only downwards: then the rate has followed it.
+    In the first half of the epochs their number is fitted both ways, later only downwards: then the rate has followed.
     """
     if not recipe.max_minutes:
         return recipe
     done, spent_s = len(history), sum(row["epoch_time_s"] for row in history)
-    left = int((60 * recipe.max_minutes - spent_s) / (spent_s / done))
+    usual_s = median(row["epoch_time_s"] for row in history)
+    left = int((60 * recipe.max_minutes - spent_s) / usual_s)
     epochs = max(done + left, done, sum(recipe.progressive_epochs) + 1)
-    if done > 1:
+    if 2 * done > recipe.epochs and done > 1:
         epochs = min(epochs, recipe.epochs)
     return replace(recipe, epochs=epochs, warmup_epochs=min(recipe.warmup_epochs, epochs / 4))
 

@@ -25,6 +25,7 @@ from igcv.weights.card import Card
 from igcv.writing import built_beside
 
 PAGE = Path(__file__).parent / "page"  # the files that are the same for all networks
+DESCRIPTION = "page.json"  # what the page reads first, and by which one is known
 EXAMPLES = 8  # images
 # The fastest form in ONNX Runtime Web 1.30.0 with one thread, or not told apart from it (IGCV3-D 1.0x at 224 px, 0.5x
 # at 32 px, measured alternately in Chromium 156). At 224 px it takes 0.7 to 0.8 of the time of `dense`, and its file
@@ -58,6 +59,7 @@ def write_page(
     out: str | Path,
     *,
     calibrate: str | None = None,
+    force: bool = False,
     say: Callable[[str], None] | None = None,
 ) -> Page:
     """Write a folder that any web server can show: page, engine, network in float32 and int8, examples; `igcv web`.
@@ -66,13 +68,14 @@ def write_page(
         network: a classifier, or what `igcv.load` opens.
         out: the folder; it appears when all is in it.
         calibrate: a data source to quantize with; None: that of the training run, where it is at hand and fits.
+        force: replace a page that is in the folder already.
         say: callback for progress messages.
 
     Raises:
         InputError: for anything the user can fix.
     """
     classifier, out, say = as_trained(network), Path(out), say or (lambda text: None)
-    check_folder(out)
+    check_folder(out, force)
     source, no_source = own_source(classifier)
     for note in source.notes if source else ():
         say(note)
@@ -88,16 +91,21 @@ def write_page(
         networks = write_networks(public, folder, source, calibration)
         examples = write_examples(classifier, source, folder / "examples")
         described = describe(classifier, networks, examples, drawable(source))
-        (folder / "page.json").write_text(json.dumps(described, indent=1), "utf-8")
+        (folder / DESCRIPTION).write_text(json.dumps(described, indent=1), "utf-8")
     return Page(out, networks, no_int8, len(examples), source.spec if source else "")
 
 
-def check_folder(out: Path) -> None:
-    """Raise InputError unless a folder can be made at `out`."""
+def check_folder(out: Path, force: bool = False) -> None:
+    """Raise InputError unless a page can be written to the folder `out`: it is empty, or `force` replaces a page."""
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; give the folder to write, for example {out.with_suffix('')}")
     if out.is_dir() and any(out.iterdir()):
-        raise InputError(f"the folder {out} is not empty; choose another one or remove it")
+        if not (out / DESCRIPTION).is_file():
+            raise InputError(f"the folder {out} is not empty and holds no page; choose another one")
+        if not force:
+            raise InputError(
+                f"the folder {out} is not empty; choose another one, or give --force to replace the page in it"
+            )
     if not out.absolute().parent.is_dir():
         raise InputError(f"there is no folder {out.parent}; make it first")
 

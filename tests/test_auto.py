@@ -1,24 +1,31 @@
 """Training without a recipe: every open setting follows from data and device, and the time can be given."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import igcv
 from igcv.data import Finish, LoaderSettings, make_loader, plain_transform
 from igcv.data.images import ArrayImages
-from igcv.data.preprocessing import CIFAR
+from igcv.data.preprocessing import CIFAR, IMAGENET, MXNET
 from igcv.errors import InputError
+from igcv.machine.processes import Process
 from igcv.training import Recipe, auto, load_recipe, read_metrics
-from igcv.training.auto import Facts, choose, in_words
+from igcv.training.auto import Choice, Facts, choose, in_words
 from igcv.training.budget import ended, fitted
 from igcv.training.draft import Draft
+from igcv.training.job import resolve, with_epochs
+from igcv.training.pace import Pace, fitting
 from igcv.training.phases import default_folder, folder_name
+from igcv.weights import load_weights
+from igcv.weights.card import Card
 from tests.conftest import Igcv
 
 FEW = {
@@ -29,6 +36,7 @@ FEW = {
     "workers": 0,
     "precision": "float32",
 }
+SET = [f"{key}={value}" for key, value in FEW.items()]
 
 
 def values(facts: Facts, **given: Any) -> dict[str, Any]:
@@ -42,8 +50,8 @@ def test_every_size_of_set_gets_a_recipe(images: int, gpu: bool) -> None:
     recipe = Draft({"data": "folder:photos"}).filled(chosen)
     steps = -(-images // recipe.batch_size)
     assert 1 <= recipe.batch_size <= 128 and (steps >= 12 or recipe.batch_size == 4)
-    assert recipe.lr == pytest.approx(0.05 * recipe.batch_size / 32)
-    assert 30 <= recipe.epochs <= 150 and recipe.warmup_epochs <= recipe.epochs / 10
+    assert recipe.lr == pytest.approx(0.05 * recipe.batch_size / 64)
+    assert 30 <= recipe.epochs <= 300 and recipe.warmup_epochs <= recipe.epochs / 10
     # The moving average is none, or much shorter than the training.
     assert recipe.ema_decay == 0 or 1 / (1 - recipe.ema_decay) <= 1.01 * recipe.epochs * steps / 10
 
@@ -51,8 +59,8 @@ def test_every_size_of_set_gets_a_recipe(images: int, gpu: bool) -> None:
 def test_rules_by_hand() -> None:
     photos = values(Facts(2400, 375, False, False))
     assert (photos["model"], photos["input_size"], photos["augment"]) == ("igcv3_d_050", 64, "inception")
-    assert (photos["batch_size"], photos["epochs"], photos["lr"]) == (64, 50, 0.1)
-    assert photos["ema_decay"] == pytest.approx(1 - 15 / (50 * 37), abs=1e-5)
+    assert (photos["batch_size"], photos["epochs"], photos["lr"]) == (64, 100, 0.05)
+    assert photos["ema_decay"] == pytest.approx(1 - 15 / (100 * 37), abs=1e-5)
     digits = values(Facts(1438, 8, True, False))
     assert (digits["input_size"], digits["preprocessing"], digits["augment"]) == (8, "cifar", "flip_crop")
     assert values(Facts(2400, 375, False, True))["input_size"] == 224
@@ -61,9 +69,48 @@ def test_rules_by_hand() -> None:
 
 def test_rules_follow_what_is_given() -> None:
     chosen = values(Facts(2400, 375, False, False), batch_size=16, epochs=10)
-    assert (chosen["lr"], chosen["warmup_epochs"]) == (0.025, 1.0)
+    assert (chosen["lr"], chosen["warmup_epochs"]) == (0.0125, 1.0)
     assert "batch_size" not in choose(Facts(2400, 375, False, False), {"batch_size": 16})
     assert values(Facts(2400, 375, False, False), max_minutes=10)["epochs"] == 38  # 60 * 10 * 150 / 2400
+
+
+def start_card(**changes: Any) -> Card:
+    usual: dict[str, Any] = {"model": "igcv3_d_p50", "num_classes": 200, "input_size": 64}
+    return Card(
+        **usual | {"strides": (1, 1, 2, 2, 2, 1, 1, 1), "preprocessing": IMAGENET.to_dict()} | changes
+    )
+
+
+def test_rules_of_fine_tuning() -> None:
+    facts = Facts(2400, 375, False, False, start=start_card(), start_name="igcv3_d_p50.tinyimagenet")
+    chosen = values(facts)
+    assert (chosen["init_from"], chosen["model"]) == ("igcv3_d_p50.tinyimagenet", "igcv3_d_p50")
+    assert (chosen["input_size"], chosen["strides"]) == (64, (1, 1, 2, 2, 2, 1, 1, 1))
+    assert chosen["lr"] == pytest.approx(0.3 * values(Facts(2400, 375, False, False))["lr"])
+    assert chosen["freeze"] == round(chosen["epochs"] / 10)
+    assert "freeze" not in values(replace(facts, images=20_000)) and "multiplier" not in chosen
+    mxnet = start_card(input_size=224, strides=(), preprocessing=MXNET.to_dict(), multiplier=0.6)
+    chosen = values(replace(facts, start=mxnet))
+    assert (chosen["preprocessing"], chosen["input_size"], chosen["multiplier"]) == ("mxnet", 128, 0.6)
+    assert values(replace(facts, start=mxnet, gpu=True))["input_size"] == 224 and "strides" not in chosen
+
+
+def test_the_weights_to_start_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    photos, digits = Facts(2400, 375, False, False), Facts(1438, 8, True, False)
+    assert auto.start_for(photos, {}) == "none"  # the released digits know no photos
+    known = (
+        "igcv3_d_100.imagenet",
+        "igcv3_d_p50.tinyimagenet",
+        "igcv3_d_050.tinyimagenet",
+        "igcv3_d_p50.cifar10",
+    )
+    monkeypatch.setattr("igcv.weights.pretrained.released_weights", lambda: dict.fromkeys(known))
+    assert auto.start_for(photos, {}) == f"{auto.usual_model(photos)}.tinyimagenet"
+    assert auto.start_for(replace(photos, gpu=True), {}) == "igcv3_d_100.imagenet"
+    assert auto.start_for(photos, {"model": "igcv3_d_100"}) == "igcv3_d_100.imagenet"
+    assert auto.start_for(photos, {"model": "mobilenetv2_100"}) == "none"
+    assert auto.start_for(photos, {"init_from": "runs/mine"}) == "runs/mine"
+    assert auto.start_for(digits, {}) == auto.start_for(photos, {"init_from": "none"}) == "none"
 
 
 def test_every_choice_has_a_reason() -> None:
@@ -147,7 +194,8 @@ def rows(*seconds: float, top1: tuple[float, ...] = ()) -> list[dict[str, Any]]:
         (100, rows(6.0), 10),  # a minute holds ten epochs of six seconds
         (3, rows(6.0), 10),  # also more than were guessed
         (10, rows(6.0, 12.0), 6),  # slower: 42 seconds are left, and 9 seconds an epoch
-        (10, rows(6.0, 2.0), 10),  # faster: no more, as the rate has followed the ten
+        (10, rows(6.0, 2.0), 15),  # faster: 52 seconds are left, and 4 seconds an epoch
+        (4, rows(6.0, 2.0, 2.0), 4),  # no more in the second half, as the rate has followed the four
         (10, rows(70.0), 1),  # one epoch takes longer than all the time
     ],
 )
@@ -156,6 +204,53 @@ def test_epochs_are_fitted_to_the_minutes(epochs: int, history: list[dict[str, A
     found = fitted(recipe, history)
     assert found.epochs == expected and found.warmup_epochs <= expected / 4
     assert fitted(Recipe(epochs=epochs), history).epochs == epochs
+
+
+@pytest.mark.parametrize(
+    ("images", "val_images", "expected"),
+    [
+        (2400, 600, (22, 0)),  # 60 s / (2400 * 1 ms + 600 * 0.4 ms)
+        (30_000, 100, (4, 14_960)),  # a quarter of the minute less 0.04 s, at 1 ms an image
+        (300_000, 60_000, (1, 36_000)),  # one evaluation takes 24 s
+        (10, 2, (5555, 0)),
+    ],
+)
+def test_epochs_are_fitted_to_the_pace(
+    images: int, val_images: int, expected: tuple[int, int], digit_folder: Path
+) -> None:
+    given = {"data": str(digit_folder), "max_minutes": 1.0, "input_size": 32, "batch_size": 8}
+    job = resolve(Draft(given), Process(torch.device("cpu")))
+    source: Any = SimpleNamespace(train=range(images), val=range(val_images))
+    assert fitting(replace(job, source=source), Pace(1e-3, 4e-4)) == expected
+    paced = with_epochs(job, Choice(expected[0], "measured"), expected[1])
+    assert paced.recipe.epochs == expected[0] and paced.chosen["epochs"].reason == "measured"
+    assert paced.recipe.warmup_epochs == min(2, expected[0] / 10)
+
+
+def test_more_images_than_the_time_allows(digit_folder: Path, tmp_path: Path) -> None:
+    """An epoch gets fewer images, and the rate still falls to the end."""
+    settings = FEW | {"max_minutes": 1e-4, "batch_size": 4}
+    del settings["epochs"]
+    run = igcv.train(out=tmp_path / "run", data=str(digit_folder), device="cpu", quiet=True, **settings)
+    recipe, history = load_recipe(run.folder / "recipe.toml"), read_metrics(run.folder)
+    assert (recipe.epoch_images, len(history)) == (4, recipe.epochs) and recipe.epochs <= 4
+
+
+def test_the_expected_time_is_said_before(digit_folder: Path, tmp_path: Path, igcv_command: Igcv) -> None:
+    told = igcv_command("train", "--data", digit_folder, "--out", tmp_path / "run", "--device", "cpu", *SET)
+    assert told.status == 0, told.err
+    before, _, after = told.out.partition("epoch 1/")
+    assert "expected time: about" in before and after
+
+
+def test_measuring_leaves_the_training_as_it_is(
+    digit_folder: Path, tmp_path: Path, igcv_command: Igcv
+) -> None:
+    told = igcv_command("train", "--data", digit_folder, "--out", tmp_path / "told", "--device", "cpu", *SET)
+    assert told.status == 0 and "expected time" in told.out
+    igcv.train(out=tmp_path / "quiet", data=str(digit_folder), device="cpu", quiet=True, **FEW)
+    first, second = (load_weights(tmp_path / name / "last.safetensors")[0] for name in ("told", "quiet"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_a_training_ends_with_its_time(digit_folder: Path, tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from igcv.machine.processes import Process
 from igcv.training import epochs, load_recipe, read_metrics
 from igcv.training.job import Job, resolve
 from igcv.training.memory import OVERHEAD, StepMemory, explained, largest_batch, remedies, step_memory
-from igcv.training.phases import start_network, train_in
+from igcv.training.phases import train_in
+from igcv.training.start import start_network
 from studies.soak.lives import ended
 from tests.conftest import Igcv
 

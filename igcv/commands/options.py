@@ -68,7 +68,7 @@ def recipe_of(
         given: options that are keys of a recipe; None where they were not given.
     """
     from igcv.training.draft import resolve_recipe
-    from igcv.training.recipe import parse_settings
+    from igcv.training.recipe_file import parse_settings
 
     words = arguments or []
     named = bool(words) and "=" not in words[0]

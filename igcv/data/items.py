@@ -49,6 +49,7 @@ class LoaderSettings:
         resident: decode and transform each image once only, keep all on the device, and in training move them so
             there (see `BATCHED`); not for streams.
         balanced: in training, give each class equally often; not for streams.
+        epoch_images: images of a training epoch, over all processes; 0 for all of them; not for streams.
 
     Raises:
         InputError: a number is out of its range.
@@ -65,6 +66,7 @@ class LoaderSettings:
     drop_last: bool = True
     resident: Moves | None = None
     balanced: bool = False
+    epoch_images: int = 0
 
     def __post_init__(self) -> None:
         rules = (
@@ -157,16 +159,25 @@ class InOrder(ImageOrder):
 
 
 class Shuffled(ImageOrder):
-    """In another order in every epoch; with `drop_last` in full batches alone (see `LoaderSettings`)."""
+    """In another order in every epoch, of which `epoch_images` come; with `drop_last` in full batches alone."""
 
     def __init__(
-        self, count: int, batch_size: int, seed: int, rank: int, world_size: int, *, drop_last: bool = True
+        self,
+        count: int,
+        batch_size: int,
+        seed: int,
+        rank: int,
+        world_size: int,
+        *,
+        drop_last: bool = True,
+        epoch_images: int = 0,
     ) -> None:
         super().__init__(count, batch_size, seed, rank, world_size)
         self.drop_last = drop_last
+        self.epoch_images = min(epoch_images or count, count)
 
     def __len__(self) -> int:
-        share = self.count // self.world_size
+        share = self.epoch_images // self.world_size
         rest = share % self.batch_size
         left_out = rest if self.drop_last or rest == 1 else 0
         return share - left_out or share
@@ -199,8 +210,11 @@ class Balanced(Shuffled):
         world_size: int,
         *,
         drop_last: bool = True,
+        epoch_images: int = 0,
     ) -> None:
-        super().__init__(len(labels), batch_size, seed, rank, world_size, drop_last=drop_last)
+        super().__init__(
+            len(labels), batch_size, seed, rank, world_size, drop_last=drop_last, epoch_images=epoch_images
+        )
         self._members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
 
     def indices(self) -> Numbers:

@@ -115,7 +115,7 @@ def make_loader(
 
     Training: shuffled in each epoch, every process gets as many images, a last batch that is not full is
     left out or not (see `LoaderSettings.drop_last`), and an unreadable image is replaced by the next readable one.
-    Balanced: as many images, of each class equally often.
+    Balanced: as many images, of each class equally often. With `epoch_images` an epoch has so many of them.
     Evaluation: in order, every image once over all processes; an unreadable image is left out.
     Streams: timm shuffles training images and shares the shards; evaluation reads everything in every process.
 
@@ -138,7 +138,7 @@ def make_loader(
         raise InputError(f"the number of images is {len(images)}, expected {fewest} or more")
     max_bad = max(100, len(images) // 100) if settings.max_bad is None else settings.max_bad
     if isinstance(images, StreamImages):
-        assert settings.resident is None and not settings.balanced
+        assert settings.resident is None and not settings.balanced and not settings.epoch_images
         stream = StreamBatches(images, transform, settings, finish.device)
         return Loader(stream, stream, finish, images.name, settings.skip_bad, max_bad)
     order = _order(images, settings)
@@ -159,8 +159,10 @@ def _order(images: Images, settings: LoaderSettings) -> ImageOrder:
     if not settings.train:
         return InOrder(len(images), *places)
     if settings.balanced:
-        return Balanced(images.labels, *places, drop_last=settings.drop_last)
-    return Shuffled(len(images), *places, drop_last=settings.drop_last)
+        return Balanced(
+            images.labels, *places, drop_last=settings.drop_last, epoch_images=settings.epoch_images
+        )
+    return Shuffled(len(images), *places, drop_last=settings.drop_last, epoch_images=settings.epoch_images)
 
 
 def _decoding(items: Items, order: ImageOrder, finish: Finish, settings: LoaderSettings) -> Loading:

@@ -101,6 +101,8 @@ MXNET = Preprocessing(
     224, (123.68 / 255, 116.779 / 255, 103.939 / 255), (1 / 255,) * 3, 224 / 256, "bilinear"
 )
 
+PRESETS = {"imagenet": IMAGENET, "cifar": CIFAR, "mxnet": MXNET}  # by their names in recipes
+
 
 def eval_transform(pre: Preprocessing) -> Transform:
     """PIL RGB image -> float32 tensor (3, S, S), without chance: resize, center crop, normalize."""

@@ -191,6 +191,14 @@ class Network(nn.Module):
         self.classifier = nn.Linear(width, num_classes) if num_classes > 0 else nn.Identity()
         _init_weights(self.classifier)
 
+    def group_matcher(self, coarse: bool = False) -> dict[str, str]:
+        """timm's groups of layers by patterns of names, from the input on; what no pattern matches is the last one.
+
+        Args:
+            coarse: a group for each stage, else for each block.
+        """
+        return {"stem": r"^stem", "blocks": r"^stages\.(\d+)" if coarse else r"^stages\.(\d+)\.(\d+)"}
+
     def forward_features(self, x: Tensor) -> Tensor:
         """(N, in_chans, H, W) -> (N, num_features, H / reduction, W / reduction), before pooling."""
         if min(x.shape[-2:]) < self.reduction:

@@ -2,7 +2,8 @@
 
 from igcv.training.bench import bench_data
 from igcv.training.phases import TrainedRun, train
-from igcv.training.recipe import Recipe, find_recipe, load_recipe
+from igcv.training.recipe import Recipe
+from igcv.training.recipe_file import find_recipe, load_recipe
 from igcv.training.run import read_metrics
 from igcv.training.run_report import write_report
 

@@ -4,27 +4,38 @@ The rules stand in one table, in the order in which they are asked; each sees wh
 settings are kept, and the rules after them follow.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from math import prod
 from statistics import median
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from igcv.classifier import weights_file
 from igcv.data import BadImageError, DataSource, Images, StreamImages
+from igcv.data.preprocessing import PRESETS, Preprocessing
 from igcv.machine.processes import Process
+from igcv.training.recipe import NO_START
+from igcv.weights import load_weights
+from igcv.weights.card import Card
+from igcv.weights.pretrained import photo_weights
 
 SEEN = 32  # images whose sizes are looked at
 SMALL_SIDE = 64  # pixels; squares up to this size are trained on as they are
 CPU_SIDE, GPU_SIDE = 64, 224  # pixels of photos
+CPU_START_SIDE = 128  # the same where trained weights are the start
 LARGEST_BATCH, SMALLEST_BATCH = 128, 4
 STEPS_PER_EPOCH = 20  # at least, by which the batch size is chosen
-LR_PER_IMAGE = 0.05 / 32  # peak learning rate of a batch, for each of its images
-SHOWN = {"cpu": 120_000, "gpu": 480_000}  # images shown in a whole training of a small set
-FEWEST_EPOCHS, MOST_EPOCHS = 30, 150
+LR_PER_IMAGE = 0.05 / 64  # peak learning rate of a batch, for each of its images
+START_RATE = 0.3  # of that rate, where trained weights are the start
+SHOWN = {"cpu": 240_000, "gpu": 480_000}  # images shown in a whole training of a small set
+FEWEST_EPOCHS, MOST_EPOCHS = 30, 300
 CPU_IMAGES_PER_S = 150  # a guess before anything is measured
 EMA_PART = 1 / 15  # of all steps, which the moving average spans
 FEWEST_EMA_STEPS = 300  # shorter trainings go without
+FREEZE_BELOW = 10_000  # images; larger sets need no protection of trained layers
+FREEZE_PART = 1 / 10  # of the epochs, in which only a new classifier is trained
 
 
 class Choice(NamedTuple):
@@ -44,6 +55,8 @@ class Facts:
         squares: whether all are squares of one size.
         gpu: whether the training has a GPU.
         processes: that share a batch.
+        start: the card of trained weights to start from; None: random weights.
+        start_name: what these weights are called as init_from.
     """
 
     images: int
@@ -51,18 +64,45 @@ class Facts:
     squares: bool
     gpu: bool
     processes: int = 1
+    start: Card | None = None
+    start_name: str = NO_START
+
+    @property
+    def small(self) -> bool:
+        """Whether the images are small squares, not photos."""
+        return self.squares and self.side <= SMALL_SIDE
 
 
 Settings = Mapping[str, Any]
-Rule = Callable[[Facts, Settings], Choice]
+Rule = Callable[[Facts, Settings], Choice | None]
 
 
-def facts_of(source: DataSource, process: Process) -> Facts:
-    """Look at a source and at the processes of a training."""
+def facts_of(source: DataSource, process: Process, given: Settings) -> Facts:
+    """Look at a source, at the processes of a training, and at the weights that it can start from."""
     assert source.train is not None
     squares = source.image_size is not None
     side = source.image_size or typical_side(source.train)
-    return Facts(len(source.train), side, squares, process.device.type != "cpu", process.world_size)
+    facts = Facts(len(source.train), side, squares, process.device.type != "cpu", process.world_size)
+    name = start_for(facts, given)
+    if name == NO_START:
+        return facts
+    return replace(facts, start=load_weights(weights_file(name))[1], start_name=name)
+
+
+def start_for(facts: Facts, given: Settings) -> str:
+    """Return the weights that are given as init_from, or those that come with igcv and know photos; "none" without."""
+    if name := given.get("init_from"):
+        return str(name)
+    if facts.small or "multiplier" in given:
+        return NO_START
+    wanted = given.get("model")
+    found = photo_weights(wanted) if wanted else photo_weights(usual_model(facts)) or photo_weights()
+    return found or NO_START
+
+
+def usual_model(facts: Facts) -> str:
+    """Return the network that is trained from random weights."""
+    return "igcv3_d_100" if facts.gpu else "igcv3_d_050"
 
 
 def typical_side(images: Images | StreamImages) -> int:
@@ -78,14 +118,15 @@ def typical_side(images: Images | StreamImages) -> int:
     return int(median(sides)) if sides else GPU_SIDE
 
 
-def choose(facts: Facts, given: Settings) -> dict[str, Choice]:
-    """Return a choice for each setting that has a rule and is not given."""
+def choose(facts: Facts, given: Settings, keys: Collection[str] = ()) -> dict[str, Choice]:
+    """Return a choice for each setting that has a rule and is not given, or for `keys` whether given or not."""
     known: dict[str, Any] = dict(given)
     chosen = {}
     for key, rule in RULES.items():
-        if key not in given:
-            chosen[key] = rule(facts, known)
-            known[key] = chosen[key].value
+        wanted = key in keys if keys else key not in given
+        if wanted and (choice := rule(facts, known)) is not None:
+            chosen[key] = choice
+            known[key] = choice.value
     return chosen
 
 
@@ -93,37 +134,67 @@ def in_words(choices: Mapping[str, Choice]) -> Iterable[str]:
     """Yield the choices with their reasons, a line each."""
     width = max(map(len, choices), default=0)
     for key, (value, reason) in choices.items():
-        shown = (
-            str(value).lower()
-            if isinstance(value, bool)
-            else f"{value:g}"
-            if isinstance(value, float)
-            else value
-        )
-        yield f"  {key:<{width}} {shown}  ({reason})"
+        yield f"  {key:<{width}} {_shown(value)}  ({reason})"
+
+
+def _shown(value: Any) -> str:
+    """A value as a person would write it on the command line."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _init_from(facts: Facts, known: Settings) -> Choice:
+    if facts.start is not None:
+        return Choice(facts.start_name, "trained on photos; none starts from random weights")
+    return Choice(NO_START, "small images" if facts.small else "no weights trained on photos are at hand")
 
 
 def _model(facts: Facts, known: Settings) -> Choice:
-    return (
-        Choice("igcv3_d_100", "a GPU") if facts.gpu else Choice("igcv3_d_050", "a processor: half the width")
-    )
+    if facts.start is not None:
+        return Choice(facts.start.model, f"the network of {known['init_from']}")
+    return Choice(usual_model(facts), "a GPU" if facts.gpu else "a processor: half the width")
+
+
+def _multiplier(facts: Facts, known: Settings) -> Choice | None:
+    width = facts.start.multiplier if facts.start else None
+    return None if width is None else Choice(width, f"as in {known['init_from']}")
 
 
 def _input_size(facts: Facts, known: Settings) -> Choice:
-    if facts.squares and facts.side <= SMALL_SIDE:
+    if facts.small:
         return Choice(facts.side, "the images' own size")
+    where = "on a GPU" if facts.gpu else "on a processor"
     limit = GPU_SIDE if facts.gpu else CPU_SIDE
+    if facts.start is not None:
+        limit = facts.start.input_size if facts.gpu else min(facts.start.input_size, CPU_START_SIDE)
+        where += f", weights for {facts.start.input_size}"
     size = max(min(facts.side, limit) // 32 * 32, 32)
-    return Choice(size, f"photos of about {facts.side} pixels, on a {'GPU' if facts.gpu else 'processor'}")
+    return Choice(size, f"photos of about {facts.side} pixels, {where}")
+
+
+def _strides(facts: Facts, known: Settings) -> Choice | None:
+    """Trained weights know what their own strides show them."""
+    start = facts.start
+    if start is None or not start.strides or known["model"] != start.model:
+        return None
+    fits = known["input_size"] >= prod(start.strides)
+    return Choice(tuple(start.strides), f"as in {known['init_from']}") if fits else None
 
 
 def _preprocessing(facts: Facts, known: Settings) -> Choice:
+    if facts.start is not None:
+        own = Preprocessing.from_dict(facts.start.preprocessing)
+        same = (name for name, preset in PRESETS.items() if (preset.mean, preset.std) == (own.mean, own.std))
+        return Choice(next(same, "imagenet"), f"as in {known['init_from']}")
     small = known["input_size"] <= 32
     return Choice("cifar" if small else "imagenet", "small images" if small else "photos")
 
 
 def _augment(facts: Facts, known: Settings) -> Choice:
-    if facts.squares and facts.side <= SMALL_SIDE:
+    if facts.small:
         return Choice("flip_crop", "small images")
     return Choice("inception", "photos: random crops, flips and colors")
 
@@ -145,14 +216,24 @@ def _drop_last(facts: Facts, known: Settings) -> Choice:
 def _epochs(facts: Facts, known: Settings) -> Choice:
     if minutes := known.get("max_minutes"):
         guess = round(60 * minutes * CPU_IMAGES_PER_S / facts.images)
-        return Choice(max(guess, 2), f"a guess for {minutes:g} minutes, fitted after the first epoch")
+        return Choice(max(guess, 2), f"a guess for {minutes:g} minutes, before anything is measured")
     shown = SHOWN["gpu" if facts.gpu else "cpu"]
     epochs = min(max(round(shown / facts.images), FEWEST_EPOCHS), MOST_EPOCHS)
     return Choice(epochs, f"{epochs * facts.images:,} images in all")
 
 
+def _freeze(facts: Facts, known: Settings) -> Choice | None:
+    """A new classifier's first gradients would spoil trained layers; on many images they recover."""
+    if facts.start is None or facts.images >= FREEZE_BELOW or known["epochs"] < 2:
+        return None
+    return Choice(max(round(known["epochs"] * FREEZE_PART), 1), "the classifier first, few images")
+
+
 def _lr(facts: Facts, known: Settings) -> Choice:
-    return Choice(LR_PER_IMAGE * known["batch_size"], f"for batches of {known['batch_size']}")
+    lr = LR_PER_IMAGE * known["batch_size"]
+    if facts.start is not None:
+        return Choice(START_RATE * lr, f"for batches of {known['batch_size']}, from trained weights")
+    return Choice(lr, f"for batches of {known['batch_size']}")
 
 
 def _warmup(facts: Facts, known: Settings) -> Choice:
@@ -167,13 +248,17 @@ def _ema_decay(facts: Facts, known: Settings) -> Choice:
 
 
 RULES: dict[str, Rule] = {
+    "init_from": _init_from,
     "model": _model,
+    "multiplier": _multiplier,
     "input_size": _input_size,
+    "strides": _strides,
     "preprocessing": _preprocessing,
     "augment": _augment,
     "batch_size": _batch_size,
     "drop_last": _drop_last,
     "epochs": _epochs,
+    "freeze": _freeze,
     "lr": _lr,
     "warmup_epochs": _warmup,
     "ema_decay": _ema_decay,
@@ -181,3 +266,4 @@ RULES: dict[str, Rule] = {
     "label_smoothing": lambda facts, known: Choice(0.1, "as usual"),
     "precision": lambda facts, known: Choice("auto", "the faster one"),
 }
+FOLLOW_EPOCHS = {"freeze", "warmup_epochs", "ema_decay"}  # chosen anew when the number of epochs is another

@@ -6,26 +6,24 @@ from statistics import median
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from igcv.data import Loader
 from igcv.machine.host import host
 from igcv.machine.memory import keep_freed_memory, peak_mib, reset_peak
 from igcv.machine.processes import Process
 from igcv.machine.timing import now
+from igcv.training.choose_forms import choose_forms
 from igcv.training.draft import Draft
 from igcv.training.job import Job, resolve
-from igcv.training.loop import Trainer, train_epoch
+from igcv.training.loop import Trainer
 from igcv.training.memory import explained, largest_batch
+from igcv.training.pace import Batch, endless, timed_steps
 from igcv.training.parts import make_loaders
-from igcv.training.phases import choose_forms, make_trainer, resolve_precision, start_network
 from igcv.training.recipe import Recipe
-from igcv.training.reporter import Silent
+from igcv.training.start import make_trainer, resolve_precision, start_network
 from igcv.training.state import State
 
 REPEATS = 5  # measurements of each kind; their median and range are reported
-
-_Batch = tuple[Tensor, Tensor]
 
 
 def bench_data(recipe: Recipe | Draft, process: Process, seconds: float = 10.0) -> dict[str, Any]:
@@ -53,7 +51,7 @@ def bench_data(recipe: Recipe | Draft, process: Process, seconds: float = 10.0) 
     trainer = make_trainer(job, network)
     trainer = choose_forms(job, trainer, State())
     loader, _ = make_loaders(job)
-    batches = _endless(loader)
+    batches = endless(loader)
     for _ in range(_warm_up(job, loader)):
         next(batches)
     share = seconds / 2 / REPEATS
@@ -74,21 +72,12 @@ def bench_data(recipe: Recipe | Draft, process: Process, seconds: float = 10.0) 
     }
 
 
-def _endless(loader: Loader) -> Iterator[_Batch]:
-    """Batches, epoch after epoch."""
-    epoch = 0
-    while True:
-        loader.set_epoch(epoch)
-        yield from loader
-        epoch += 1
-
-
 def _warm_up(job: Job, loader: Loader) -> int:
     """Batches to pass over: all of an epoch that decodes for later ones, else what workers start with, and one."""
     return len(loader) if job.recipe.resident == "on" else 2 * job.workers + 1
 
 
-def _loading_rate(batches: Iterator[_Batch], seconds: float, device: torch.device) -> float:
+def _loading_rate(batches: Iterator[Batch], seconds: float, device: torch.device) -> float:
     """Images per second over at least `seconds`."""
     count, start = 0, now(device)
     while time.perf_counter() - start < seconds:
@@ -96,41 +85,12 @@ def _loading_rate(batches: Iterator[_Batch], seconds: float, device: torch.devic
     return count / (now(device) - start)
 
 
-class _Steps:
-    """As many batches as make `steps` optimizer steps, and the time that waiting for them takes.
-
-    The device finishes its work before the next batch is asked for: what it still has to do is no waiting.
-    """
-
-    def __init__(self, batches: Iterator[_Batch], steps: int, t: Trainer) -> None:
-        self._batches, self._count, self._device = batches, steps * t.recipe.accumulation, t.process.device
-        self.wait_s = 0.0
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __iter__(self) -> Iterator[_Batch]:
-        for _ in range(self._count):
-            start = now(self._device)
-            batch = next(self._batches)
-            self.wait_s += time.perf_counter() - start
-            yield batch
-
-
-def _training(t: Trainer, batches: Iterator[_Batch], seconds: float) -> list[tuple[float, float]]:
+def _training(t: Trainer, batches: Iterator[Batch], seconds: float) -> list[tuple[float, float]]:
     """Images per second and the share of waiting, in `REPEATS` parts of about `seconds` each."""
-    _timed_steps(t, batches, 1)  # the first one allocates, and compiles
-    _, _, time_s = _timed_steps(t, batches, 1)
-    steps = max(round(seconds / time_s), 1)
-    return [_timed_steps(t, batches, steps)[:2] for _ in range(REPEATS)]
-
-
-def _timed_steps(t: Trainer, batches: Iterator[_Batch], steps: int) -> tuple[float, float, float]:
-    """Images per second, share of waiting and seconds of some optimizer steps of the training loop."""
-    part, start = _Steps(batches, steps, t), now(t.process.device)
-    images = train_epoch(t, part, 0, Silent()).images
-    time_s = now(t.process.device) - start  # with all that the device still had to do
-    return images / time_s, part.wait_s / time_s, time_s
+    timed_steps(t, batches, 1)  # the first one allocates, and compiles
+    steps = max(round(seconds / timed_steps(t, batches, 1).seconds), 1)
+    took = [timed_steps(t, batches, steps) for _ in range(REPEATS)]
+    return [(part.images / part.seconds, part.waiting) for part in took]
 
 
 def _conditions(job: Job) -> dict[str, Any]:

@@ -26,20 +26,40 @@ def fitted(recipe: Recipe, history: Sequence[Metrics]) -> Recipe:
     if not recipe.max_minutes:
         return recipe
     done, spent_s = len(history), sum(row["epoch_time_s"] for row in history)
-    usual_s = median(row["epoch_time_s"] for row in history)
-    left = int((60 * recipe.max_minutes - spent_s) / usual_s)
-    epochs = max(done + left, done, sum(recipe.progressive_epochs) + 1)
+    pixel_s = median(row["epoch_time_s"] / pixels(recipe, row["epoch"] - 1) for row in history)
+    epochs = epochs_within(recipe, 60 * recipe.max_minutes - spent_s, pixel_s, done)
+    epochs = max(epochs, fewest_epochs(recipe))
     if 2 * done > recipe.epochs and done > 1:
-        epochs = min(epochs, recipe.epochs)
+        epochs = max(min(epochs, recipe.epochs), done)
     return replace(recipe, epochs=epochs, warmup_epochs=min(recipe.warmup_epochs, epochs / 4))
+
+
+def epochs_within(recipe: Recipe, seconds: float, pixel_s: float, done: int = 0) -> int:
+    """Return how many epochs are done after so many seconds more.
+
+    Args:
+        recipe: of the training, with the sizes of its images.
+        seconds: that are left.
+        pixel_s: seconds of an epoch on images of one pixel; its time grows with the pixels.
+        done: epochs that are done before.
+    """
+    while (seconds := seconds - pixel_s * pixels(recipe, done)) >= 0:
+        done += 1
+    return done
+
+
+def fewest_epochs(recipe: Recipe) -> int:
+    """Return how many epochs a recipe needs for its image sizes and for frozen layers."""
+    return max(sum(recipe.progressive_epochs), recipe.freeze) + 1
+
+
+def pixels(recipe: Recipe, epoch: int) -> int:
+    """Return the pixels of an image in `epoch`, counted from 0."""
+    return max(recipe.size_at(epoch), 1) ** 2
 
 
 def time_left_s(recipe: Recipe, history: Sequence[Metrics]) -> float:
     """Return the seconds that the epochs after `history` will take, by the pixels of their images."""
     time_s = sum(row["epoch_time_s"] for row in history)
-    pixels = sum(recipe.size_at(row["epoch"] - 1) ** 2 for row in history)
-    return (
-        time_s
-        / pixels
-        * sum(recipe.size_at(epoch) ** 2 for epoch in range(history[-1]["epoch"], recipe.epochs))
-    )
+    seen = sum(pixels(recipe, row["epoch"] - 1) for row in history)
+    return time_s / seen * sum(pixels(recipe, epoch) for epoch in range(history[-1]["epoch"], recipe.epochs))

@@ -5,7 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from igcv.training.recipe import Recipe, convert, find_recipe, load_recipe
+from igcv.training.recipe import Recipe
+from igcv.training.recipe_file import convert, find_recipe, load_recipe
 
 
 class Draft:

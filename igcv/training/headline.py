@@ -34,7 +34,7 @@ def headline(training: Training, out: Path) -> str:
         f"{origin(job)}"
         f"{source.spec}: {images}{apart}; {places}{device}, {recipe.precision}{why}; "
         f"{going_on} {recipe.epochs} epochs; run folder {out}\n"
-        f"{divided}{whereabouts(job)}{note}{chosen(job)}"
+        f"{divided}{whereabouts(job)}{note}{chosen(job)}{expected(job)}"
     )
 
 
@@ -46,6 +46,21 @@ def chosen(job: Job) -> str:
     return (
         f"\nchosen for these images and this machine (key=value on the command line sets another):\n{lines}"
     )
+
+
+def expected(job: Job) -> str:
+    """Return how long the training will take, by what its first steps took; empty if that was not measured."""
+    if job.expected_s is None:
+        return ""
+    minutes = job.expected_s / 60
+    text = (
+        f"{minutes / 60:.1f} hours"
+        if minutes > 90
+        else f"{minutes:.0f} minutes"
+        if minutes >= 2
+        else (f"{job.expected_s:.0f} seconds")
+    )
+    return f"\nexpected time: about {text}"
 
 
 def smaller(recipe: Recipe) -> str:

@@ -8,7 +8,7 @@ import torch
 
 from igcv.classifier import Classifier, load
 from igcv.data import BATCHED, StreamImages
-from igcv.data.preprocessing import CIFAR, IMAGENET, MXNET, Preprocessing
+from igcv.data.preprocessing import PRESETS, Preprocessing
 from igcv.data.sources.listed import SplitList
 from igcv.data.sources.open import DataSource, open_source
 from igcv.data.sources.parts import Rule
@@ -16,7 +16,7 @@ from igcv.errors import InputError
 from igcv.machine.processes import Process, first_on_machine, from_main, gather
 from igcv.machine.threads import available_cores
 from igcv.models import build_model, default_input_size, strides_text
-from igcv.training.auto import Choice, choose, facts_of
+from igcv.training.auto import FOLLOW_EPOCHS, Choice, Facts, Settings, choose, facts_of
 from igcv.training.balance import check_balance
 from igcv.training.draft import Draft
 from igcv.training.recipe import Recipe
@@ -25,7 +25,6 @@ from igcv.weights.card import Card
 WORTH_WORKERS = 5000  # images; starting processes for fewer takes longer than it saves
 RESIDENT_SHARE = 0.25  # of a GPU's free memory that images may take without being asked to
 RESIDENT_BYTES = 2 * 2**30  # the same beside any other processor
-PREPROCESSING = {"imagenet": IMAGENET, "cifar": CIFAR, "mxnet": MXNET}
 
 
 @dataclass(frozen=True)
@@ -41,6 +40,8 @@ class Job:
     start: Classifier | None  # the weights that it starts from; None: random ones, or those of its state
     why_precision: str = ""  # the reason of precision = "auto" for its choice; empty if nothing was chosen
     chosen: Mapping[str, Choice] = field(default_factory=dict)  # settings that nobody gave, with reasons
+    draft: tuple[Facts, Settings] | None = None  # what these follow from; None for an explicit recipe
+    expected_s: float | None = None  # of the whole training, by its first steps; None: not measured
 
     def at(self, epoch: int) -> "Job":
         """Return the job with the preprocessing of `epoch`, counted from 0: its images may be smaller than later."""
@@ -63,9 +64,11 @@ def resolve(
         InputError: for anything in the recipe that does not fit the data, the network or the processes.
     """
     chosen: Mapping[str, Choice] = {}
+    draft = None
     if isinstance(recipe, Draft):
         source = open_data(recipe.recipe, process, split)
-        chosen = choose(facts_of(source, process), recipe.given)
+        draft = (facts_of(source, process, recipe.given), recipe.given)
+        chosen = choose(*draft)
         recipe = recipe.filled({key: choice.value for key, choice in chosen.items()})
         check_process(recipe, process)
     else:
@@ -73,13 +76,14 @@ def resolve(
         source = open_data(recipe, process, split)
     assert source.train is not None
     check_balance(recipe, source)
-    start = load(recipe.init_from) if recipe.init_from and not resume else None
+    check_epochs(recipe, source)
+    start = load(recipe.start) if recipe.start and not resume else None
     batch_size = recipe.batch_size // (process.world_size * recipe.accumulation)
     if (recipe.mixup or recipe.cutmix) and min(batch_size, len(source.train) // process.world_size) < 2:
         raise InputError("mixup and cutmix pair images; give at least two per process and part of a batch")
     native = source.image_size or default_input_size(recipe.model)
     size = recipe.input_size or min(native, default_input_size(recipe.model))
-    preset = PREPROCESSING[recipe.preprocessing]
+    preset = PRESETS[recipe.preprocessing]
     resident = from_main(is_resident(recipe, source, size, process.device))
     crop = 1.0 if source.image_size is not None and source.image_size <= size else preset.crop
     strides = choose_strides(recipe, size, start.card if start else None)
@@ -93,7 +97,22 @@ def resolve(
         workers=_workers(recipe.workers, process, len(source.train), resident),
         start=start,
         chosen=chosen,
+        draft=draft,
     )
+
+
+def with_epochs(job: Job, epochs: Choice, epoch_images: int) -> Job:
+    """Return a job with another number of epochs, which the settings that nobody gave follow."""
+    recipe = replace(job.recipe, epochs=epochs.value, epoch_images=epoch_images)
+    if job.draft is None:
+        return replace(
+            job, recipe=replace(recipe, warmup_epochs=min(recipe.warmup_epochs, recipe.epochs / 4))
+        )
+    facts, given = job.draft
+    again = choose(facts, {**vars(recipe), "epochs": epochs.value}, FOLLOW_EPOCHS - set(given))
+    chosen = {**job.chosen, "epochs": epochs, **again}
+    changes = {key: choice.value for key, choice in again.items()}
+    return replace(job, recipe=replace(recipe, **changes), chosen=chosen)
 
 
 def check_process(recipe: Recipe, process: Process) -> None:
@@ -124,6 +143,28 @@ def open_data(recipe: Recipe, process: Process, split: SplitList | Rule | None) 
     if source.train is None:
         raise InputError(f"{recipe.data} has no training images; give a source with a training part")
     return source
+
+
+def check_epochs(recipe: Recipe, source: DataSource) -> None:
+    """Raise InputError for epochs that the data cannot have, or that leave none for all layers."""
+    if recipe.epoch_images and isinstance(source.train, StreamImages):
+        raise InputError(
+            f"epoch_images: got {recipe.epoch_images}, but {source.spec} can only be read as a stream. Leave it out"
+        )
+    if 0 < recipe.epoch_images < recipe.batch_size:
+        raise InputError(
+            f"epoch_images: got {recipe.epoch_images}, expected at least batch_size = {recipe.batch_size}, or 0 for all"
+        )
+    if recipe.freeze and not recipe.start:
+        raise InputError(
+            f"freeze: got {recipe.freeze}, but init_from names no weights, so the classifier alone would learn from "
+            "random features. Give init_from=RUN, or leave out freeze"
+        )
+    if recipe.freeze >= recipe.epochs:
+        raise InputError(
+            f"freeze: got {recipe.freeze}, expected fewer than the {recipe.epochs} epochs, as all layers are trained "
+            f"after them. Give freeze={recipe.epochs - 1} or less, or more epochs"
+        )
 
 
 def choose_strides(recipe: Recipe, input_size: int, start: Card | None) -> tuple[int, ...]:

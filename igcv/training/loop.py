@@ -131,13 +131,14 @@ def train_epoch(
         NonFiniteError: a loss is no finite number.
         InputError: the steps of half precision overflow again and again.
     """
-    t.model.train()
+    frozen = epoch < t.recipe.freeze
+    set_training(t, frozen)
     steps, done = len(batches) // t.recipe.accumulation, begun
     scale = t.scaler.get_scale()
     with closing(batch for batch in batches) as left:
         for step in range(begun.steps, steps):
             lr = learning_rate(t.recipe, epoch + step / steps)
-            set_learning_rate(t.optimizer, lr, t.recipe.decay_rule)
+            set_learning_rate(t.optimizer, lr, t.recipe.decay_rule, frozen)
             seed_step(t, epoch, step)
             started = time.perf_counter()
             parts = list(_parts(t, left))
@@ -156,6 +157,14 @@ def train_epoch(
                 keeper.keep(done, Wish(*wish))
         next(left, None)  # lets loader processes end that are not needed any more
     return done
+
+
+def set_training(t: Trainer, frozen: bool) -> None:
+    """Put the network into training mode; of `frozen` layers the running statistics stay as they are."""
+    t.model.train()
+    if frozen:
+        for name, module in t.network.named_children():
+            module.train(name in ("drop", "classifier"))
 
 
 def seed_step(t: Trainer, epoch: int, step: int) -> None:

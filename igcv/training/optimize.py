@@ -6,12 +6,17 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from timm.models import group_parameters
 from torch import nn
 
 from igcv.training.recipe import Recipe
 
+STAGE_RATE = 0.8  # of a stage's learning rate has the one before it, in fine-tuning in stages
 
-def parameter_groups(model: nn.Module, weight_decay: float, rule: str) -> list[dict[str, Any]]:
+
+def parameter_groups(
+    model: nn.Module, weight_decay: float, rule: str, in_stages: bool = False
+) -> list[dict[str, Any]]:
     """Split the parameters into those that decay and those that do not.
 
     Args:
@@ -20,37 +25,63 @@ def parameter_groups(model: nn.Module, weight_decay: float, rule: str) -> list[d
         rule: "weights" decays tensors of two and more dimensions (convolutions, linear layers); "mxnet" decays
             everything named *_weight or *_gamma there, so batch-norm scales too (Optimizer.set_wd_mult of MXNet);
             "all" decays every parameter.
+        in_stages: split by stage, too.
+
+    Returns:
+        Groups for the optimizer. "lr_scale" is a group's share of the learning rate, as in timm, and "classifier" says
+        whether it is trained while other layers are frozen: all are, unless `in_stages`.
     """
-    decay: list[nn.Parameter] = []
-    keep: list[nn.Parameter] = []
+    stages = stages_of(model) if in_stages else {}
+    last = max(stages.values(), default=0)
+    groups: dict[tuple[int, bool], list[nn.Parameter]] = {
+        (stage, decays): [] for stage in sorted({last, *stages.values()}) for decays in (True, False)
+    }
     for name, parameter in model.named_parameters():
         decays = parameter.ndim > 1 or rule == "all" or (rule == "mxnet" and name.endswith("weight"))
-        (decay if decays else keep).append(parameter)
-    return [{"params": decay, "weight_decay": weight_decay}, {"params": keep, "weight_decay": 0.0}]
+        groups[stages.get(name, last), decays].append(parameter)
+    return [
+        {
+            "params": parameters,
+            "weight_decay": weight_decay if decays else 0.0,
+            "lr_scale": STAGE_RATE ** (last - stage),
+            "classifier": stage == last,
+        }
+        for (stage, decays), parameters in groups.items()
+    ]
+
+
+def stages_of(model: nn.Module) -> dict[str, int]:
+    """Return the stage of each parameter by name: 0 for the stem, then the stages, the head, and the classifier."""
+    stages = group_parameters(model, model.group_matcher(coarse=True), reverse=True)  # type: ignore[operator]
+    last = max(stages.values()) + 1
+    return {name: last if name.startswith("classifier.") else stage for name, stage in stages.items()}
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """The recipe's optimizer over the parameters of `model`."""
-    groups = parameter_groups(model, recipe.weight_decay, recipe.decay_rule)
+    groups = parameter_groups(model, recipe.weight_decay, recipe.decay_rule, in_stages=recipe.freeze > 0)
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=recipe.lr, betas=(recipe.momentum, 0.999))
     nesterov = recipe.nesterov and recipe.momentum > 0
     return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=nesterov)
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float, decay_rule: str) -> None:
-    """Set the rate of all groups.
+def set_learning_rate(
+    optimizer: torch.optim.Optimizer, lr: float, decay_rule: str, frozen: bool = False
+) -> None:
+    """Set the rate of all groups, or while the other layers are `frozen` of the classifier's alone.
 
     MXNet's momentum holds steps, m = 0.9 m - lr g, where PyTorch's holds gradients, so that a changed rate acts
     there on new gradients only. Under the "mxnet" rule the buffers are rescaled to give the same arithmetic.
     """
     for group in optimizer.param_groups:
-        if decay_rule == "mxnet" and lr > 0 and group["lr"] != lr:
+        rate = 0.0 if frozen and not group["classifier"] else lr * group["lr_scale"]
+        if decay_rule == "mxnet" and rate > 0 and group["lr"] != rate:
             for parameter in group["params"]:
                 buffer = optimizer.state.get(parameter, {}).get("momentum_buffer")
                 if buffer is not None:
-                    buffer.mul_(group["lr"] / lr)
-        group["lr"] = lr
+                    buffer.mul_(group["lr"] / rate)
+        group["lr"] = rate
 
 
 # The factor on the peak rate at `epoch` (fractional) of a recipe, warm-up apart.

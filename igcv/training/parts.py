@@ -68,6 +68,7 @@ def make_loaders(job: Job) -> Loaders:
         drop_last=recipe.drop_last,
         resident=resident,
         balanced=recipe.sampling == "balanced",
+        epoch_images=recipe.epoch_images,
     )
     finish = Finish(pre, process.device, layout, recipe.random_erasing)
     transform = augmented if resident is None else plain_transform(pre)

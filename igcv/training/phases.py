@@ -9,31 +9,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timm.utils import ModelEmaV3
 
 from igcv.classifier import Classifier, load
 from igcv.data.sources.open import source_name
 from igcv.errors import InputError
 from igcv.machine.memory import keep_freed_memory
-from igcv.machine.precision import autocast, choose_precision
 from igcv.machine.processes import Process, from_main, parallel, process_group, together
-from igcv.models import Network, build_model, set_form
-from igcv.training.balance import class_weights
 from igcv.training.checkpoint import restore
-from igcv.training.choose_forms import choose_forms, example_images
+from igcv.training.choose_forms import choose_forms
 from igcv.training.draft import Draft, resolve_recipe
 from igcv.training.epochs import Training, run_epochs
 from igcv.training.headline import headline
-from igcv.training.job import Job, resolve
-from igcv.training.loop import Trainer, make_mix
+from igcv.training.job import resolve
 from igcv.training.memory import explained
-from igcv.training.optimize import make_optimizer
+from igcv.training.pace import paced
 from igcv.training.parts import Parts
-from igcv.training.recipe import Recipe, load_recipe
+from igcv.training.recipe import Recipe
+from igcv.training.recipe_file import load_recipe
 from igcv.training.reporter import reporter
 from igcv.training.run import RECIPE, Metrics, Run, split_of_run, summary_of, was_restarted
+from igcv.training.start import lay_out_gradients, make_trainer, resolve_precision, start_network
 from igcv.training.state import EpochProgress, State
-from igcv.weights.files import fill
 
 # Values for which a run stores what it resolved them to.
 UNRESOLVED = {"input_size": 0, "strides": (), "resident": "auto", "precision": "auto"}
@@ -147,7 +143,7 @@ def train_in(
     if process.device.type == "cpu":
         keep_freed_memory()
     with together():
-        training = opened(process, recipe, out, resume)
+        training = opened(process, recipe, out, resume, quiet)
     training = built(training)
     with together():  # after `built`, which gives all processes the first one's running statistics
         training = restored(training, out) if resume else training
@@ -159,7 +155,7 @@ def train_in(
         return run_epochs(training, report)
 
 
-def opened(process: Process, given: Recipe | Draft, out: Path, resume: bool) -> Training:
+def opened(process: Process, given: Recipe | Draft, out: Path, resume: bool, quiet: bool = False) -> Training:
     """Open data, folder and state, and make the network; whatever is wrong with the input shows here."""
     torch.manual_seed(given.recipe.seed if isinstance(given, Draft) else given.seed)
     job = resolve(given, process, resume, split_of_run(out) if resume else None)
@@ -176,6 +172,9 @@ def opened(process: Process, given: Recipe | Draft, out: Path, resume: bool) -> 
             )
     network = start_network(job)
     job = resolve_precision(job, network)
+    if not resume and (recipe.max_minutes or not quiet):
+        job = paced(job, network)
+    recipe = job.recipe
     parts = Parts.of(job.at(state.epoch))
     if len(parts.train) < recipe.accumulation:
         raise InputError(
@@ -212,65 +211,3 @@ def _progress(training: Training) -> tuple[list[int], int, int]:
     recipe, state = training.parts.job.recipe, training.state
     steps = len(training.parts.train) // recipe.accumulation
     return recipe.step_costs, steps, steps * state.epoch + training.begun.steps
-
-
-def start_network(job: Job) -> Network:
-    """Return the recipe's network on the device, initialized at random or with the weights to start from."""
-    recipe, classes = job.recipe, len(job.source.class_names)
-    network = build_model(
-        recipe.model,
-        classes,
-        recipe.multiplier,
-        recipe.input_size,
-        drop_rate=recipe.drop_rate,
-        strides=recipe.strides,
-    )
-    if job.start is not None:
-        if job.start.card.num_classes != classes:
-            job.start.model.reset_classifier(classes)
-        tensors = job.start.model.state_dict()
-        fill(network, tensors, f"{recipe.init_from} ({job.start.card.model})")
-    layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
-    return network.to(job.process.device, memory_format=layout)  # type: ignore[call-overload]
-
-
-def resolve_precision(job: Job, network: Network) -> Job:
-    """Return `job` with precision "auto" replaced by what the first process measures to be faster."""
-    recipe = job.recipe
-    if recipe.precision != "auto":
-        return job
-    set_form(network, "auto" if recipe.form == "measure" else recipe.form)  # as in training, or close to it
-    with together(), explained(job, network, job.batch_size):
-        chosen = choose_precision(network, example_images(job, recipe.input_size))
-    chosen = from_main(chosen)
-    return replace(job, recipe=replace(recipe, precision=chosen.precision), why_precision=chosen.reason)
-
-
-def make_trainer(job: Job, network: Network) -> Trainer:
-    """Optimizer, moving average and the rest, fresh."""
-    recipe, device = job.recipe, job.process.device
-    optimizer = make_optimizer(network, recipe)
-    ema = ModelEmaV3(network, decay=recipe.ema_decay, use_warmup=True) if recipe.ema_decay else None
-    scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
-    if recipe.compile:
-        network.compile()
-    mix = make_mix(recipe, len(job.source.class_names))
-    weights = class_weights(recipe, job.source, device)
-    return Trainer(recipe, network, network, optimizer, scaler, ema, mix, job.process, weights)
-
-
-def lay_out_gradients(job: Job, trainer: Trainer) -> None:
-    """Let DDP put the gradients in the order in which it will exchange them; nothing is learned.
-
-    It finds that order in its first backward passes, and with three processes and more the order decides how sums
-    are rounded: without this, a run that goes on would not repeat one that was never stopped.
-    """
-    buffers = {name: buffer.clone() for name, buffer in trainer.network.named_buffers()}
-    trainer.model.train()
-    for _ in range(2):
-        with autocast(job.process.device, job.recipe.precision):
-            logits = trainer.model(example_images(job, job.recipe.input_size))
-        logits.float().square().mean().backward()
-    trainer.optimizer.zero_grad(set_to_none=True)
-    for name, buffer in trainer.network.named_buffers():
-        buffer.copy_(buffers[name])

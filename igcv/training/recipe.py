@@ -1,17 +1,15 @@
-"""A recipe: every setting of a training run, as data. Defaults, then a TOML file, then key=value."""
+"""A recipe: every setting of a training run, as data."""
 
-import tomllib
-import types
-import typing
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
-from igcv.errors import InputError, unknown
+from igcv.data.preprocessing import PRESETS
+from igcv.errors import InputError
 from igcv.models import FORMS
 from igcv.training.settings import check, setting, to_toml
+
+NO_START = "none"  # as init_from: random weights, also where trained ones are at hand
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,20 +33,31 @@ class Recipe:
     progressive_epochs: tuple[int, ...] = setting(
         (), "epochs of each of these parts, e.g. 8,12; the remaining epochs train at input_size"
     )
-    preprocessing: str = setting("imagenet", "normalisation", choices=("imagenet", "cifar", "mxnet"))
+    preprocessing: str = setting("imagenet", "normalisation", choices=tuple(PRESETS))
     init_from: str = setting(
-        "", "run folder or weights file to start from; other class counts get a new classifier"
+        "",
+        "run folder, weights file or released weights to start from, with a new classifier for another number of "
+        "classes; none: random weights",
+    )
+    freeze: int = setting(
+        0,
+        "fine-tuning in stages: in the first epochs only the classifier is trained, then all layers, each stage at 0.8 "
+        "of the rate of the one after it; 0: all layers at one rate",
+        low=0,
     )
 
     epochs: int = setting(90, "passes over the training images", low=1)
     batch_size: int = setting(
         128, "images per optimizer step, over all processes and accumulated parts", low=1
     )
+    epoch_images: int = setting(
+        0, "training images of an epoch, others in each; 0: all, as with a number above theirs", low=0
+    )
     drop_last: bool = setting(
         True, "leave out a last batch that is not full; false: train on it, unless it has one image alone"
     )
     max_minutes: float = setting(
-        0.0, "time of the training, to which epochs are fitted after the first one; 0: no limit", low=0
+        0.0, "time of the training, to which epochs are fitted by measured speed; 0: no limit", low=0
     )
     patience: int = setting(0, "epochs without a new best after which the run ends; 0: all epochs", low=0)
     accumulation: int = setting(1, "parts a batch is cut into, to save memory", low=1)
@@ -153,6 +162,11 @@ class Recipe:
                 raise InputError(f"{name} = {value!r} holds characters that UTF-8 cannot write; rename it")
 
     @property
+    def start(self) -> str:
+        """The weights to start from; empty for random ones."""
+        return "" if self.init_from == NO_START else self.init_from
+
+    @property
     def sizes(self) -> tuple[int, ...]:
         """Sides in pixels of the images of all parts of the run, the last one input_size."""
         return (*self.progressive_sizes, self.input_size)
@@ -172,9 +186,6 @@ class Recipe:
         lines = ["# Every setting of this run; igcv train reads it back as a recipe."]
         lines += [f"{key} = {to_toml(value)}" for key, value in asdict(self).items() if value is not None]
         return "\n".join(lines) + "\n"
-
-
-_TYPES = typing.get_type_hints(Recipe)
 
 
 def _check_parts(recipe: Recipe) -> None:
@@ -204,94 +215,3 @@ def _check_parts(recipe: Recipe) -> None:
 def _listed(values: tuple[Any, ...]) -> str:
     """A list as the command line takes it."""
     return ",".join(map(str, values)) or "none"
-
-
-def load_recipe(path: Path | None, overrides: Iterable[str] = (), /, **given: Any) -> Recipe:
-    """Resolve a recipe: defaults, then the TOML file, then `key=value` strings, then keyword arguments not None.
-
-    Raises:
-        InputError: for an unreadable file, an unknown key (naming the nearest) or a value of the wrong type.
-    """
-    values = (read_toml(path) if path else {}) | parse_settings(overrides)
-    values |= {key: value for key, value in given.items() if value is not None}
-    return replace(Recipe(), **{key: convert(key, value) for key, value in values.items()})
-
-
-def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
-    """Return the values of `key=value` strings by key.
-
-    Raises:
-        InputError: for a string that is none, or an unknown key.
-    """
-    values = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise InputError(f"'{text}' is no recipe file and no setting; give key=value, e.g. epochs=30")
-        values[key] = _parse(key, value)
-    return values
-
-
-def find_recipe(name: str) -> Path:
-    """The recipe file at a path, or else of that file name among the recipes that come with igcv."""
-    package = Path(__file__).parents[1]
-    places = (Path(name), package / "recipes" / Path(name).name, package.parent / "recipes" / Path(name).name)
-    found = next((place for place in places if place.is_file()), None)
-    if found is None:
-        known = {file.name for place in places[1:] for file in place.parent.glob("*.toml")}
-        raise unknown("recipe", name, known)
-    return found
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """The keys of a recipe file."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read the recipe {path}: {error.strerror}; see recipes/") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"the recipe {path} is not TOML: {error}") from error
-
-
-def _parse(key: str, text: str) -> Any:
-    """The value of `key=text` from the command line: TOML where it is, else plain text."""
-    if _kind(key) is str:
-        return text
-    if typing.get_origin(_kind(key)) is tuple and not text.startswith("["):
-        text = f"[{text}]"
-    try:
-        return tomllib.loads(f"value = {text.lower()}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
-
-
-def _kind(key: str) -> Any:
-    """The type of a setting, without `| None`."""
-    if key not in _TYPES:
-        raise unknown("recipe key", key, _TYPES, "igcv train --keys lists them all")
-    kind = _TYPES[key]
-    return typing.get_args(kind)[0] if isinstance(kind, types.UnionType) else kind
-
-
-def convert(key: str, value: Any) -> Any:
-    """`value` in the type of setting `key`; whole numbers pass as floats, single numbers as lists."""
-    kind = _kind(key)
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if kind is float and number:
-        return float(value)
-    if typing.get_origin(kind) is tuple and (number or isinstance(value, list | tuple)):
-        items = value if isinstance(value, list | tuple) else [value]
-        return tuple(_number(key, item, typing.get_args(kind)[0]) for item in items)
-    if kind in (int, bool, str) and type(value) is kind:
-        return value
-    name = getattr(kind, "__name__", str(kind)) if typing.get_origin(kind) is None else "list of numbers"
-    words = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
-    raise InputError(f"{key} = {value!r} has the wrong type; expected {words.get(name, 'a list of numbers')}")
-
-
-def _number(key: str, value: Any, kind: type) -> Any:
-    """An item of a list in the type of its items; whole numbers pass as floats."""
-    if isinstance(value, bool) or not isinstance(value, int | kind):
-        words = "whole numbers, e.g. 1,2" if kind is int else "numbers, e.g. 100,200"
-        raise InputError(f"{key} holds {value!r}; expected a list of {words}")
-    return kind(value)

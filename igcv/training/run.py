@@ -34,7 +34,8 @@ from igcv.data.sources.listed import SplitList, list_bytes
 from igcv.data.sources.open import DataSource
 from igcv.data.sources.parts import Rule
 from igcv.errors import InputError
-from igcv.training.recipe import Recipe, load_recipe, read_toml
+from igcv.training.recipe import Recipe
+from igcv.training.recipe_file import load_recipe, read_toml
 from igcv.training.state import State, decode, encode
 from igcv.weights import save_weights
 from igcv.weights.card import Card, check_strides_known
@@ -55,7 +56,7 @@ LOCK = ".lock"
 # What the state of a run depends on, so that it cannot change when the run goes on.
 FIXED = (
     *("model", "multiplier", "input_size", "strides", "progressive_sizes", "progressive_epochs"),
-    *("optimizer", "decay_rule", "precision", "ema_decay", "split", "best_by"),
+    *("optimizer", "decay_rule", "precision", "ema_decay", "split", "best_by", "freeze"),
 )
 
 

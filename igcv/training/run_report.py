@@ -12,7 +12,8 @@ from igcv.errors import InputError
 from igcv.evaluation.scores import class_scores, constant_answer, constant_note
 from igcv.extras import required
 from igcv.report.run import RunReport, StageCost, confusion_of
-from igcv.training.recipe import Recipe, load_recipe
+from igcv.training.recipe import Recipe
+from igcv.training.recipe_file import load_recipe
 from igcv.training.run import EVALUATION, RECIPE, REPORT, SUMMARY, read_metrics
 from igcv.weights import load_weights
 from igcv.writing import write_file

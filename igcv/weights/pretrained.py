@@ -11,6 +11,7 @@ from igcv.weights.files import fill
 _PACKAGE = Path(__file__).parents[1]
 # Of several releases of one network the first of these is the default: the one that has seen most kinds of images.
 DEFAULTS = ("imagenet", "tinyimagenet", "cifar100", "cifar10", "digits")
+PHOTOS = DEFAULTS[:2]  # the data sets of photographs, from which a network for other photographs can start
 PLACES = (_PACKAGE / "released", _PACKAGE.parent / "released")  # installed, and in a checkout
 
 
@@ -63,6 +64,19 @@ def create_model(
 def released_weights() -> dict[str, Path]:
     """The released weights files by their names, NETWORK.DATA, such as "igcv3_w_025.digits"."""
     return {file.stem: file for place in PLACES for file in sorted(place.glob("*.safetensors"))}
+
+
+def photo_weights(*models: str) -> str | None:
+    """Return the name of released weights that know photographs: of the first of some networks that has any.
+
+    Without networks, of any network. None if there are none.
+    """
+    known = released_weights()
+    for model in models or sorted({name.rpartition(".")[0] for name in known}):
+        for data in PHOTOS:
+            if f"{model}.{data}" in known:
+                return f"{model}.{data}"
+    return None
 
 
 def find_released(name: str) -> Path:

@@ -1,0 +1,155 @@
+"""How long a training will take, measured before its first epoch, and epochs that fit the time that is given."""
+
+import time
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
+from copy import deepcopy
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from igcv.data import Loader, StreamImages
+from igcv.machine.processes import from_main, highest
+from igcv.machine.timing import now
+from igcv.models import Network
+from igcv.training.auto import Choice
+from igcv.training.budget import epochs_within, fewest_epochs
+from igcv.training.choose_forms import example_images
+from igcv.training.job import Job, with_epochs
+from igcv.training.loop import Trainer, train_epoch
+from igcv.training.memory import explained
+from igcv.training.parts import make_loaders
+from igcv.training.reporter import Silent
+from igcv.training.start import make_trainer
+
+STEPS = 4  # timed, after one that warms up
+LONG_MS = 3000  # milliseconds; where the first step takes longer, it is the only one
+EVALUATED = 0.4  # an image's time in evaluation, of that in training: decoding and a forward pass
+FEWEST_EPOCHS = 4  # where they do not fit the time, an epoch gets fewer images
+LONGEST_EVALUATION = 0.25  # of an epoch's time, where the images of an epoch are ours to choose
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Pace(NamedTuple):
+    """Seconds that an image of input_size takes, in all processes together."""
+
+    train_s: float
+    val_s: float
+
+
+class Steps:
+    """As many batches as make `steps` optimizer steps, and the time that waiting for them takes.
+
+    The device finishes its work before the next batch is asked for: what it still has to do is no waiting.
+    """
+
+    def __init__(self, batches: Iterator[Batch], steps: int, t: Trainer) -> None:
+        self._batches, self._count, self._device = batches, steps * t.recipe.accumulation, t.process.device
+        self.wait_s = 0.0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Batch]:
+        for _ in range(self._count):
+            start = now(self._device)
+            batch = next(self._batches)
+            self.wait_s += time.perf_counter() - start
+            yield batch
+
+
+class Timed(NamedTuple):
+    """What some optimizer steps took."""
+
+    images: int  # of this process
+    seconds: float  # until the device had done all
+    waiting: float  # share of that, 0 to 1
+
+
+def timed_steps(t: Trainer, batches: Iterator[Batch], steps: int) -> Timed:
+    """Train some optimizer steps and say what they took."""
+    part, start = Steps(batches, steps, t), now(t.process.device)
+    images = train_epoch(t, part, 0, Silent()).images
+    seconds = now(t.process.device) - start
+    return Timed(images, seconds, part.wait_s / seconds)
+
+
+def endless(loader: Loader) -> Generator[Batch]:
+    """Yield batches, epoch after epoch."""
+    epoch = 0
+    while True:
+        loader.set_epoch(epoch)
+        yield from loader
+        epoch += 1
+
+
+def paced(job: Job, network: Network) -> Job:
+    """Return a job that has not begun with its expected time, and with as many epochs as fit into `max_minutes`.
+
+    Settings that nobody gave follow the number of epochs. The network stays as it is.
+    """
+    assert job.source.train is not None
+    pace = from_main(measured_pace(job, network))
+    images, val_images = len(job.source.train), len(job.source.val or ())
+    if job.recipe.max_minutes:
+        epochs, epoch_images = fitting(job, pace)
+        reason = f"{1 / pace.train_s:,.0f} images/s measured, for {job.recipe.max_minutes:g} minutes"
+        job = with_epochs(job, Choice(epochs, reason), epoch_images)
+    recipe = job.recipe
+    epoch_s = min(recipe.epoch_images or images, images) * pace.train_s + val_images * pace.val_s
+    return replace(job, expected_s=epoch_s * sum(recipe.step_costs) / recipe.input_size**2)
+
+
+def measured_pace(job: Job, network: Network) -> Pace:
+    """Return the pace of some steps of a copy, on training images where these need not be decoded for it first."""
+    copy = replace(job, recipe=replace(job.recipe, lr=0.0, compile=False))
+    trainer = make_trainer(copy, deepcopy(network))
+    with training_batches(job) as batches, explained(job, network, job.batch_size):
+        took = timed_steps(trainer, batches, 1)
+        (first_ms,) = highest(round(1000 * took.seconds))
+        if first_ms < LONG_MS:
+            took = timed_steps(trainer, batches, STEPS)
+    train_s = took.seconds / (took.images * job.process.world_size)
+    return Pace(train_s, EVALUATED * train_s)
+
+
+@contextmanager
+def training_batches(job: Job) -> Iterator[Iterator[Batch]]:
+    """Yield batches without end: of the training images, or noise for resident images and streams."""
+    if job.recipe.resident == "on" or isinstance(job.source.train, StreamImages):
+        images = example_images(job, job.recipe.input_size)
+        labels = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+        yield iter(lambda: (images, labels), None)
+        return
+    train, val = make_loaders(
+        replace(job, preprocessing=replace(job.preprocessing, input_size=job.recipe.input_size))
+    )
+    try:
+        with closing(endless(train)) as batches:
+            yield batches
+    finally:
+        for loader in filter(None, (train, val)):
+            loader.close()
+
+
+def fitting(job: Job, pace: Pace) -> tuple[int, int]:
+    """Return how many epochs fit into the minutes of a job, and the images of an epoch, 0 for all.
+
+    Where even a few whole epochs take longer, an epoch gets fewer images, so that the learning rate can still fall to
+    its end and validation images tell how far it has come.
+    """
+    recipe, seconds = job.recipe, 60 * job.recipe.max_minutes
+    assert job.source.train is not None
+    images, val_s = len(job.source.train), len(job.source.val or ()) * pace.val_s
+    epoch_s = min(recipe.epoch_images or images, images) * pace.train_s + val_s
+    epochs = epochs_within(recipe, seconds, epoch_s / recipe.input_size**2)
+    fixed = recipe.epoch_images or recipe.progressive_sizes or isinstance(job.source.train, StreamImages)
+    if epochs >= FEWEST_EPOCHS or fixed:
+        return max(epochs, fewest_epochs(recipe)), recipe.epoch_images
+    few = next((n for n in range(FEWEST_EPOCHS, 1, -1) if val_s <= LONGEST_EVALUATION * seconds / n), 1)
+    few = max(few, fewest_epochs(recipe))
+    shown = int((seconds / few - val_s) / pace.train_s)
+    return few, min(max(shown, recipe.batch_size), images)

@@ -1,0 +1,105 @@
+"""Recipes as files and settings as text: defaults, then a TOML file, then key=value."""
+
+import tomllib
+import types
+import typing
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from igcv.errors import InputError, unknown
+from igcv.training.recipe import Recipe
+
+_TYPES = typing.get_type_hints(Recipe)
+
+
+def load_recipe(path: Path | None, overrides: Iterable[str] = (), /, **given: Any) -> Recipe:
+    """Resolve a recipe: defaults, then the TOML file, then `key=value` strings, then keyword arguments not None.
+
+    Raises:
+        InputError: for an unreadable file, an unknown key (naming the nearest) or a value of the wrong type.
+    """
+    values = (read_toml(path) if path else {}) | parse_settings(overrides)
+    values |= {key: value for key, value in given.items() if value is not None}
+    return replace(Recipe(), **{key: convert(key, value) for key, value in values.items()})
+
+
+def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
+    """Return the values of `key=value` strings by key.
+
+    Raises:
+        InputError: for a string that is none, or an unknown key.
+    """
+    values = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise InputError(f"'{text}' is no recipe file and no setting; give key=value, e.g. epochs=30")
+        values[key] = _parse(key, value)
+    return values
+
+
+def find_recipe(name: str) -> Path:
+    """The recipe file at a path, or else of that file name among the recipes that come with igcv."""
+    package = Path(__file__).parents[1]
+    places = (Path(name), package / "recipes" / Path(name).name, package.parent / "recipes" / Path(name).name)
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
+        known = {file.name for place in places[1:] for file in place.parent.glob("*.toml")}
+        raise unknown("recipe", name, known)
+    return found
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The keys of a recipe file."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read the recipe {path}: {error.strerror}; see recipes/") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f"the recipe {path} is not TOML: {error}") from error
+
+
+def _parse(key: str, text: str) -> Any:
+    """The value of `key=text` from the command line: TOML where it is, else plain text."""
+    if _kind(key) is str:
+        return text
+    if typing.get_origin(_kind(key)) is tuple and not text.startswith("["):
+        text = f"[{text}]"
+    try:
+        return tomllib.loads(f"value = {text.lower()}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _kind(key: str) -> Any:
+    """The type of a setting, without `| None`."""
+    if key not in _TYPES:
+        raise unknown("recipe key", key, _TYPES, "igcv train --keys lists them all")
+    kind = _TYPES[key]
+    return typing.get_args(kind)[0] if isinstance(kind, types.UnionType) else kind
+
+
+def convert(key: str, value: Any) -> Any:
+    """`value` in the type of setting `key`; whole numbers pass as floats, single numbers as lists."""
+    kind = _kind(key)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if kind is float and number:
+        return float(value)
+    if typing.get_origin(kind) is tuple and (number or isinstance(value, list | tuple)):
+        items = value if isinstance(value, list | tuple) else [value]
+        return tuple(_number(key, item, typing.get_args(kind)[0]) for item in items)
+    if kind in (int, bool, str) and type(value) is kind:
+        return value
+    name = getattr(kind, "__name__", str(kind)) if typing.get_origin(kind) is None else "list of numbers"
+    words = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
+    raise InputError(f"{key} = {value!r} has the wrong type; expected {words.get(name, 'a list of numbers')}")
+
+
+def _number(key: str, value: Any, kind: type) -> Any:
+    """An item of a list in the type of its items; whole numbers pass as floats."""
+    if isinstance(value, bool) or not isinstance(value, int | kind):
+        words = "whole numbers, e.g. 1,2" if kind is int else "numbers, e.g. 100,200"
+        raise InputError(f"{key} holds {value!r}; expected a list of {words}")
+    return kind(value)

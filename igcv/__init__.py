@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from igcv.evaluation import Evaluation, ImagePrediction, evaluate, predict
     from igcv.models import list_models, set_form
     from igcv.training import TrainedRun, train, write_report
+    from igcv.training.check import DataCheck, check
     from igcv.web import Page, write_page
     from igcv.weights.pretrained import create_model
 
@@ -36,6 +37,7 @@ _HOMES = {
     "igcv.evaluation": ("Evaluation", "ImagePrediction", "evaluate", "predict"),
     "igcv.models": ("list_models", "set_form"),
     "igcv.training": ("TrainedRun", "train", "write_report"),
+    "igcv.training.check": ("DataCheck", "check"),
     "igcv.weights.pretrained": ("create_model",),
     "igcv.web": ("Page", "write_page"),
 }
@@ -43,6 +45,7 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Classifier",
+    "DataCheck",
     "Evaluation",
     "Exported",
     "ImagePrediction",
@@ -51,6 +54,7 @@ __all__ = [
     "Prediction",
     "TrainedRun",
     "__version__",
+    "check",
     "convert",
     "create_model",
     "evaluate",

@@ -17,8 +17,8 @@ from igcv.analysis import model_cost
 from igcv.data.sources.open import open_source
 from igcv.evaluation.mistakes import MOST, PICTURE, Worst, data_uri
 from igcv.report.figures import MOST_CLASSES, hardest
-from igcv.report.page import count, duration, report_page
-from igcv.report.run import RunReport, StageCost, images_of
+from igcv.report.page import count, report_page
+from igcv.report.run import RunReport, StageCost, duration, images_of
 from igcv.training import read_metrics
 from igcv.training.run_report import read_run, write_report
 from tests.conftest import Igcv

@@ -10,7 +10,7 @@ from igcv.commands.deploy import bench_latency, export
 from igcv.commands.networks import convert, models, summary
 from igcv.commands.options import is_main
 from igcv.commands.terminal import print_line
-from igcv.commands.train import bench_data, report, train
+from igcv.commands.train import bench_data, check, report, train
 from igcv.commands.use import evaluate, predict
 from igcv.commands.web import web
 from igcv.errors import InputError, Interrupted, SharedError
@@ -25,7 +25,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 bench = typer.Typer(help="Measure speed on this machine.", no_args_is_help=True)
-for command in (train, evaluate, report, predict, models, convert, summary, export, web):
+for command in (check, train, evaluate, report, predict, models, convert, summary, export, web):
     app.command()(command)
 app.add_typer(bench, name="bench")
 bench.command("data")(bench_data)

@@ -11,12 +11,51 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from igcv.report.run import duration
+
 console = Console()
 
 
 def print_line(text: str) -> None:
     """One line, as it is."""
     console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def print_check(checked: Any) -> None:
+    """What a data set holds, what is wrong with it, and what a training would do."""
+    from igcv.training.auto import in_words  # loads torch, as the check has
+
+    counts = checked.classes.values()
+    parts = [part for part in ("train", "val", "test") if any(part in found for found in counts)]
+    table = Table("class", box=None, header_style="bold")
+    for part in parts:
+        table.add_column(part, justify="right")
+    for name, found in checked.classes.items():
+        table.add_row(escape(name), *(f"{found.get(part, 0):,}" for part in parts))
+    if len(checked.classes) > 1:
+        table.add_row(
+            "all", *(f"{sum(found.get(part, 0) for found in counts):,}" for part in parts), style="bold"
+        )
+    console.print(table)
+    low, middle, high = checked.sizes
+    modes = ", ".join(f"{mode} {images:,}" for mode, images in checked.modes.items())
+    print_line(
+        f"shorter side: {low} to {high} pixels, median {middle:g}; stored as {modes or 'nothing readable'}"
+    )
+    for line in checked.notes:
+        print_line(line)
+    if checked.choices:
+        print_line("a training would choose (igcv train --data ...):")
+        for line in in_words(checked.choices):
+            print_line(line)
+        print_line(
+            f"expected time: {duration(checked.epoch_s)} an epoch, {duration(checked.training_s)} in all"
+        )
+    for line in checked.problems:
+        console.print("mend: ", style="bold red", end="")
+        print_line(line)
+    if not checked.problems:
+        print_line("nothing has to be mended")
 
 
 def print_predictions(found: Iterable[Any]) -> None:

@@ -1,4 +1,4 @@
-"""The commands around training: `igcv train`, `igcv report` and `igcv bench data`."""
+"""The commands around training: `igcv check`, `igcv train`, `igcv report` and `igcv bench data`."""
 
 import json
 import sys
@@ -7,8 +7,15 @@ from typing import Annotated
 
 import typer
 
-from igcv.commands.options import Data, Device, Model, RecipeArguments, Split, is_main, recipe_of
-from igcv.commands.terminal import print_data_bench, print_line, print_settings, print_summary
+from igcv.commands.options import DATA_HELP, Data, Device, Model, RecipeArguments, Split, is_main, recipe_of
+from igcv.commands.terminal import (
+    print_check,
+    print_data_bench,
+    print_line,
+    print_settings,
+    print_summary,
+    progress_bar,
+)
 
 
 def train(
@@ -54,6 +61,38 @@ def train(
             longer = f"igcv train --resume --out {run.folder} epochs=N"
             print_line(f"{run.folder} holds this training. Longer: {longer}. Again: another --out")
         print_summary(run.summary, run.folder)
+
+
+def check(
+    data: Annotated[str, typer.Argument(metavar="DATA", help=DATA_HELP)],
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="[key=value ...]", help="settings of the training")
+    ] = None,
+    split: Split = None,
+    out: Annotated[Path | None, typer.Option(help="page to write, with thumbnails, e.g. check.html")] = None,
+    device: Device = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
+) -> None:
+    """Look at a data set before training: images of each class, unreadable and double images, expected time.
+
+    The exit status is 1 where something should be mended before a training.
+
+    Example: igcv check folder:photos --out check.html
+    """
+    import igcv
+    from igcv.training.recipe_file import parse_settings
+
+    with progress_bar() as progress:
+        checked = igcv.check(
+            data, split=split, out=out, device=device, progress=progress, **parse_settings(settings or [])
+        )
+    if as_json:
+        print(json.dumps(checked.as_dict()))
+    else:
+        print_check(checked)
+        if out is not None:
+            print_line(f"{out}: open it in a browser")
+    raise typer.Exit(1 if checked.problems else 0)
 
 
 def report(

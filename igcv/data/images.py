@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
 from igcv.data.recordio import RecordFile
@@ -125,8 +125,9 @@ class _Jpeg(JpegImageFile):
 
 
 def _no_image(name: object, error: Exception) -> BadImageError:
+    why = "its content is of no known format" if isinstance(error, UnidentifiedImageError) else error
     return BadImageError(
-        f"{name}: no readable image ({error}); expected a JPEG, PNG or similar file; replace or remove it"
+        f"{name}: no readable image ({why}); expected a JPEG, PNG or similar file; replace or remove it"
     )
 
 

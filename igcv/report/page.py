@@ -16,7 +16,7 @@ from igcv.report.figures import (
     run_colours,
     stage_costs,
 )
-from igcv.report.run import RunReport
+from igcv.report.run import RunReport, duration
 
 COLUMNS = {  # of the metrics log, as a table of every epoch shows them
     "epoch": "epoch",
@@ -36,13 +36,7 @@ COLUMNS = {  # of the metrics log, as a table of every epoch shows them
 
 def report_page(runs: Sequence[RunReport]) -> str:
     """The page of one or more runs, as HTML that needs nothing else."""
-    environment = Environment(
-        loader=PackageLoader("igcv.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates()
     environment.filters |= {"duration": duration, "count": count}
     histories = {run.name: run.history for run in runs}
     keys = {key: None for run in runs for key in run.recipe}
@@ -64,18 +58,21 @@ def report_page(runs: Sequence[RunReport]) -> str:
     )
 
 
+def templates() -> Environment:
+    """The HTML files of this folder, to be filled in."""
+    return Environment(
+        loader=PackageLoader("igcv.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
 def columns_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Return the columns of the table of epochs, without those that no row has."""
     found = {key for row in rows for key in row}
     return {key: title for key, title in COLUMNS.items() if key in found}
-
-
-def duration(seconds: float) -> str:
-    """A time for people: 48 s, 3 min 20 s, 2 h 5 min."""
-    if seconds < 60:
-        return f"{seconds:.3g} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60:,} h {minutes % 60} min"
 
 
 def count(number: float) -> str:

@@ -121,3 +121,11 @@ def images_of(counts: Mapping[tuple[int, int], int]) -> Counter[int]:
     for (label, _), images in sorted(counts.items()):
         total[label] += images
     return total
+
+
+def duration(seconds: float) -> str:
+    """A time for people: 48 s, 3 min 20 s, 2 h 5 min."""
+    if seconds < 60:
+        return f"{seconds:.3g} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60:,} h {minutes % 60} min"

@@ -1,15 +1,21 @@
 """What a training is about to do, in a few lines."""
 
+from collections.abc import Iterator
 from itertools import accumulate
 from pathlib import Path
 
 import torch
 
 from igcv.models import strides_text
+from igcv.report.run import duration
 from igcv.training.auto import in_words
 from igcv.training.epochs import Training
 from igcv.training.job import Job, resident_bytes
 from igcv.training.recipe import Recipe
+
+FEW_STEPS = 4  # in an epoch, below which little is learned
+MOST_LEFT_OUT = 0.1  # of the images of an epoch
+LONGEST_EMA = 1 / 4  # of all steps that the moving average may span
 
 
 def headline(training: Training, out: Path) -> str:
@@ -28,14 +34,44 @@ def headline(training: Training, out: Path) -> str:
     why = f" ({job.why_precision})" if job.why_precision else ""
     places = f"{job.process.world_size} processes, " if job.process.world_size > 1 else ""
     pixels = f"{recipe.input_size} x {recipe.input_size} pixels{smaller(recipe)}"
+    warned = "".join(f"\n{line}" for line in cautions(job, len(training.parts.train)))
     return (
         f"{recipe.model}: {parameters:,} parameters, {pixels}, "
         f"strides {strides_text(recipe.strides)}, {len(source.class_names)} classes\n"
         f"{origin(job)}"
         f"{source.spec}: {images}{apart}; {places}{device}, {recipe.precision}{why}; "
         f"{going_on} {recipe.epochs} epochs; run folder {out}\n"
-        f"{divided}{whereabouts(job)}{note}{chosen(job)}{expected(job)}"
+        f"{divided}{whereabouts(job)}{note}{chosen(job)}{expected(job)}{warned}"
     )
+
+
+def cautions(job: Job, batches: int) -> Iterator[str]:
+    """Yield a line for each setting that hardly lets the network learn from so few images.
+
+    Args:
+        job: the run.
+        batches: of an epoch, in each process.
+    """
+    recipe, steps = job.recipe, batches // job.recipe.accumulation
+    assert job.source.train is not None
+    images = min(recipe.epoch_images or len(job.source.train), len(job.source.train))
+    whole = steps * recipe.batch_size
+    if steps < FEW_STEPS:
+        yield (
+            f"caution: batches of {recipe.batch_size} make {steps} step{'s' * (steps > 1)} in an epoch of {images:,} "
+            "images, expected 10 or more; give a smaller batch_size, and in proportion a smaller lr"
+        )
+    if recipe.drop_last and images - whole > MOST_LEFT_OUT * images:
+        yield (
+            f"caution: {images - whole:,} of {images:,} images are left out of each epoch, as they fill no batch; give "
+            "drop_last=false or a smaller batch_size"
+        )
+    span = 1 / (1 - recipe.ema_decay)
+    if recipe.ema_decay and span > LONGEST_EMA * steps * recipe.epochs:
+        yield (
+            f"caution: the moving average spans {span:,.0f} steps of {steps * recipe.epochs:,} in all, so that it lags "
+            f"behind; give ema_decay={max(1 - 10 / (steps * recipe.epochs), 0):.3g} or less, or more epochs"
+        )
 
 
 def chosen(job: Job) -> str:
@@ -52,15 +88,7 @@ def expected(job: Job) -> str:
     """Return how long the training will take, by what its first steps took; empty if that was not measured."""
     if job.expected_s is None:
         return ""
-    minutes = job.expected_s / 60
-    text = (
-        f"{minutes / 60:.1f} hours"
-        if minutes > 90
-        else f"{minutes:.0f} minutes"
-        if minutes >= 2
-        else (f"{job.expected_s:.0f} seconds")
-    )
-    return f"\nexpected time: about {text}"
+    return f"\nexpected time: about {duration(job.expected_s)}"
 
 
 def smaller(recipe: Recipe) -> str:

@@ -1,0 +1,42 @@
+"""The check of a data set as one page that opens from the disk."""
+
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import Any
+
+from igcv.report.page import templates
+from igcv.report.run import duration
+
+Pictured = tuple[
+    str, str
+]  # the name of an image, and its picture as a data URI, empty where it cannot be read
+
+
+def data_page(
+    checked: Mapping[str, Any],
+    choices: Sequence[str],
+    thumbnails: Mapping[str, Sequence[str]],
+    pairs: Mapping[str, Sequence[Sequence[Pictured]]],
+) -> str:
+    """Return the page as HTML that needs nothing else.
+
+    Args:
+        checked: what was found (see `igcv.training.findings.DataCheck.as_dict`).
+        choices: the settings of a training, with reasons, a line each.
+        thumbnails: pictures of each class as data URIs.
+        pairs: images that are there twice, by kind.
+    """
+    parts = [part for part in ("train", "val", "test") if any(part in c for c in checked["classes"].values())]
+    largest = max((n for counts in checked["classes"].values() for n in counts.values()), default=1)
+    environment = templates()
+    environment.filters["duration"] = duration
+    return environment.get_template("data.html").render(
+        checked=checked,
+        choices=choices,
+        thumbnails=thumbnails,
+        pairs=pairs,
+        parts=parts,
+        largest=largest,
+        totals={part: sum(c.get(part, 0) for c in checked["classes"].values()) for part in parts},
+        css=files("igcv.report").joinpath("page.css").read_text(),
+    )

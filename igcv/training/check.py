@@ -1,0 +1,133 @@
+"""A look at a data set before hours of training: `igcv check`."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from igcv.data import BadImageError, DataSource, Images, StreamImages
+from igcv.data.inspection import Look, look_at_all
+from igcv.data.sources.listed import PARTS
+from igcv.errors import InputError
+from igcv.evaluation.mistakes import data_uri
+from igcv.extras import required
+from igcv.machine.processes import Process, choose_device
+from igcv.machine.threads import available_cores
+from igcv.training.auto import in_words
+from igcv.training.draft import Draft
+from igcv.training.findings import DataCheck, findings
+from igcv.training.job import Job, resolve
+from igcv.training.pace import paced
+from igcv.training.start import resolve_precision, start_network
+from igcv.writing import write_file
+
+THUMBNAILS = 8  # of a class, on the page
+PAIRS = 24  # of equal images, on the page
+
+
+def check(
+    data: str,
+    *,
+    split: str | Path | None = None,
+    out: str | Path | None = None,
+    device: str = "auto",
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    **settings: Any,
+) -> DataCheck:
+    """Look at all images of a data set, and at what a training without a recipe would make of it; `igcv check`.
+
+    Args:
+        data: a data source, as for `igcv.train`.
+        split: a CSV list of the images, as for `igcv.train`.
+        out: a page to write, with thumbnails; an older one is replaced. None: none.
+        device: that the training would use, as for `igcv.train`.
+        progress: told how many images have been looked at, of how many.
+        settings: of the training, by the keys of a recipe.
+
+    Raises:
+        InputError: for data that cannot be opened or come as a stream, or a page that cannot be written.
+    """
+    if out is not None:
+        required("jinja2", "check --out", "report")
+    job = resolve(
+        Draft({"data": data, "split": str(split or ""), **settings}), Process(choose_device(device))
+    )
+    parts = parts_of(job.source)
+    looks = looks_at(parts, progress)
+    checked = findings(job.source, parts, looks)
+    if len(checked.unreadable) < len(looks):
+        checked = expecting(checked, job)
+    if out is not None:
+        write_file(Path(out), page_of(checked, parts).encode())
+    return checked
+
+
+def looks_at(parts: Mapping[str, Images], progress: Callable[[int, int], None]) -> list[Look]:
+    """Look at the images of all parts, one part after the other."""
+    total = sum(map(len, parts.values()))
+    looks: list[Look] = []
+    for images in parts.values():
+        done = len(looks)
+        looks += look_at_all(images, available_cores(), lambda n, _, done=done: progress(done + n, total))  # type: ignore[misc]
+    return looks
+
+
+def expecting(checked: DataCheck, job: Job) -> DataCheck:
+    """Add what a training would do, and how long it would take by its first steps."""
+    network = start_network(job)
+    job = paced(resolve_precision(job, network), network)
+    assert job.expected_s is not None
+    last_s = job.expected_s * job.recipe.step_costs[-1] / sum(job.recipe.step_costs)
+    return replace(checked, choices=job.chosen, epoch_s=last_s, training_s=job.expected_s)
+
+
+def page_of(checked: DataCheck, parts: Mapping[str, Images]) -> str:
+    """The page of a check, with pictures."""
+    from igcv.report.data_page import data_page  # needs an extra
+
+    numbers = {images.key(i): (images, i) for images in parts.values() for i in range(len(images))}
+
+    def picture(name: str) -> str:
+        images, i = numbers[name]
+        return _picture(images, i)
+
+    kinds = {"equal": checked.equal, "nearly equal": checked.nearly_equal}
+    shown = {
+        kind: [[(name, picture(name)) for name in pair] for pair in pairs[:PAIRS]]
+        for kind, pairs in kinds.items()
+    }
+    return data_page(
+        checked.as_dict(), list(in_words(checked.choices)), dict(_thumbnails(checked, parts)), shown
+    )
+
+
+def _thumbnails(checked: DataCheck, parts: Mapping[str, Images]) -> Iterator[tuple[str, list[str]]]:
+    """Some pictures of each class, evenly spread over its training images, or those of its other parts."""
+    images = next(iter(parts.values()))
+    for label, name in enumerate(checked.classes):
+        members = (images.labels == label).nonzero()[0]
+        chosen = members[:: max(len(members) // THUMBNAILS, 1)][:THUMBNAILS]
+        yield name, [found for i in chosen if (found := _picture(images, int(i)))]
+
+
+def _picture(images: Images, i: int) -> str:
+    """An image as a data URI; empty where it cannot be read."""
+    try:
+        return data_uri(images[i][0].convert("RGB"))
+    except BadImageError:
+        return ""
+
+
+def parts_of(source: DataSource) -> dict[str, Images]:
+    """The parts of a source that have images, by name.
+
+    Raises:
+        InputError: for a stream, whose images come in their own order.
+    """
+    parts = {name: getattr(source, name) for name in PARTS if getattr(source, name) is not None}
+    if any(isinstance(images, StreamImages) for images in parts.values()):
+        raise InputError(
+            f"{source.spec} can only be read as a stream, expected images that can be read by number; give them as "
+            "folder: or rec: to check them"
+        )
+    return parts

@@ -6,7 +6,7 @@ settings are kept, and the rules after them follow.
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from math import prod
+from math import log2, prod
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -26,8 +26,7 @@ SMALL_SIDE = 64  # pixels; squares up to this size are trained on as they are
 CPU_SIDE, GPU_SIDE = 64, 224  # pixels of photos
 CPU_START_SIDE = 128  # the same where trained weights are the start
 LARGEST_BATCH, SMALLEST_BATCH = 128, 4
-STEPS_PER_EPOCH = 20  # at least, by which the batch size is chosen
-LR_PER_IMAGE = 0.05 / 64  # peak learning rate of a batch, for each of its images
+LR_PER_IMAGE = 0.05 / 32  # peak learning rate of a batch, for each of its images
 START_RATE = 0.3  # of that rate, where trained weights are the start
 SHOWN = {"cpu": 240_000, "gpu": 480_000}  # images shown in a whole training of a small set
 FEWEST_EPOCHS, MOST_EPOCHS = 30, 300
@@ -36,6 +35,10 @@ EMA_PART = 1 / 15  # of all steps, which the moving average spans
 FEWEST_EMA_STEPS = 300  # shorter trainings go without
 FREEZE_BELOW = 10_000  # images; larger sets need no protection of trained layers
 FREEZE_PART = 1 / 10  # of the epochs, in which only a new classifier is trained
+FIRST_SIZE, FIRST_PART = (
+    3 / 4,
+    1 / 2,
+)  # of input_size have the images in the first part of the epochs, on a processor
 
 
 class Choice(NamedTuple):
@@ -102,7 +105,7 @@ def start_for(facts: Facts, given: Settings) -> str:
 
 def usual_model(facts: Facts) -> str:
     """Return the network that is trained from random weights."""
-    return "igcv3_d_100" if facts.gpu else "igcv3_d_050"
+    return "igcv3_d_100" if facts.gpu else "igcv3_d_p50"
 
 
 def typical_side(images: Images | StreamImages) -> int:
@@ -155,7 +158,7 @@ def _init_from(facts: Facts, known: Settings) -> Choice:
 def _model(facts: Facts, known: Settings) -> Choice:
     if facts.start is not None:
         return Choice(facts.start.model, f"the network of {known['init_from']}")
-    return Choice(usual_model(facts), "a GPU" if facts.gpu else "a processor: half the width")
+    return Choice(usual_model(facts), "a GPU" if facts.gpu else "a processor: half the blocks")
 
 
 def _multiplier(facts: Facts, known: Settings) -> Choice | None:
@@ -200,9 +203,8 @@ def _augment(facts: Facts, known: Settings) -> Choice:
 
 
 def _batch_size(facts: Facts, known: Settings) -> Choice:
-    size = LARGEST_BATCH
-    while size > SMALLEST_BATCH and facts.images < size * STEPS_PER_EPOCH:
-        size //= 2
+    size = 2 ** round(log2(facts.images) / 2)  # about as many steps as images in one
+    size = min(max(size, SMALLEST_BATCH), LARGEST_BATCH)
     share = facts.processes * known.get("accumulation", 1)
     size = max(size // share, 2) * share
     steps = max(facts.images // size, 1)
@@ -224,9 +226,30 @@ def _epochs(facts: Facts, known: Settings) -> Choice:
 
 def _freeze(facts: Facts, known: Settings) -> Choice | None:
     """A new classifier's first gradients would spoil trained layers; on many images they recover."""
-    if facts.start is None or facts.images >= FREEZE_BELOW or known["epochs"] < 2:
+    if facts.start is None or facts.images >= FREEZE_BELOW:
         return None
-    return Choice(max(round(known["epochs"] * FREEZE_PART), 1), "the classifier first, few images")
+    epochs = min(max(round(known["epochs"] * FREEZE_PART), 1), known["epochs"] - 1)
+    return Choice(epochs, "the classifier first, few images")
+
+
+def _grows(facts: Facts, known: Settings) -> bool:
+    """Whether smaller images train first: they train faster, and trained weights have learned from them already."""
+    return not facts.gpu and not facts.small and facts.start is None and known["input_size"] >= CPU_SIDE
+
+
+def _progressive_sizes(facts: Facts, known: Settings) -> Choice | None:
+    if not _grows(facts, known):
+        return None
+    first = round(known["input_size"] * FIRST_SIZE)
+    fits = known["epochs"] >= 2 and first >= prod(known.get("strides") or ())
+    return Choice((first,), "smaller images first, which train faster") if fits else Choice((), "few epochs")
+
+
+def _progressive_epochs(facts: Facts, known: Settings) -> Choice | None:
+    parts = len(known.get("progressive_sizes", ()))
+    if not _grows(facts, known) or parts > 1:  # several are given
+        return None
+    return Choice((round(known["epochs"] * FIRST_PART),) * parts, "half of them" if parts else "few epochs")
 
 
 def _lr(facts: Facts, known: Settings) -> Choice:
@@ -259,6 +282,8 @@ RULES: dict[str, Rule] = {
     "drop_last": _drop_last,
     "epochs": _epochs,
     "freeze": _freeze,
+    "progressive_sizes": _progressive_sizes,
+    "progressive_epochs": _progressive_epochs,
     "lr": _lr,
     "warmup_epochs": _warmup,
     "ema_decay": _ema_decay,
@@ -266,4 +291,5 @@ RULES: dict[str, Rule] = {
     "label_smoothing": lambda facts, known: Choice(0.1, "as usual"),
     "precision": lambda facts, known: Choice("auto", "the faster one"),
 }
-FOLLOW_EPOCHS = {"freeze", "warmup_epochs", "ema_decay"}  # chosen anew when the number of epochs is another
+# Chosen anew when the number of epochs is another.
+FOLLOW_EPOCHS = {"freeze", "progressive_sizes", "progressive_epochs", "warmup_epochs", "ema_decay"}

@@ -15,7 +15,7 @@ from igcv.machine.processes import from_main, highest
 from igcv.machine.timing import now
 from igcv.models import Network
 from igcv.training.auto import Choice
-from igcv.training.budget import epochs_within, fewest_epochs
+from igcv.training.budget import epochs_within
 from igcv.training.choose_forms import example_images
 from igcv.training.job import Job, with_epochs
 from igcv.training.loop import Trainer, train_epoch
@@ -25,6 +25,7 @@ from igcv.training.reporter import Silent
 from igcv.training.start import make_trainer
 
 STEPS = 4  # timed, after one that warms up
+ROUNDS = 6  # after which epochs and the settings that follow them agree
 LONG_MS = 3000  # milliseconds; where the first step takes longer, it is the only one
 EVALUATED = 0.4  # an image's time in evaluation, of that in training: decoding and a forward pass
 FEWEST_EPOCHS = 4  # where they do not fit the time, an epoch gets fewer images
@@ -95,9 +96,10 @@ def paced(job: Job, network: Network) -> Job:
     pace = from_main(measured_pace(job, network))
     images, val_images = len(job.source.train), len(job.source.val or ())
     if job.recipe.max_minutes:
-        epochs, epoch_images = fitting(job, pace)
         reason = f"{1 / pace.train_s:,.0f} images/s measured, for {job.recipe.max_minutes:g} minutes"
-        job = with_epochs(job, Choice(epochs, reason), epoch_images)
+        for _ in range(1 if job.draft is None else ROUNDS):
+            epochs, epoch_images = fitting(job, pace)
+            job = with_epochs(job, Choice(epochs, reason), epoch_images)
     recipe = job.recipe
     epoch_s = min(recipe.epoch_images or images, images) * pace.train_s + val_images * pace.val_s
     return replace(job, expected_s=epoch_s * sum(recipe.step_costs) / recipe.input_size**2)
@@ -146,10 +148,14 @@ def fitting(job: Job, pace: Pace) -> tuple[int, int]:
     images, val_s = len(job.source.train), len(job.source.val or ()) * pace.val_s
     epoch_s = min(recipe.epoch_images or images, images) * pace.train_s + val_s
     epochs = epochs_within(recipe, seconds, epoch_s / recipe.input_size**2)
-    fixed = recipe.epoch_images or recipe.progressive_sizes or isinstance(job.source.train, StreamImages)
+    given = vars(recipe) if job.draft is None else job.draft[1]
+    fewest = 1 + max(sum(given.get("progressive_epochs", ())), given.get("freeze", 0))
+    fixed = (
+        recipe.epoch_images or given.get("progressive_sizes") or isinstance(job.source.train, StreamImages)
+    )
     if epochs >= FEWEST_EPOCHS or fixed:
-        return max(epochs, fewest_epochs(recipe)), recipe.epoch_images
+        return max(epochs, fewest), recipe.epoch_images
     few = next((n for n in range(FEWEST_EPOCHS, 1, -1) if val_s <= LONGEST_EVALUATION * seconds / n), 1)
-    few = max(few, fewest_epochs(recipe))
+    few = max(few, fewest)
     shown = int((seconds / few - val_s) / pace.train_s)
     return few, min(max(shown, recipe.batch_size), images)

@@ -1,0 +1,84 @@
+"""The table of the study, in Markdown."""
+
+from collections.abc import Mapping
+from statistics import mean
+from typing import Any
+
+from studies.photos.plan import METHODS, SETS
+
+BEGIN, END = "<!-- photos: written by python -m studies.photos report -->\n", "<!-- end of photos -->\n"
+
+
+def table(results: Mapping[str, Any]) -> str:
+    """Return the accuracies and the settings that were chosen."""
+    rows = results["rows"]
+    methods = [name for name in METHODS if any(key.split("/")[1] == name for key in rows)]
+    head = ["photos", "validation images", "largest class", *(METHODS[name] for name in methods)]
+    lines = [_cells(head), "|---|---:|---:|" + "---:|" * len(methods)]
+    for wanted in SETS:
+        found = {name: _of(rows, wanted.name, name) for name in methods}
+        first = next(
+            (entry for entries in found.values() for entry in entries if "largest_class" in entry), None
+        )
+        if first is None:
+            continue
+        cells = [_accuracy(found[name]) for name in methods]
+        lines.append(_cells([wanted.title, str(first["images"]), f"{first['largest_class']:.1f} %", *cells]))
+    return "\n".join([*lines, "", *_chosen(rows), "", _conditions(rows)])
+
+
+def page_with(page: str, text: str) -> str:
+    """Return a page with the part between its marks replaced."""
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    assert begin and end, "the page has no marks"
+    return f"{before}{begin}\n{text}\n\n{end}{after}"
+
+
+def _of(rows: Mapping[str, Any], name: str, method: str) -> list[Mapping[str, Any]]:
+    """The rows of a set and a method, one for each seed."""
+    return [row for key, row in rows.items() if key.split("/")[:2] == [name, method]]
+
+
+def _accuracy(entries: list[Mapping[str, Any]]) -> str:
+    """Top-1 of one or more seeds, with the balanced accuracy where it tells something else, and the minutes."""
+    if not entries:
+        return ""
+    text = f"{mean(entry['top1'] for entry in entries):.1f} %"
+    balanced = [entry["balanced"] for entry in entries if "balanced" in entry]
+    if balanced and abs(mean(balanced) - mean(entry["top1"] for entry in entries)) >= 2:
+        text += f" (balanced {mean(balanced):.1f} %)"
+    return f"{text}, {mean(entry['minutes'] for entry in entries):.0f} min"
+
+
+def _chosen(rows: Mapping[str, Any]) -> list[str]:
+    """A table of the settings that the command chose."""
+    found = {s.title: entries[0] for s in SETS if (entries := _of(rows, s.name, "scratch"))}
+    if not found:
+        return []
+    keys = list(next(iter(found.values()))["chosen"])
+    lines = [_cells(["chosen for", *(f"`{key}`" for key in keys)]), "|---|" + "---:|" * len(keys)]
+    return lines + [
+        _cells([title, *(_shown(row["chosen"][key]) for key in keys)]) for title, row in found.items()
+    ]
+
+
+def _shown(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _conditions(rows: Mapping[str, Any]) -> str:
+    """What the figures were measured on."""
+    machines = [row["machine"] for row in rows.values()]
+    seeds = max(int(key.split("/")[2]) for key in rows) + 1
+    first, dates = machines[0], sorted({machine["date"] for machine in machines})
+    versions = ", ".join(f"{name} {first[name]}" for name in ("torch", "timm") if name in first)
+    return (
+        f"Top-1 accuracy of the best epoch on validation images, measured on {' and '.join(dates)}, "
+        f"{seeds} seed{'s' * (seeds > 1)}: {first['processor']}, {first['cores']} shared cores, {versions}. One seed's "
+        "accuracy on n images has a binomial error: 1.6 points for 600 images, 4 points for 150."
+    )
+
+
+def _cells(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"

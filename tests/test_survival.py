@@ -92,8 +92,9 @@ def test_a_signal_ends_a_run_that_is_saved(number: signal.Signals, photos: Path,
         os.kill(pid, number)
     said = re.search(r"step (\d+) of epoch (\d+)", out.with_suffix(".log").read_text())
     assert said
+    best = f" or use the best epoch so far: igcv predict {out} IMAGE" * (int(said[2]) > 1)
     assert out.with_suffix(".log").read_text().splitlines() == [
-        f"igcv: {number.name}: saved after {said[0]}; resume it with: igcv train --resume --out {out}"
+        f"igcv: {number.name}: saved after {said[0]}; resume it with: igcv train --resume --out {out}{best}"
     ]
     state = decode(out / STATE)
     assert (state.progress[0].steps, state.epoch + 1) == (int(said[1]), int(said[2]))

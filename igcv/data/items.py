@@ -22,11 +22,8 @@ from igcv.data.images import Images
 from igcv.data.preprocessing import Transform
 from igcv.errors import InputError
 
-_FOR_ALL = (
-    signal.SIGINT,
-    signal.SIGTERM,
-    signal.SIGHUP,
-)  # terminals and schedulers send it to loader processes, too
+# Terminals and schedulers send these to loader processes, too.
+_FOR_ALL = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _TOGETHER_S = 2.0  # a scheduler and torchrun both send SIGTERM, one shortly after the other
 _GRACE_S = 600  # for what the training process has to finish
 
@@ -81,13 +78,15 @@ class LoaderSettings:
 
 
 class Place(NamedTuple):
-    """What the sampler asks for; the epoch goes along because workers outlive it."""
+    """What the sampler asks for; the epoch goes along because workers outlive it.
+
+    Attributes:
+        key: what chance decides about the image follows from it: its number, or where images repeat its place.
+    """
 
     epoch: int
     image: int
-    key: (
-        int  # what chance decides about the image is kept by it: its number, or where images repeat its place
-    )
+    key: int
 
 
 class Item(NamedTuple):
@@ -100,14 +99,19 @@ class Item(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Some items; N may be less than asked, even 0."""
+    """Some items; N may be less than asked, even 0.
 
-    images: torch.Tensor  # (N, 3, S, S) uint8
-    labels: torch.Tensor  # (N,) int64
-    numbers: (
-        torch.Tensor
-    )  # (N,) int64 on the CPU, of the images: what chance decides is kept by it (see `Place`)
-    bad: dict[str, str]  # unreadable images: name -> reason
+    Attributes:
+        images: uint8 (N, 3, S, S).
+        labels: int64 (N,).
+        numbers: of the images, or their keys (see `Place`); int64 (N,) on the CPU.
+        bad: unreadable images, name -> reason.
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    numbers: torch.Tensor
+    bad: dict[str, str]
 
 
 Numbers = range | np.ndarray  # of images: whole numbers from 0

@@ -36,6 +36,9 @@ from igcv.machine.threads import using_threads
 from igcv.machine.timing import once_for_each, shortest_times
 from igcv.models import Network, block_kind, set_form
 
+INT8_FORMS = ("dense", "group_dense", "group_group")  # the others add up paths, or keep the permutation
+AS_FAST = 1.1  # times the time of the fastest
+
 
 def choose_plan(
     model: Network, engine: str, input_size: int, batch_size: int = 1, threads: int | None = None
@@ -142,10 +145,6 @@ def input_shapes(model: Network, input_size: int) -> dict[str, tuple[int, int]]:
     with torch.no_grad():
         copy(torch.empty(1, model.in_chans, input_size, input_size, device="meta"))
     return shapes
-
-
-INT8_FORMS = ("dense", "group_dense", "group_group")  # the others add up paths, or keep the permutation
-AS_FAST = 1.1  # times the time of the fastest
 
 
 def choose_int8_plan(

@@ -155,7 +155,10 @@ class CheckpointKeeper:
             number = signal.Signals(wish.signal)
             message = f"{number.name}: saved after step {progress.steps} of epoch {state.epoch + 1}"
             if self.run:  # this process says it for all
-                message += f"; resume it with: igcv train --resume --out {shlex.quote(str(self.run.path))}"
+                folder = shlex.quote(str(self.run.path))
+                message += f"; resume it with: igcv train --resume --out {folder}"
+                if state.epoch:
+                    message += f" or use the best epoch so far: igcv predict {folder} IMAGE"
             raise Interrupted(message, number)
 
     def save(self, progress: EpochProgress) -> State:

@@ -14,8 +14,6 @@ from torch import nn
 import igcv
 from igcv.analysis import model_cost
 from igcv.data.preprocessing import IMAGENET
-from igcv.deploy.choose import choose_plan
-from igcv.deploy.folding.plan import foldable_blocks, folded_network
 from igcv.deploy.latency import LatencyEntry
 from igcv.deploy.write import folded_for, write_network
 from igcv.deploy.writers.onnx import onnx_graph
@@ -35,9 +33,7 @@ def folded(name: str, form: str, engine: str, size: int, batch: int, threads: in
     """One of our networks for inference."""
     torch.manual_seed(0)
     model = igcv.create_model(name, input_size=size).eval()
-    if form != "auto":
-        return igcv.fold(model, form)
-    return folded_network(model, foldable_blocks(model), choose_plan(model, engine, size, batch, threads))
+    return igcv.fold(model, form, engine=engine, input_size=size, batch_size=batch, threads=threads)
 
 
 def torch_session(build: Callable[[], nn.Module], threads: int) -> Session:

@@ -98,7 +98,7 @@ def exact(batch_norm: bool) -> Iterator[None]:
     def build(*arguments: object, **keywords: object) -> nn.Module:
         return in_float64(build_model(*arguments, **keywords), batch_norm)
 
-    with mock.patch("igcv.training.phases.build_model", build):
+    with mock.patch("igcv.training.start.build_model", build):
         yield
 
 

@@ -38,7 +38,7 @@ def test_table_of_the_data_pipeline(igcv_command, digit_folder):
     for row in (
         "loading alone, images/s",
         "of each loading process",
-        "training igcv3_d_050, images/s",
+        "training igcv3_d_p50, images/s",
         " % to ",
     ):
         assert row in ended.out

@@ -158,7 +158,16 @@ def test_weights_that_start_a_training(
     start, out = saved(tmp_path, "igcv3_d_025", 16, OTHERS), tmp_path / "run"
     given = ("--model", "igcv3_d_025", "--data", digit_folder, "--init-from", start, "--out", out)
     ended = igcv_command(
-        "train", "augment=none", "batch_size=24", "epochs=1", f"input_size={size}", *settings, *given
+        *(
+            "train",
+            "recipes/cifar_fast.toml",
+            "augment=none",
+            "batch_size=24",
+            "epochs=1",
+            f"input_size={size}",
+        ),
+        *settings,
+        *given,
     )
     assert ended.status == 0, ended.err
     line = f"starting from {start}: igcv3_d_025, 16 x 16 pixels, strides 1,1,1,2,2,1,2,1{told}\n"

@@ -96,6 +96,7 @@ def test_rules_of_fine_tuning() -> None:
     mxnet = start_card(input_size=224, strides=(), preprocessing=MXNET.to_dict(), multiplier=0.6)
     chosen = values(replace(facts, start=mxnet))
     assert (chosen["preprocessing"], chosen["input_size"], chosen["multiplier"]) == ("mxnet", 128, 0.6)
+    assert values(replace(facts, start=start_card(preprocessing={})))["preprocessing"] == "imagenet"
     assert values(replace(facts, start=mxnet, gpu=True))["input_size"] == 224 and "strides" not in chosen
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from PIL import Image, ImageFilter
 
 import igcv
 from igcv import InputError
+from igcv.data import write_records
 from igcv.data.images import ArrayImages
 from igcv.data.inspection import equal_images, look_at_all, nearly_equal
 from igcv.training.findings import Place, twins
@@ -44,10 +46,10 @@ def test_nothing_is_wrong(photos: Path, tmp_path: Path, igcv_command: Igcv) -> N
     page = tmp_path / "check.html"
     outcome = igcv_command("check", f"folder:{photos}", *SET, "--device", "cpu", "--out", page)
     assert outcome.status == 0, outcome.err
-    assert "nothing has to be mended" in outcome.out and "shorter side: 48 to 48 pixels" in outcome.out
+    assert "nothing to fix" in outcome.out and "shorter side: 48 to 48 pixels" in outcome.out
     assert "expected time:" in outcome.out and "batch_size" not in outcome.out  # which was given
     text = page.read_text()
-    assert text.count("<img") == 16 and "Nothing has to be mended" in text
+    assert text.count("<img") == 16 and "Nothing to fix" in text
 
 
 def test_all_that_is_wrong_is_named(photos: Path, tmp_path: Path, igcv_command: Igcv) -> None:
@@ -60,18 +62,18 @@ def test_all_that_is_wrong_is_named(photos: Path, tmp_path: Path, igcv_command: 
     outcome = igcv_command("check", f"folder:{photos}", *SET, "--device", "cpu", "--out", page)
     assert outcome.status == 1
     for text in (
-        "mend: 1 image cannot be read: train/dog/broken.jpg",
-        "mend: 1 pair of equal images are in two parts",
+        "fix: 1 image cannot be read: train/dog/broken.jpg",
+        "fix: 1 pair of equal images are in two parts",
         "train/cat/0.png (train) = val/cat/copy.png (val)",
-        "mend: 1 pair of nearly equal images are in two parts",
+        "fix: 1 pair of nearly equal images are in two parts",
         "train/cat/2.png (train) = val/cat/larger.jpg (val)",
-        "mend: 1 pair of equal images are in two classes",
+        "fix: 1 pair of equal images are in two classes",
         "train/cat/1.png (train) = train/dog/copy.png (train)",
         "stored as RGB 31, L 1",
     ):
         assert text in outcome.out, (text, outcome.out)
     text = page.read_text()
-    assert "broken.jpg" in text and text.count("<figure>") == 4 and "To be mended" in text
+    assert "broken.jpg" in text and text.count("<figure>") == 4 and "To fix" in text
 
 
 def test_the_same_from_python(photos: Path, igcv_command: Igcv) -> None:
@@ -129,8 +131,22 @@ def test_what_counts_as_nearly_equal() -> None:
     assert equal_images(looks) == [] and equal_images([*looks, looks[3]]) == [[3, 7]]
 
 
+def test_records_have_names_of_their_own(tmp_path: Path) -> None:
+    """Two files number their records alike; a damaged record is one more unreadable image."""
+    for part, first in (("train", 0), ("val", 50)):
+        encoded = []
+        for i in range(6):
+            file = BytesIO()
+            scene(first + i).save(file, "PNG")
+            encoded.append((i % 2, file.getvalue()))
+        encoded[3] = (1, b"no image")
+        write_records(tmp_path / f"{part}.rec", encoded)
+    found = igcv.check(f"rec:{tmp_path / 'train.rec'},{tmp_path / 'val.rec'}", **FEW)
+    assert list(found.unreadable) == ["train 3", "val 3"]
+
+
 def test_pairs_by_hand() -> None:
-    places = [Place("train", 0, 0), Place("train", 1, 1), Place("val", 0, 0), Place("val", 1, 1)]
+    places = [Place("train", 0), Place("train", 1), Place("val", 0), Place("val", 1)]
     across, conflicts = twins([[0, 2], [1, 2, 3]], places)
     assert across == [(0, 2), (1, 2), (1, 3)] and conflicts == [(1, 2)]
 

@@ -52,10 +52,10 @@ def print_check(checked: Any) -> None:
             f"expected time: {duration(checked.epoch_s)} an epoch, {duration(checked.training_s)} in all"
         )
     for line in checked.problems:
-        console.print("mend: ", style="bold red", end="")
+        console.print("fix: ", style="bold red", end="")
         print_line(line)
     if not checked.problems:
-        print_line("nothing has to be mended")
+        print_line("nothing to fix")
 
 
 def print_predictions(found: Iterable[Any]) -> None:

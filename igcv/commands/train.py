@@ -75,7 +75,7 @@ def check(
 ) -> None:
     """Look at a data set before training: images of each class, unreadable and double images, expected time.
 
-    The exit status is 1 where something should be mended before a training.
+    The exit status is 1 where something needs fixing before a training.
 
     Example: igcv check folder:photos --out check.html
     """

@@ -8,12 +8,14 @@ import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from igcv.data.images import BadImageError, Images
+from igcv.data.images import Images
+from igcv.errors import InputError
 from igcv.extras import installed
 
 HASHES = "imagehash"  # the package; without it nearly equal images are not looked for
@@ -65,7 +67,7 @@ def look_at(images: Images, i: int) -> Look:
         size = image.size
         image.draft("RGB", (DRAFT, DRAFT))  # of a JPEG; other formats are decoded whole
         image.load()
-    except BadImageError as error:
+    except InputError as error:  # of a damaged record, too
         return Look(error=str(error))
     mode, digest = _of_file(images.name(i), image)
     grey = image.convert("L").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
@@ -77,9 +79,9 @@ def _of_file(name: str, image: Image.Image) -> tuple[str, bytes]:
     file = Path(name)
     if not file.is_file():
         return image.mode, hashlib.sha256(f"{image.size}".encode() + image.tobytes()).digest()
-    with Image.open(file) as opened:
-        mode = opened.mode
-    return mode, hashlib.sha256(file.read_bytes()).digest()
+    encoded = file.read_bytes()
+    with Image.open(BytesIO(encoded)) as opened:
+        return opened.mode, hashlib.sha256(encoded).digest()
 
 
 def _phash(image: Image.Image, side: int) -> int | None:

@@ -203,22 +203,11 @@ class Balanced(Shuffled):
 
     Args:
         labels: the class of each image, (count,).
+        places, settings: as of `Shuffled`, after its count.
     """
 
-    def __init__(
-        self,
-        labels: np.ndarray,
-        batch_size: int,
-        seed: int,
-        rank: int,
-        world_size: int,
-        *,
-        drop_last: bool = True,
-        epoch_images: int = 0,
-    ) -> None:
-        super().__init__(
-            len(labels), batch_size, seed, rank, world_size, drop_last=drop_last, epoch_images=epoch_images
-        )
+    def __init__(self, labels: np.ndarray, *places: int, **settings: Any) -> None:
+        super().__init__(len(labels), *places, **settings)
         self._members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
 
     def indices(self) -> Numbers:

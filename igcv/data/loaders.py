@@ -1,6 +1,7 @@
 """Batches for training and evaluation: which images, in which order, and what happens to unreadable ones."""
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import torch
 
@@ -158,11 +159,10 @@ def _order(images: Images, settings: LoaderSettings) -> ImageOrder:
     places = settings.batch_size, settings.seed, settings.rank, settings.world_size
     if not settings.train:
         return InOrder(len(images), *places)
+    length: dict[str, Any] = {"drop_last": settings.drop_last, "epoch_images": settings.epoch_images}
     if settings.balanced:
-        return Balanced(
-            images.labels, *places, drop_last=settings.drop_last, epoch_images=settings.epoch_images
-        )
-    return Shuffled(len(images), *places, drop_last=settings.drop_last, epoch_images=settings.epoch_images)
+        return Balanced(images.labels, *places, **length)
+    return Shuffled(len(images), *places, **length)
 
 
 def _decoding(items: Items, order: ImageOrder, finish: Finish, settings: LoaderSettings) -> Loading:

@@ -87,8 +87,7 @@ def export(
         form: how blocks are computed; None or "auto" measures on this machine; see `igcv.fold`.
         int8: quantize to 8 bits, for ONNX Runtime and OpenVINO.
         calibrate: with `int8`, images to quantize with; None: those of the training run.
-        data: images to compare on; None: those of the training run where they are at hand and fit the network, else
-            views of two photographs.
+        data: images to compare on; None: those of the training run where they fit the network, else two photographs.
         with_preprocessing: take uint8 RGB images (N, S, S, 3) and normalize inside; else float32 (N, 3, S, S).
         dynamic_size: leave height and width open, as the batch always is.
         opset: version of the ONNX operators; None: a current one.

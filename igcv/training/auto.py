@@ -35,10 +35,8 @@ EMA_PART = 1 / 15  # of all steps, which the moving average spans
 FEWEST_EMA_STEPS = 300  # shorter trainings go without
 FREEZE_BELOW = 10_000  # images; larger sets need no protection of trained layers
 FREEZE_PART = 1 / 10  # of the epochs, in which only a new classifier is trained
-FIRST_SIZE, FIRST_PART = (
-    3 / 4,
-    1 / 2,
-)  # of input_size have the images in the first part of the epochs, on a processor
+FIRST_SIZE = 3 / 4  # of input_size have the images of the first epochs, on a processor
+FIRST_PART = 1 / 2  # of the epochs have these images
 
 
 class Choice(NamedTuple):
@@ -188,7 +186,7 @@ def _strides(facts: Facts, known: Settings) -> Choice | None:
 
 
 def _preprocessing(facts: Facts, known: Settings) -> Choice:
-    if facts.start is not None:
+    if facts.start is not None and facts.start.preprocessing:
         own = Preprocessing.from_dict(facts.start.preprocessing)
         same = (name for name, preset in PRESETS.items() if (preset.mean, preset.std) == (own.mean, own.std))
         return Choice(next(same, "imagenet"), f"as in {known['init_from']}")
@@ -291,5 +289,5 @@ RULES: dict[str, Rule] = {
     "label_smoothing": lambda facts, known: Choice(0.1, "as usual"),
     "precision": lambda facts, known: Choice("auto", "the faster one"),
 }
-# Chosen anew when the number of epochs is another.
+# Chosen again when the number of epochs changes.
 FOLLOW_EPOCHS = {"freeze", "progressive_sizes", "progressive_epochs", "warmup_epochs", "ema_decay"}

@@ -1,8 +1,9 @@
 """How long a training goes on: epochs, minutes, and patience with what brings no new best."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import median
+from typing import Any
 
 from igcv.report.run import comparable, score
 from igcv.training.recipe import Recipe
@@ -28,7 +29,7 @@ def fitted(recipe: Recipe, history: Sequence[Metrics]) -> Recipe:
     done, spent_s = len(history), sum(row["epoch_time_s"] for row in history)
     pixel_s = median(row["epoch_time_s"] / pixels(recipe, row["epoch"] - 1) for row in history)
     epochs = epochs_within(recipe, 60 * recipe.max_minutes - spent_s, pixel_s, done)
-    epochs = max(epochs, fewest_epochs(recipe))
+    epochs = max(epochs, fewest_epochs(vars(recipe)))
     if 2 * done > recipe.epochs and done > 1:
         epochs = max(min(epochs, recipe.epochs), done)
     return replace(recipe, epochs=epochs, warmup_epochs=min(recipe.warmup_epochs, epochs / 4))
@@ -48,9 +49,9 @@ def epochs_within(recipe: Recipe, seconds: float, pixel_s: float, done: int = 0)
     return done
 
 
-def fewest_epochs(recipe: Recipe) -> int:
-    """Return how many epochs a recipe needs for its image sizes and for frozen layers."""
-    return max(sum(recipe.progressive_epochs), recipe.freeze) + 1
+def fewest_epochs(settings: Mapping[str, Any]) -> int:
+    """Return how many epochs some settings of a recipe need for image sizes and for frozen layers."""
+    return max(sum(settings.get("progressive_epochs", ())), settings.get("freeze", 0)) + 1
 
 
 def pixels(recipe: Recipe, epoch: int) -> int:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from igcv.data import BadImageError, DataSource, Images, StreamImages
+from igcv.data import DataSource, Images, StreamImages
 from igcv.data.inspection import Look, look_at_all
 from igcv.data.sources.listed import PARTS
 from igcv.errors import InputError
@@ -15,7 +15,7 @@ from igcv.machine.processes import Process, choose_device
 from igcv.machine.threads import available_cores
 from igcv.training.auto import in_words
 from igcv.training.draft import Draft
-from igcv.training.findings import DataCheck, findings
+from igcv.training.findings import DataCheck, findings, names_of
 from igcv.training.job import Job, resolve
 from igcv.training.pace import paced
 from igcv.training.start import resolve_precision, start_network
@@ -85,7 +85,8 @@ def page_of(checked: DataCheck, parts: Mapping[str, Images]) -> str:
     """The page of a check, with pictures."""
     from igcv.report.data_page import data_page  # needs an extra
 
-    numbers = {images.key(i): (images, i) for images in parts.values() for i in range(len(images))}
+    places = [(images, i) for images in parts.values() for i in range(len(images))]
+    numbers = dict(zip(names_of(parts), places, strict=True))
 
     def picture(name: str) -> str:
         images, i = numbers[name]
@@ -114,7 +115,7 @@ def _picture(images: Images, i: int) -> str:
     """An image as a data URI; empty where it cannot be read."""
     try:
         return data_uri(images[i][0].convert("RGB"))
-    except BadImageError:
+    except InputError:  # of a damaged record, too
         return ""
 
 

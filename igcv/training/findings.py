@@ -20,7 +20,6 @@ class Place(NamedTuple):
     """Where an image stands."""
 
     part: str  # "train", "val" or "test"
-    number: int  # in that part
     label: int
 
 
@@ -34,8 +33,8 @@ class DataCheck:
         sizes: smallest, median and largest shorter side in pixels.
         modes: images by how their files store pixels, e.g. {"RGB": 599, "L": 1}.
         unreadable: why images cannot be read, by their names.
-        equal, nearly_equal: names of images that are in two parts or in two classes, and so are there twice.
-        problems: what should be mended before a training, a line each.
+        equal, nearly_equal: names of pairs of images, one in each of two parts.
+        problems: what needs fixing before a training, a line each.
         notes: what is good to know, a line each.
         choices: the settings of a training without a recipe, with reasons (see `igcv.training.auto`).
         epoch_s, training_s: expected seconds of an epoch and of the whole training.
@@ -61,10 +60,8 @@ class DataCheck:
 
 def findings(source: DataSource, parts: Mapping[str, Images], looks: Sequence[Look]) -> DataCheck:
     """What the images themselves tell; `looks` are of all parts, one after the other."""
-    names, places = [], []
-    for part, images in parts.items():
-        names += [images.key(i) for i in range(len(images))]
-        places += [Place(part, i, label) for i, label in enumerate(images.labels.tolist())]
+    names = names_of(parts)
+    places = [Place(part, label) for part, images in parts.items() for label in images.labels.tolist()]
     classes = {
         name: {part: int((images.labels == label).sum()) for part, images in parts.items()}
         for label, name in enumerate(source.class_names)
@@ -89,6 +86,13 @@ def findings(source: DataSource, parts: Mapping[str, Images], looks: Sequence[Lo
         ],
         notes=[*source.notes, *_class_notes(classes), *_missing_notes()],
     )
+
+
+def names_of(parts: Mapping[str, Images]) -> list[str]:
+    """Return the names of the images of all parts; with the part where two images would have one name, as records."""
+    keys = [(part, images.key(i)) for part, images in parts.items() for i in range(len(images))]
+    names = [key for _, key in keys]
+    return names if len(set(names)) == len(names) else [f"{part} {key}" for part, key in keys]
 
 
 def twins(

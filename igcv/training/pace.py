@@ -15,7 +15,7 @@ from igcv.machine.processes import from_main, highest
 from igcv.machine.timing import now
 from igcv.models import Network
 from igcv.training.auto import Choice
-from igcv.training.budget import epochs_within
+from igcv.training.budget import epochs_within, fewest_epochs
 from igcv.training.choose_forms import example_images
 from igcv.training.job import Job, with_epochs
 from igcv.training.loop import Trainer, train_epoch
@@ -149,7 +149,7 @@ def fitting(job: Job, pace: Pace) -> tuple[int, int]:
     epoch_s = min(recipe.epoch_images or images, images) * pace.train_s + val_s
     epochs = epochs_within(recipe, seconds, epoch_s / recipe.input_size**2)
     given = vars(recipe) if job.draft is None else job.draft[1]
-    fewest = 1 + max(sum(given.get("progressive_epochs", ())), given.get("freeze", 0))
+    fewest = fewest_epochs(given)
     fixed = (
         recipe.epoch_images or given.get("progressive_sizes") or isinstance(job.source.train, StreamImages)
     )

@@ -14,6 +14,7 @@ import typer
 
 import igcv
 from igcv.errors import InputError
+from igcv.report.run import images_of
 from igcv.training.recipe_file import load_recipe
 from igcv.training.run import RECIPE, SUMMARY
 from igcv.weights.pretrained import photo_weights
@@ -91,7 +92,7 @@ def trained(
     minutes = (time.monotonic() - started) / 60
     summary, recipe = json.loads((out / SUMMARY).read_text()), load_recipe(out / RECIPE)
     found = igcv.evaluate(out)
-    largest = max(sum(n for (label, _), n in found.confusion.items() if label == c) for c in range(100))
+    largest = max(images_of(found.confusion).values())
     return {
         "top1": found.top1,
         "balanced": found.balanced,
@@ -135,7 +136,7 @@ def stored() -> dict[str, Any]:
     try:
         return json.loads(RESULTS.read_text())
     except ValueError as error:
-        raise InputError(f"{RESULTS} is not JSON ({error}); remove it to start anew") from error
+        raise InputError(f"{RESULTS} is not JSON ({error}); remove it to start again") from error
 
 
 def keep(key: str, row: Mapping[str, Any]) -> None:

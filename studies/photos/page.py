@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from statistics import mean
 from typing import Any
 
+from studies.markdown import replaced, table_row
 from studies.photos.plan import METHODS, SETS
 
 BEGIN, END = "<!-- photos: written by python -m studies.photos report -->\n", "<!-- end of photos -->\n"
@@ -14,7 +15,7 @@ def table(results: Mapping[str, Any]) -> str:
     rows = results["rows"]
     methods = [name for name in METHODS if any(key.split("/")[1] == name for key in rows)]
     head = ["photos", "validation images", "largest class", *(METHODS[name] for name in methods)]
-    lines = [_cells(head), "|---|---:|---:|" + "---:|" * len(methods)]
+    lines = [table_row(head), "|---|---:|---:|" + "---:|" * len(methods)]
     for wanted in SETS:
         found = {name: _of(rows, wanted.name, name) for name in methods}
         first = next(
@@ -23,16 +24,15 @@ def table(results: Mapping[str, Any]) -> str:
         if first is None:
             continue
         cells = [_accuracy(found[name]) for name in methods]
-        lines.append(_cells([wanted.title, str(first["images"]), f"{first['largest_class']:.1f} %", *cells]))
+        lines.append(
+            table_row([wanted.title, str(first["images"]), f"{first['largest_class']:.1f} %", *cells])
+        )
     return "\n".join([*lines, "", *_chosen(rows), "", _conditions(rows)])
 
 
 def page_with(page: str, text: str) -> str:
     """Return a page with the part between its marks replaced."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    assert begin and end, "the page has no marks"
-    return f"{before}{begin}\n{text}\n\n{end}{after}"
+    return replaced(page, BEGIN, END, f"\n{text}\n")
 
 
 def _of(rows: Mapping[str, Any], name: str, method: str) -> list[Mapping[str, Any]]:
@@ -57,9 +57,9 @@ def _chosen(rows: Mapping[str, Any]) -> list[str]:
     if not found:
         return []
     keys = list(next(iter(found.values()))["chosen"])
-    lines = [_cells(["chosen for", *(f"`{key}`" for key in keys)]), "|---|" + "---:|" * len(keys)]
+    lines = [table_row(["chosen for", *(f"`{key}`" for key in keys)]), "|---|" + "---:|" * len(keys)]
     return lines + [
-        _cells([title, *(_shown(row["chosen"][key]) for key in keys)]) for title, row in found.items()
+        table_row([title, *(_shown(row["chosen"][key]) for key in keys)]) for title, row in found.items()
     ]
 
 
@@ -78,7 +78,3 @@ def _conditions(rows: Mapping[str, Any]) -> str:
         f"{seeds} seed{'s' * (seeds > 1)}: {first['processor']}, {first['cores']} shared cores, {versions}. One seed's "
         "accuracy on n images has a binomial error: 1.6 points for 600 images, 4 points for 150."
     )
-
-
-def _cells(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"

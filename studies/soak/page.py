@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from studies.markdown import replaced
+
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 RESULTS = Path(__file__).parent / "results"
 BEGIN, END = "<!-- figures: written by python -m studies.soak -->\n", "<!-- end of figures -->\n"
@@ -11,13 +13,11 @@ BEGIN, END = "<!-- figures: written by python -m studies.soak -->\n", "<!-- end 
 
 def with_figures(page: str) -> str:
     """The text of the page with its figures as they are in the results."""
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
     results = {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
     rows = [row for name, make in ROWS.items() if name in results for row in make(results[name]["found"])]
     table = ["| what was done | how often | result | repeat it with |", "|---|---:|---|---|", *rows]
     notes = [_measured(name, result) for name, result in results.items()]
-    return f"{before}{BEGIN}\n" + "\n".join([*table, "", *notes, ""]) + f"\n{END}{after}"
+    return replaced(page, BEGIN, END, "\n" + "\n".join([*table, "", *notes, ""]))
 
 
 def _kills(found: dict[str, Any]) -> list[str]:

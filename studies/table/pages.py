@@ -1,11 +1,12 @@
 """The tables of the README and the page of all results, in Markdown: nothing is typed, everything is read."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from igcv.analysis import model_cost
 from studies.benchmarks.spreads import with_range
+from studies.markdown import replaced, table_row
 from studies.table.outcomes import Column, read_measured
 from studies.table.plan import BASELINE, NETWORKS, SEEDS, VARIANTS
 
@@ -31,7 +32,7 @@ def accuracy_table(found: Sequence[Column]) -> str:
         "CIFAR-100, paper",
         "by others",
     ]
-    lines = [_cells([*head, *(f"{column.label}, measured" for column in found)])]
+    lines = [table_row([*head, *(f"{column.label}, measured" for column in found)])]
     lines.append("|---|---|" + "---:|" * (5 + len(found)))
     for row in NETWORKS:
         if not (row.published or row.by_others or any(column.networks[row.model].top1 for column in found)):
@@ -45,7 +46,7 @@ def accuracy_table(found: Sequence[Column]) -> str:
         others = " / ".join(f"{row.by_others[d]:.2f}" for d in DATA) if row.by_others else ""
         figures = [str(column.networks[row.model]) for column in found]
         lines.append(
-            _cells([row.label, f"`{row.model}`", f"{parameters} M", listed, *published, others, *figures])
+            table_row([row.label, f"`{row.model}`", f"{parameters} M", listed, *published, others, *figures])
         )
     return "\n".join(lines)
 
@@ -56,7 +57,7 @@ def imagenet_table() -> str:
         "| network | parameters | top-1 / top-5, published | retrained, published |",
         "|---|---:|---:|---:|",
     ]
-    return "\n".join([*lines, *(_cells([name, f"{size} M", *rest]) for name, size, *rest in IMAGENET)])
+    return "\n".join([*lines, *(table_row([name, f"{size} M", *rest]) for name, size, *rest in IMAGENET)])
 
 
 def tables(found: Sequence[Column]) -> str:
@@ -76,16 +77,19 @@ def tables(found: Sequence[Column]) -> str:
 
 def tiny_table(found: Sequence[Column]) -> str:
     """Return the accuracies on Tiny-ImageNet, measured here and published by others, in Markdown."""
-    lines = [_cells(["Tiny-ImageNet, 200 classes", "parameters", "top-1 %", "from"]), "|---|---:|---:|---|"]
+    lines = [
+        table_row(["Tiny-ImageNet, 200 classes", "parameters", "top-1 %", "from"]),
+        "|---|---:|---:|---|",
+    ]
     for column in found:
         for row in NETWORKS:
             if column.networks[row.model].top1:
                 parameters = f"{model_cost(row.model, 200, 64).parameters / 1e6:.2f} M"
                 lines.append(
-                    _cells([f"`{row.model}`", parameters, str(column.networks[row.model]), column.label])
+                    table_row([f"`{row.model}`", parameters, str(column.networks[row.model]), column.label])
                 )
     by_others = [
-        _cells([name, "", f"{top1:.2f}", "published by others, from scratch"])
+        table_row([name, "", f"{top1:.2f}", "published by others, from scratch"])
         for name, top1 in TINY_BY_OTHERS
     ]
     return "\n".join([*lines, *by_others])
@@ -114,7 +118,7 @@ def latency_section(latencies: Mapping[str, Any]) -> str:
     for size, networks in latencies["sizes"].items():
         head = f"| {size} pixels | ms | ratio to `{BASELINE}` |\n|---|---:|---:|"
         rows = [
-            _cells([f"`{model}`", _spread(t["ms"]), _spread(t["ratio"])]) for model, t in networks.items()
+            table_row([f"`{model}`", _spread(t["ms"]), _spread(t["ratio"])]) for model, t in networks.items()
         ]
         parts.append("\n".join([head, *rows]))
     return "\n\n".join(parts)
@@ -140,13 +144,13 @@ def cost_table(latencies: Mapping[str, Any]) -> str:
         "multiply-adds, 32 px",
         *(f"time, {size} px" for size in sizes),
     ]
-    lines = [_cells(head), "|---|---|" + "---:|" * (len(head) - 2)]
+    lines = [table_row(head), "|---|---|" + "---:|" * (len(head) - 2)]
     for row in NETWORKS:
         if all(row.model in networks for networks in sizes.values()):
             cost = model_cost(row.model, 10, 32)
             counts = [f"{cost.parameters / 1e6:.2f} M", f"{cost.multiply_adds / 1e6:.0f} M"]
             times = [_spread(networks[row.model]["ratio"]) for networks in sizes.values()]
-            lines.append(_cells([row.label, f"`{row.model}`", *counts, *times]))
+            lines.append(table_row([row.label, f"`{row.model}`", *counts, *times]))
     note = f"Time: ratio to `{BASELINE}`. Parameters and multiply-adds: counted with 10 classes."
     return "\n\n".join(["\n".join(lines), f"{note} {latency_conditions(latencies)}"])
 
@@ -161,7 +165,7 @@ def ablation_table(folder: Path, model: str) -> str:
     lines = ["| changed | settings | top-1 % |", "|---|---|---:|"]
     for variant, changes in VARIANTS.items():
         found = read_measured(folder, [f"{model}-{variant.replace(' ', '_')}-seed{seed}" for seed in SEEDS])
-        lines.append(_cells([variant, f"`{' '.join(changes)}`" if changes else "", str(found)]))
+        lines.append(table_row([variant, f"`{' '.join(changes)}`" if changes else "", str(found)]))
     return "\n".join(lines)
 
 
@@ -181,10 +185,4 @@ def how(summaries: Sequence[Mapping[str, Any]]) -> str:
 
 def with_results(page: str, text: str) -> str:
     """A page with `text` between the marks of the results."""
-    before, mark, rest = page.partition(BEGIN)
-    assert mark, "the page has no place for results"
-    return f"{before}{BEGIN}{text}\n{END}{rest.partition(END)[2]}"
-
-
-def _cells(texts: Iterable[str]) -> str:
-    return f"| {' | '.join(texts)} |"
+    return replaced(page, BEGIN, END, text)

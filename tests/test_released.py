@@ -14,6 +14,7 @@ from studies.table.released import accuracy_of
 from tests.conftest import Igcv
 
 NAMES = list(released_weights())
+CIFAR_JPEG = Path(__file__).parents[2] / "shared" / "data" / "cifar10_jpeg" / "cifar10_val.rec"
 
 
 def test_there_are_some() -> None:
@@ -41,6 +42,22 @@ def test_a_fixed_subset() -> None:
     guesses = igcv.load("igcv3_w_025.digits").predict([firsts[label] for label in range(10)])
     assert [first.label for first, *_ in guesses] == list(range(10))
     assert min(first.probability for first, *_ in guesses) == pytest.approx(0.71, abs=0.01)
+
+
+@pytest.mark.skipif(
+    not CIFAR_JPEG.is_file(), reason="needs CIFAR-10's test images, which users do not have here"
+)
+def test_cifar_images_as_jpeg() -> None:
+    """Of the first 300 test images, saved as JPEG of quality 75, the released network names 251."""
+    images = open_source(f"rec:{CIFAR_JPEG}", None).val
+    assert images is not None
+    network, right = igcv.load("igcv3_d_p50.cifar10"), 0
+    for first in range(0, 300, 50):
+        photos, labels = zip(*(images[i] for i in range(first, first + 50)), strict=True)
+        right += sum(
+            best[0].label == label for best, label in zip(network.predict(photos, 1), labels, strict=True)
+        )
+    assert right == pytest.approx(251, abs=2)
 
 
 def test_pretrained() -> None:

@@ -33,6 +33,8 @@ def plot(found: Sequence[Column], latencies: Mapping[str, float], path: Path) ->
             shown = [row for row in NETWORKS if row.model in at and row.model in points]
             for number, row in enumerate(shown):  # neighbors on both sides, so that few labels cover others
                 place, side = (at[row.model], points[row.model][0]), ("right", "left")[number % 2]
+                if place[0] == min(at.values()):  # on its left the axis would cut the label
+                    side = "left"
                 offset = (-6 if side == "right" else 6, 5)
                 axes.annotate(row.label, place, offset, textcoords="offset points", fontsize=9, ha=side)
             fill = "none" if label == PUBLISHED else color

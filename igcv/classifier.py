@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from igcv.data.classes import NAME, KnownClasses, matched
 from igcv.data.images import read_image
 from igcv.data.preprocessing import Preprocessing, Transform, eval_transform
 from igcv.data.sources.listed import SplitList, read_list
@@ -61,6 +62,19 @@ class Classifier:
     def class_names(self) -> Sequence[str]:
         """Names in label order; numbers where none are known."""
         return self.card.class_names or tuple(str(label) for label in range(self.card.num_classes))
+
+    @property
+    def known_classes(self) -> KnownClasses:
+        """The names by which classes of images are matched with the network's."""
+        return KnownClasses(self.card.num_classes, tuple(filter(None, (self.card.class_names,))))
+
+    def labelled(self, source: DataSource, match: str = NAME) -> DataSource:
+        """Return a source with the network's labels, its classes matched by "name" or by "order".
+
+        Raises:
+            InputError: its classes are not the network's.
+        """
+        return matched(source, self.known_classes, match)
 
     def open_data(
         self, spec: str | None = None, download: bool = True, split: str | Path | None = None

@@ -1,11 +1,14 @@
 """Whole files or none: what is written appears when all of it is there."""
 
 import errno
+import json
+import math
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from igcv.errors import InputError
 
@@ -37,6 +40,19 @@ def built_beside(out: Path) -> Iterator[Path]:
         raise InputError(
             f"cannot write {out}: {error.strerror}; free some space or choose another place"
         ) from error
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """Return a value as JSON; numbers that are not finite, for which JSON has no word, become null."""
+    return json.dumps(_finite(value), indent=indent, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_file(path: Path, content: bytes, previous: Path | None = None) -> None:

@@ -32,7 +32,7 @@ RECIPE = [
 # One step in an epoch, so that each step's loss is logged; everything on that does not depend on the process.
 STEPWISE = [
     *("data=photos", "batch_size=16", "epochs=4", "clip_grad_norm=1", "label_smoothing=0.1"),
-    *("ema_decay=0.5", "warmup_epochs=2"),
+    *("ema_decay=0.5", "warmup_epochs=1.5"),
 ]
 PARTS = [*STEPWISE, "accumulation=2"]
 # Three steps in an epoch, so that a run can be stopped in the middle of one.

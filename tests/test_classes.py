@@ -298,16 +298,21 @@ def test_what_the_best_epoch_is_best_in(best_by: str, epoch: int, photos: Path, 
         run(photos, tmp_path / "run", "epochs=4", f"best_by={'loss' if epoch < 3 else 'top1'}", resume=True)
 
 
-def test_a_loss_that_is_no_number_is_never_the_best(photos: Path, tmp_path: Path) -> None:
-    losses = iter([math.nan, 0.5, math.inf])
-
-    def measured(*arguments: Any) -> Evaluation:
-        return replace(accuracy_of(*arguments), loss=next(losses))
-
-    with mock.patch("igcv.training.epochs.accuracy_of", measured):
-        run(photos, tmp_path / "run", "epochs=2", "best_by=loss")
-        summary = run(photos, tmp_path / "run", "epochs=3", "best_by=loss", resume=True)
-    assert summary["best_epoch"] == 2
+def test_logits_that_are_no_numbers_stop_a_run(photos: Path, tmp_path: Path) -> None:
+    """One step an epoch at this rate leaves finite weights that overflow in the evaluation; nothing of it is kept."""
+    settings = ("batch_size=15", "schedule=constant")
+    run(photos, tmp_path / "run", "epochs=1", *settings)
+    before = {
+        name: (tmp_path / "run" / name).read_bytes() for name in ("best.safetensors", "state.safetensors")
+    }
+    with pytest.raises(
+        InputError,
+        match=r"the logits of 10 of 10 images are no finite numbers, .* after epoch 2; lower lr, .* with --resume",
+    ):
+        run(photos, tmp_path / "run", "epochs=2", "lr=1e20", *settings, resume=True)
+    assert before == {name: (tmp_path / "run" / name).read_bytes() for name in before}
+    assert "NaN" not in (tmp_path / "run" / "metrics.jsonl").read_text()
+    assert run(photos, tmp_path / "run", "epochs=2", *settings, resume=True)["best_epoch"] in (1, 2)
 
 
 def test_states_from_before_are_readable() -> None:

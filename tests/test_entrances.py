@@ -142,7 +142,7 @@ def test_a_class_that_came_later_is_one_thing_to_export_and_to_the_page(
 ) -> None:
     """Both go without the images of the training run, and say so; int8 needs images that are named."""
     monkeypatch.setattr("igcv.web.writer.engine_files", lambda say: [])
-    why = "has 3 classes, the network 2; give images of the classes it was trained for"
+    why = "and the network have different classes (only in the data: "
     exported = igcv_command("export", grown, "--out", tmp_path / "a.onnx", "--form", "dense")
     assert exported.status == 0 and why in exported.out and "two photographs" in exported.out
     page = igcv_command("web", grown, "--out", tmp_path / "page")

@@ -92,6 +92,14 @@ def test_a_hard_recipe_earns_a_caution(tmp_path: Path, igcv_command: Igcv) -> No
     assert "caution: the moving average spans 1,000 steps of 3 in all" in outcome.out
     run = igcv_command(
         *("train", "recipes/cifar_fast.toml", "--data", f"folder:{folder}", "--out", tmp_path / "other"),
-        *("--device", "cpu", "epochs=1", "batch_size=32", "model=igcv3_w_010", "input_size=16"),
+        *(
+            "--device",
+            "cpu",
+            "epochs=1",
+            "warmup_epochs=0",
+            "batch_size=32",
+            "model=igcv3_w_010",
+            "input_size=16",
+        ),
     )
     assert "images are left out of each epoch" in run.out

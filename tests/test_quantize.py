@@ -14,12 +14,15 @@ import torch
 from torch import nn
 
 import igcv
+from igcv.data import Preprocessing
 from igcv.deploy import choose
 from igcv.deploy.choose import INT8_FORMS, choose_int8_plan
 from igcv.deploy.folding.network import FoldedNetwork
 from igcv.deploy.int8.onnx import quantize
-from igcv.deploy.int8.prepare import _linear_pairs, correct_biases, equalize, prepared, rounded
+from igcv.deploy.int8.prepare import BATCH, _linear_pairs, correct_biases, equalize, prepared, rounded
 from igcv.deploy.writers.onnx import onnx_graph
+from igcv.weights import save_weights
+from igcv.weights.card import Card
 from tests.conftest import Igcv, randomized
 
 RELEASED = "igcv3_w_025.digits"
@@ -58,11 +61,15 @@ def test_rounding_by_hand() -> None:
 
 
 def test_bias_correction_restores_the_mean() -> None:
-    """On a single pointwise layer it is exact: the mean output with rounded weights is that with exact ones."""
+    """On a single pointwise layer it is exact: the mean output with rounded weights is that with exact ones.
+
+    The last batch has three images, and counts for as much.
+    """
     torch.manual_seed(0)
     layer = nn.Conv2d(3, 4, 1).double().requires_grad_(False)
     network = nn.Sequential(layer)
-    images = calibration(32) + 2
+    images = calibration(BATCH + 3) + 2
+    images[BATCH:] *= 5
     inputs = torch.from_numpy(images)
     exact = layer(inputs).mean((0, 2, 3))
     correct_biases(network, images)  # type: ignore[arg-type]
@@ -86,6 +93,20 @@ def test_a_trained_network_in_int8(tmp_path: Path, igcv_command: Igcv, suffix: s
     assert set(figures["median_ms"]) == {"float32", "int8"}
     evaluated = igcv_command("evaluate", file, "--json")
     assert json.loads(evaluated.out)["top1"] == pytest.approx(figures["top1"]["int8"], abs=1e-3)
+
+
+def test_without_validation_images_nothing_is_said_of_them(
+    digit_folder: Path, tmp_path: Path, igcv_command: Igcv
+) -> None:
+    """Weights that do not say what they were trained on, quantized with a folder's images."""
+    model = randomized("igcv3_w_010", 2, 16)
+    pre = Preprocessing(16, (0.5,) * 3, (0.5,) * 3, 1.0, "bilinear").to_dict()
+    card = Card(model="igcv3_w_010", num_classes=2, input_size=16, strides=model.strides, preprocessing=pre)
+    save_weights(tmp_path / "some.safetensors", model.state_dict(), card)
+    arguments = ["--int8", "--form", "dense", "--calibrate", digit_folder, "--out", tmp_path / "int8.onnx"]
+    outcome = igcv_command("export", tmp_path / "some.safetensors", *arguments)
+    assert outcome.status == 0, outcome.err
+    assert "same class for" in outcome.out and "validation images" not in outcome.out
 
 
 def test_all_convolutions_run_on_integers(tmp_path: Path) -> None:

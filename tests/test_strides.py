@@ -164,13 +164,14 @@ def test_weights_that_start_a_training(
             "augment=none",
             "batch_size=24",
             "epochs=1",
+            "warmup_epochs=0",
             f"input_size={size}",
         ),
         *settings,
         *given,
     )
     assert ended.status == 0, ended.err
-    line = f"starting from {start}: igcv3_d_025, 16 x 16 pixels, strides 1,1,1,2,2,1,2,1{told}\n"
+    line = f"starting from {start}: igcv3_d_025, 16 x 16 pixels, strides 1,1,1,2,2,1,2,1{told}; "
     assert line in ended.out
     assert igcv.load(out).model.strides == strides
 

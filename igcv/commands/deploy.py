@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from igcv.commands.options import BatchOption, Engine, Force, Form, Threads
+from igcv.commands.options import BatchOption, Engine, Force, Form, Match, Threads
 from igcv.commands.terminal import print_export, print_int8, print_latency, print_line
 
 
@@ -26,6 +26,7 @@ def export(
         str | None,
         typer.Option(help="images to compare on; default: those of the training run, if they are there"),
     ] = None,
+    match: Match = "name",
     with_preprocessing: Annotated[
         bool,
         typer.Option("--with-preprocessing", help="take uint8 RGB images (N, S, S, 3) and normalize inside"),
@@ -55,6 +56,7 @@ def export(
         int8=int8,
         calibrate=calibrate,
         data=data,
+        match=match,
         with_preprocessing=with_preprocessing,
         dynamic_size=dynamic_size,
         opset=opset,

@@ -35,6 +35,13 @@ Split = Annotated[
         help="list of the images: columns path, label and, optionally, split (train, val, test) and group",
     ),
 ]
+Match = Annotated[
+    str,
+    typer.Option(
+        help="how the classes of the data are matched with the network's: name (in whatever order, also fewer of "
+        "them) or order"
+    ),
+]
 Engine = Annotated[
     str | None, typer.Option(help="torch, onnx or openvino; default: torch, and of a file its own")
 ]

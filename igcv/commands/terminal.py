@@ -164,9 +164,10 @@ def print_evaluation(figures: dict[str, Any], note: str = "") -> None:
     where = f"{figures['weights']} on {figures['data']}: {figures['images']:,} images"
     where += f" of the part '{figures['part']}'" if "part" in figures else ""
     console.print(where, highlight=False, markup=False, soft_wrap=True)
+    top5 = f"top-5 {figures['top5']:.2f} %   " if "top5" in figures else ""
     console.print(
-        f"top-1 [bold]{figures['top1']:.2f} %[/bold]   top-5 {figures['top5']:.2f} %   "
-        f"balanced accuracy {figures['balanced']:.2f} %   loss {figures['loss']:.4f}",
+        f"top-1 [bold]{figures['top1']:.2f} %[/bold]   {top5}balanced accuracy {figures['balanced']:.2f} %   "
+        f"loss {figures['loss']:.4f}   {figures['precision']}",
         highlight=False,
     )
     if note:
@@ -271,7 +272,8 @@ def print_int8(figures: Mapping[str, Any]) -> None:
     ratio = figures["time_ratio"]
     spread = f"{ratio['median']:.2f} times ({ratio['low']:.2f} to {ratio['high']:.2f})"
     table.add_row("time", *(f"{time[kind]:.2f} ms" for kind in time), spread)
-    table.add_row("same class", "", "", f"{100 * figures['agreement']:.1f} % of images")
+    if figures["agreement"] is not None:
+        table.add_row("same class", "", "", f"{100 * figures['agreement']:.1f} % of validation images")
     console.print(table)
 
 

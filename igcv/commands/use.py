@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from igcv.commands.options import DATA_HELP, Device, Force, Split, Weights, is_main
+from igcv.commands.options import DATA_HELP, Device, Force, Match, Split, Weights, is_main
 from igcv.commands.terminal import (
     print_copied,
     print_evaluation,
@@ -28,6 +28,7 @@ def evaluate(
     part: Annotated[
         str, typer.Option(help="images to measure on: val, test (for the final accuracy) or train")
     ] = "val",
+    match: Match = "name",
     batch_size: Annotated[int, typer.Option(help="images at a time, per process")] = 128,
     workers: Annotated[int, typer.Option(help="processes that decode images")] = 0,
     device: Device = "auto",
@@ -37,7 +38,14 @@ def evaluate(
     import igcv
 
     result = igcv.evaluate(
-        weights, data, split=split, part=part, batch_size=batch_size, workers=workers, device=device
+        weights,
+        data,
+        split=split,
+        part=part,
+        match=match,
+        batch_size=batch_size,
+        workers=workers,
+        device=device,
     )
     figures = {"weights": weights, "data": result.data, **({} if part == "val" else {"part": part})}
     figures |= result.as_dict()

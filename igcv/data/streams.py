@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from PIL import EpsImagePlugin, Image
 from torch.utils.data import get_worker_info
 
@@ -43,6 +44,7 @@ class StreamImages:
         self.root = rest if kind == "wds" else str(root)
         self.download = download and kind != "hfids"  # that would store what is to be streamed
         self.num_classes: int | None = None  # labels are checked against it on the way
+        self.table: np.ndarray | None = None  # the new label of each class; None: as they are
         reader = self.reader()
         self._count = int(reader.num_samples)
         self.class_to_idx: dict[str, int] = reader.class_to_idx
@@ -104,7 +106,8 @@ class StreamImages:
                 self._check_label(int(label), number)
                 if train or number % world_size == rank:
                     passed += len(bad)
-                    yield Sample(image.convert("RGB"), int(label), number, dict(bad))
+                    label = int(label if self.table is None else self.table[label])
+                    yield Sample(image.convert("RGB"), label, number, dict(bad))
                     bad.clear()
             lengths = getattr(reader.split_info, "shard_lengths", ()) if self.shards and not train else ()
             expected = sum(lengths[worker.id :: worker.num_workers] if worker else lengths)
@@ -120,6 +123,10 @@ class StreamImages:
         worker = get_worker_info()
         place = f" of worker {worker.id}" if worker and worker.num_workers > 1 else ""
         return f"{self.dataset} {self.split} sample {number}{place}"
+
+    def relabel(self, table: np.ndarray) -> None:
+        """Give each class another label, `table[label]`, after those that it has been given."""
+        self.table = table if self.table is None else table[self.table]
 
     def highest_label(self) -> int:
         """The highest label in the shards, from one pass over them; images are skipped, not decoded."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from igcv.classifier import Classifier, as_trained
 from igcv.data import DataSource
+from igcv.data.classes import NAME
 from igcv.deploy.compare import Comparison
 from igcv.deploy.folding.plan import AUTO
 from igcv.deploy.int8.comparison import beside_float32
@@ -67,6 +68,7 @@ def export(
     int8: bool = False,
     calibrate: str | DataSource | None = None,
     data: str | DataSource | None = None,
+    match: str = NAME,
     with_preprocessing: bool = False,
     dynamic_size: bool = False,
     opset: int | None = None,
@@ -88,6 +90,7 @@ def export(
         int8: quantize to 8 bits, for ONNX Runtime and OpenVINO.
         calibrate: with `int8`, images to quantize with; None: those of the training run.
         data: images to compare on; None: those of the training run where they fit the network, else two photographs.
+        match: how classes of these images are matched with the network's: by "name", in whatever order, or by "order".
         with_preprocessing: take uint8 RGB images (N, S, S, 3) and normalize inside; else float32 (N, 3, S, S).
         dynamic_size: leave height and width open, as the batch always is.
         opset: version of the ONNX operators; None: a current one.
@@ -113,8 +116,9 @@ def export(
         int8=int8,
     )
     check_target(out, settings, force)
-    source = images_to_compare(classifier, data, say)
-    written = _written(classifier, out, settings, source, calibrate, say)
+    source = images_to_compare(classifier, data, match, say)
+    calibration = matching_source(classifier, calibrate, match) if int8 else None
+    written = _written(classifier, out, settings, source, calibration, say)
     if int8 and compare_int8:
         return replace(written, int8=beside_float32(classifier, out, settings, source))
     return written
@@ -125,15 +129,14 @@ def _written(
     out: Path,
     settings: ExportSettings,
     source: DataSource | None,
-    calibrate: str | DataSource | None,
+    calibration: DataSource | None,
     say: Callable[[str], None],
 ) -> Exported:
     """Calibrate, write and compare."""
-    pre, calibration = classifier.preprocessing, None
-    if settings.int8:
-        calibration = sample_pixels(matching_source(classifier, calibrate), pre, CALIBRATED, train=True)
+    pre = classifier.preprocessing
+    calibrated = sample_pixels(calibration, pre, CALIBRATED, train=True) if calibration else None
     pixels = sample_pixels(source, pre, COMPARED)
-    folded, comparison = write_compared(classifier, out, settings, pixels, calibration, say)
+    folded, comparison = write_compared(classifier, out, settings, pixels, calibrated, say)
     return Exported(
         file=out,
         bytes=size_of(out),
@@ -145,12 +148,12 @@ def _written(
 
 
 def images_to_compare(
-    classifier: Classifier, data: str | DataSource | None, say: Callable[[str], None]
+    classifier: Classifier, data: str | DataSource | None, match: str, say: Callable[[str], None]
 ) -> DataSource | None:
     """Return the images that `data` names, or those of the training run; None where these cannot serve."""
     if data is not None:
-        return matching_source(classifier, data)
-    source, why = own_source(classifier)
+        return matching_source(classifier, data, match)
+    source, why = own_source(classifier, match)
     if source is not None and numbered(source.val or source.train) is None:
         why, source = f"{source.spec} is a stream", None
     if source is None and classifier.card.recipe.get("data"):

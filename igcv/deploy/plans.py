@@ -9,20 +9,23 @@ from typing import Any
 import torch
 
 from igcv.cache import cache_folder
+from igcv.deploy.folding.forms import FORMS
 from igcv.deploy.folding.plan import Plan
 from igcv.engines.table import engine as find_engine
 from igcv.engines.table import version_of
 from igcv.errors import InputError
 from igcv.machine.host import processor
 from igcv.models import Network
+from igcv.version import __version__
 from igcv.writing import write_file
 
 
 def remembered(model: Network, engine: str, setting: str, measure: Callable[[], Plan]) -> Plan:
     """The plan that an earlier call measured for the same network and setting on this machine, or else measures now."""
     find_engine(engine)
+    code = f"igcv {__version__} {sorted(FORMS)}"  # forms are added, removed and made faster
     machine = f"{version_of(engine)}, {torch.backends.cpu.get_cpu_capability()}, {processor()}"
-    key = f"{engine} {setting} {model} {model.state_dict().keys()} {machine}"
+    key = f"{engine} {setting} {model} {model.state_dict().keys()} {code} {machine}"
     digest = hashlib.sha256(key.encode()).hexdigest()[:16]
     kept = read_plans()
     if digest in kept:

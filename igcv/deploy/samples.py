@@ -6,36 +6,36 @@ from PIL import Image
 
 from igcv.classifier import Classifier
 from igcv.data import DataSource, Finish, Images, StreamImages, plain_transform
+from igcv.data.classes import NAME
 from igcv.data.preprocessing import Preprocessing
 from igcv.errors import InputError
 from igcv.extras import required
 
 
-def matching_source(classifier: Classifier, data: str | DataSource | None) -> DataSource:
-    """Return images of a network's classes: those that `data` names, or else those of the training run.
+def matching_source(classifier: Classifier, data: str | DataSource | None, match: str = NAME) -> DataSource:
+    """Return images of a network's classes, with its labels: those that `data` names, or those of the training run.
+
+    Args:
+        classifier: the network.
+        data: the images.
+        match: how their classes are matched with the network's, by "name" or by "order".
 
     Raises:
         InputError: where there are none, or they are of other classes or much smaller than the network's input.
     """
     source = data if isinstance(data, DataSource) else classifier.open_data(data, download=False)
-    card = classifier.card
-    if len(source.class_names) != card.num_classes:
+    if (size := source.image_size) is not None and size < classifier.card.input_size // 4:
         raise InputError(
-            f"{source.spec} has {len(source.class_names)} classes, the network {card.num_classes}; "
-            "give images of the classes it was trained for"
-        )
-    if (size := source.image_size) is not None and size < card.input_size // 4:
-        raise InputError(
-            f"{source.spec} has images of {size} pixels, the network takes {card.input_size}; "
+            f"{source.spec} has images of {size} pixels, the network takes {classifier.card.input_size}; "
             "give images like those it was trained on"
         )
-    return source
+    return classifier.labelled(source, match)
 
 
-def own_source(classifier: Classifier) -> tuple[DataSource | None, str]:
+def own_source(classifier: Classifier, match: str = NAME) -> tuple[DataSource | None, str]:
     """Return the data of the training run, or None and why it cannot be had."""
     try:
-        return matching_source(classifier, None), ""
+        return matching_source(classifier, None, match), ""
     except InputError as error:
         return None, str(error)
 

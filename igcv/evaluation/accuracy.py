@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from igcv.classifier import Classifier, as_classifier
 from igcv.data import DataSource, Finish, Images, Loader, LoaderSettings, Moves, StreamImages, make_loader
+from igcv.data.classes import NAME
 from igcv.data.preprocessing import plain_transform
 from igcv.errors import InputError
 from igcv.evaluation.mistakes import Mistake, Names, Worst
@@ -24,7 +25,6 @@ from igcv.evaluation.scores import (
     constant_note,
     right_of,
 )
-from igcv.machine.precision import autocast
 from igcv.machine.processes import (
     Process,
     first_on_machine,
@@ -35,6 +35,8 @@ from igcv.machine.processes import (
 )
 from igcv.models import Network, set_form
 
+TOP = 5  # most probable classes, among which the right one counts for the top-5 accuracy
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -42,13 +44,14 @@ class Evaluation:
 
     loss: float  # mean cross-entropy in nats
     top1: float  # percent
-    top5: float  # percent
+    top5: float | None  # percent; None for five classes or fewer, of which it would say nothing
     images: int
     confusion: dict[tuple[int, int], int]  # (class, most probable class): images, where there are any
     mistakes: list[Mistake]  # the worst first, a few
     data: str = ""  # what it was measured on
     class_names: tuple[str, ...] = ()  # in label order
     notes: tuple[str, ...] = ()  # on how the data was divided into parts, a line each
+    precision: str = "float32"  # of the arithmetic; int8 for a quantized file
 
     @property
     def balanced(self) -> float:
@@ -79,11 +82,14 @@ class Evaluation:
         names = self.class_names
         unique = [name if names.count(name) == 1 else f"{name} ({i})" for i, name in enumerate(names)]
         classes = {name: _rounded(scores) for name, scores in zip(unique, self.classes, strict=True)}
-        rounded = {"loss": round(self.loss, 5), "top1": round(self.top1, 3), "top5": round(self.top5, 3)}
+        top5 = {} if self.top5 is None else {"top5": round(self.top5, 3)}
         return {
-            **rounded,
+            "loss": round(self.loss, 5),
+            "top1": round(self.top1, 3),
+            **top5,
             "balanced": round(self.balanced, 3),
             "images": self.images,
+            "precision": self.precision,
             "no_better_than": self.no_better_than,
             "per_class": {name: scores["recall"] for name, scores in classes.items()},
             "classes": classes,
@@ -95,36 +101,49 @@ def _rounded(scores: ClassScores) -> dict[str, float | None]:
     return {key: value if value is None else round(value, 2) for key, value in scores._asdict().items()}
 
 
+class NotFiniteError(InputError):
+    """A network's logits are no finite numbers."""
+
+
 @torch.inference_mode()
 def accuracy_of(
     model: nn.Module,
     loader: Iterable[tuple[Tensor, Tensor]],
     device: torch.device,
-    precision: str = "float32",
     names: Names = lambda batch: (),
 ) -> Evaluation:
-    """Return the accuracy of `model`, over all processes together.
+    """Return the accuracy of `model` in float32, over all processes together.
 
     Args:
         model: images (N, 3, S, S) -> logits (N, classes).
         loader: batches of images and labels (N,) on the device; of each process its share.
         device: where `model` is.
-        precision: "float32", "bf16" or "fp16".
         names: what the images of a batch are called, by its number.
+
+    Raises:
+        NotFiniteError: a logit is no finite number.
     """
     model.eval()
     worst = Worst()
     with together():
-        sums, pairs = _tally(model, loader, device, precision, worst)
-    loss, top5, count = sum_over_processes(sums).tolist()
+        sums, pairs = _tally(model, loader, device, worst)
+    loss, top5, ranked, broken, count = sum_over_processes(sums).tolist()
     if count == 0:
         raise InputError("there are no images to evaluate on")
+    if broken:
+        raise NotFiniteError(
+            f"the logits of {broken:,.0f} of {count:,.0f} images are no finite numbers, so the network is unusable"
+        )
     confusion: Counter[tuple[int, int]] = Counter()
     for part in gather(pairs):
         confusion.update(part)
-    shares = (100 * right_of(confusion) / count, 100 * top5 / count)
     return Evaluation(
-        loss / count, *shares, int(count), dict(sorted(confusion.items())), worst.mistakes(names)
+        loss=loss / count,
+        top1=100 * right_of(confusion) / count,
+        top5=100 * top5 / ranked if ranked else None,
+        images=int(count),
+        confusion=dict(sorted(confusion.items())),
+        mistakes=worst.mistakes(names),
     )
 
 
@@ -132,20 +151,25 @@ def _tally(
     model: nn.Module,
     loader: Iterable[tuple[Tensor, Tensor]],
     device: torch.device,
-    precision: str,
     worst: Worst,
 ) -> tuple[Tensor, dict[tuple[int, int], int]]:
-    """Of this process: the sums of loss, top-5 hits and images, and how often which class is taken for which."""
-    sums = torch.zeros(3, dtype=_sum_dtype(device), device=device)
+    """Of this process: sums over its images, and how often which class is taken for which.
+
+    The sums are of the loss, of the right ones among the top 5, and of the images: those for which top 5 says
+    something, those whose logits are not finite, and all.
+    """
+    sums = torch.zeros(5, dtype=_sum_dtype(device), device=device)
     pairs = [torch.empty(0, 2, dtype=torch.int64, device=device)]
     for batch, (images, labels) in enumerate(loader):
-        with autocast(device, precision):
-            logits = model(images)
-        logits = logits.to(sums.dtype)
+        logits = model(images).to(sums.dtype)
         losses = F.cross_entropy(logits, labels, reduction="none")
-        best = logits.topk(min(5, logits.shape[1])).indices
+        best = logits.topk(min(TOP, logits.shape[1])).indices
         hits = (best == labels[:, None]).sum()
-        sums += torch.stack([losses.sum(), hits.to(sums.dtype), torch.full_like(sums[0], len(labels))])
+        broken = (~logits.isfinite().all(1)).sum()
+        ranked = len(labels) if logits.shape[1] > TOP else 0
+        sums += torch.stack(
+            [losses.sum(), hits, hits.new_tensor(ranked), broken, hits.new_tensor(len(labels))]
+        )
         pairs.append(torch.stack([labels, best[:, 0]], 1))
         worst.add(batch, images, labels, logits, losses)
     found, counts = torch.cat(pairs).cpu().unique(dim=0, return_counts=True)
@@ -186,6 +210,7 @@ def evaluate(
     *,
     split: str | Path | None = None,
     part: str = "val",
+    match: str = NAME,
     batch_size: int = 128,
     workers: int = 0,
     device: str = "auto",
@@ -201,6 +226,8 @@ def evaluate(
         data: a data source, as for `igcv.data.open_source`; None: that of the training run.
         split: a list of the images as a CSV file, instead of that of the training run.
         part: the images to measure on: "val"; "test" for the final accuracy; "train" for those that it learned from.
+        match: how classes of the data are matched with the network's: by "name", in whatever order and also fewer of
+            them, or by "order".
         batch_size: images at a time, per process.
         workers: processes that decode images; 0 decodes in this one.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
@@ -216,6 +243,7 @@ def evaluate(
             if isinstance(data, DataSource)
             else first_on_machine(process, lambda: classifier.open_data(data, split=split))
         )
+        source = classifier.labelled(source, match)
         return evaluate_in(process, classifier, source, batch_size=batch_size, workers=workers, part=part)
 
 
@@ -228,13 +256,8 @@ def evaluate_in(
     workers: int = 0,
     part: str = "val",
 ) -> Evaluation:
-    """`evaluate` in a process that has joined the others."""
+    """`evaluate` in a process that has joined the others, on images with the network's labels."""
     images = source.part(part)
-    if len(source.class_names) != classifier.card.num_classes:
-        raise InputError(
-            f"{source.spec} has {len(source.class_names)} classes, the network {classifier.card.num_classes}; "
-            "evaluate it on the classes it was trained for"
-        )
     finish = Finish(classifier.preprocessing, process.device)
     loader = evaluation_loader(images, finish, batch_size, workers, process)
     network = classifier.model
@@ -243,4 +266,6 @@ def evaluate_in(
         set_form(network)
     found = accuracy_of(network, loader, process.device, names=loader.names)
     names = tuple(classifier.class_names)
-    return replace(found, data=source.spec, class_names=names, notes=source.notes)
+    int8 = classifier.card.source.get("export", {}).get("int8", False)
+    precision = "int8" if int8 else "float32"
+    return replace(found, data=source.spec, class_names=names, notes=source.notes, precision=precision)

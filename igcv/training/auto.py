@@ -27,6 +27,7 @@ CPU_SIDE, GPU_SIDE = 64, 224  # pixels of photos
 CPU_START_SIDE = 128  # the same where trained weights are the start
 LARGEST_BATCH, SMALLEST_BATCH = 128, 4
 LR_PER_IMAGE = 0.05 / 32  # peak learning rate of a batch, for each of its images
+ADAMW_LR = 1e-3  # peak learning rate of adamw
 START_RATE = 0.3  # of that rate, where trained weights are the start
 SHOWN = {"cpu": 240_000, "gpu": 480_000}  # images shown in a whole training of a small set
 FEWEST_EPOCHS, MOST_EPOCHS = 30, 300
@@ -251,10 +252,15 @@ def _progressive_epochs(facts: Facts, known: Settings) -> Choice | None:
 
 
 def _lr(facts: Facts, known: Settings) -> Choice:
-    lr = LR_PER_IMAGE * known["batch_size"]
+    adamw = known.get("optimizer") == "adamw"
+    lr, what = (
+        (ADAMW_LR, "adamw")
+        if adamw
+        else (LR_PER_IMAGE * known["batch_size"], f"batches of {known['batch_size']}")
+    )
     if facts.start is not None:
-        return Choice(START_RATE * lr, f"for batches of {known['batch_size']}, from trained weights")
-    return Choice(lr, f"for batches of {known['batch_size']}")
+        return Choice(START_RATE * lr, f"for {what}, from trained weights")
+    return Choice(lr, f"for {what}")
 
 
 def _warmup(facts: Facts, known: Settings) -> Choice:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from igcv.data import Loader
 from igcv.errors import InputError
-from igcv.evaluation.accuracy import Evaluation, accuracy_of
+from igcv.evaluation.accuracy import Evaluation, NotFiniteError, accuracy_of
 from igcv.extras import installed
 from igcv.machine.host import host
 from igcv.machine.memory import peak_mib, reset_peak
@@ -28,7 +28,7 @@ from igcv.training.state import EpochProgress, State, combined
 from igcv.version import __version__
 from igcv.weights.card import Card
 
-MEASURED = ("top1", "top5", "balanced", "images")  # of an evaluation, on the card of the weights
+MEASURED = ("top1", "top5", "balanced", "images", "precision")  # of an evaluation, on the card of the weights
 SHOWN_BAD = 5  # unreadable images named in an epoch; the log counts all
 
 
@@ -76,6 +76,11 @@ def run_epochs(training: Training, report: Reporter) -> Metrics:
             measured, begun = combined(gather(own)), EpochProgress()
             try:
                 result = _evaluate(parts, trainer)
+            except NotFiniteError as error:  # nothing could go on from it: the checkpoint before stays
+                raise type(error)(
+                    f"{error} after epoch {epoch + 1}; lower lr, or add warmup_epochs or clip_grad_norm, and go on "
+                    "from the last checkpoint with --resume"
+                ) from error
             except InputError as error:  # a broken image, say: once it is fixed, no training is repeated
                 keeper.save(own)
                 raise type(error)(f"{error}; then go on with --resume") from error
@@ -149,7 +154,7 @@ def _evaluate(parts: Parts, trainer: Trainer) -> Evaluation | None:
     job, loader = parts.job, parts.val
     if loader is None:
         return None
-    found = accuracy_of(trainer.evaluated, loader, job.process.device, job.recipe.precision, loader.names)
+    found = accuracy_of(trainer.evaluated, loader, job.process.device, loader.names)
     return replace(found, data=job.recipe.data, class_names=job.source.class_names)
 
 
@@ -204,7 +209,8 @@ def _row(
     if recipe.progressive_sizes:
         row["input_size"] = recipe.size_at(epoch)
     if result is not None:
-        row |= {"val_loss": round(result.loss, 6), "val_top1": result.top1, "val_top5": result.top5}
+        row |= {"val_loss": round(result.loss, 6), "val_top1": result.top1}
+        row |= {} if result.top5 is None else {"val_top5": result.top5}
         row["val_balanced"] = result.balanced
     return row
 
@@ -212,7 +218,9 @@ def _row(
 def _card(job: Job, row: Metrics, result: Evaluation | None) -> Card:
     """What the weights of this epoch are; the size is that of the images on which they were measured."""
     recipe = job.recipe
-    measured = {} if result is None else {key: getattr(result, key) for key in MEASURED}
+    measured = (
+        {} if result is None else {key: x for key in MEASURED if (x := getattr(result, key)) is not None}
+    )
     return Card(
         model=recipe.model,
         num_classes=len(job.source.class_names),

@@ -1,21 +1,18 @@
 """What a training is about to do, in a few lines."""
 
-from collections.abc import Iterator
 from itertools import accumulate
 from pathlib import Path
 
 import torch
 
+from igcv.data.classes import NAME
 from igcv.models import strides_text
 from igcv.report.run import duration
 from igcv.training.auto import in_words
+from igcv.training.cautions import cautions
 from igcv.training.epochs import Training
 from igcv.training.job import Job, resident_bytes
 from igcv.training.recipe import Recipe
-
-FEW_STEPS = 4  # in an epoch, below which little is learned
-MOST_LEFT_OUT = 0.1  # of the images of an epoch
-LONGEST_EMA = 1 / 4  # of all steps that the moving average may span
 
 
 def headline(training: Training, out: Path) -> str:
@@ -43,35 +40,6 @@ def headline(training: Training, out: Path) -> str:
         f"{going_on} {recipe.epochs} epochs; run folder {out}\n"
         f"{divided}{whereabouts(job)}{note}{chosen(job)}{expected(job)}{warned}"
     )
-
-
-def cautions(job: Job, batches: int) -> Iterator[str]:
-    """Yield a line for each setting that hardly lets the network learn from so few images.
-
-    Args:
-        job: the run.
-        batches: of an epoch, in each process.
-    """
-    recipe, steps = job.recipe, batches // job.recipe.accumulation
-    assert job.source.train is not None
-    images = min(recipe.epoch_images or len(job.source.train), len(job.source.train))
-    whole = steps * recipe.batch_size
-    if steps < FEW_STEPS:
-        yield (
-            f"caution: batches of {recipe.batch_size} make {steps} step{'s' * (steps > 1)} in an epoch of {images:,} "
-            "images, expected 10 or more; give a smaller batch_size, and in proportion a smaller lr"
-        )
-    if recipe.drop_last and images - whole > MOST_LEFT_OUT * images:
-        yield (
-            f"caution: {images - whole:,} of {images:,} images are left out of each epoch, as they fill no batch; give "
-            "drop_last=false or a smaller batch_size"
-        )
-    span = 1 / (1 - recipe.ema_decay)
-    if recipe.ema_decay and span > LONGEST_EMA * steps * recipe.epochs:
-        yield (
-            f"caution: the moving average spans {span:,.0f} steps of {steps * recipe.epochs:,} in all, so that it lags "
-            f"behind; give ema_decay={max(1 - 10 / (steps * recipe.epochs), 0):.3g} or less, or more epochs"
-        )
 
 
 def chosen(job: Job) -> str:
@@ -110,8 +78,25 @@ def origin(job: Job) -> str:
     change = "" if strides == recipe.strides else f"; here the strides are {strides_text(recipe.strides)}"
     size = f"{start.input_size} x {start.input_size} pixels"
     return (
-        f"starting from {recipe.init_from}: {start.model}, {size}, strides {strides_text(strides)}{change}\n"
+        f"starting from {recipe.init_from}: {start.model}, {size}, strides {strides_text(strides)}{change}; "
+        f"{classifier_of(job)}\n"
     )
+
+
+def classifier_of(job: Job) -> str:
+    """Return what becomes of the classifier of the weights to start from."""
+    assert job.start is not None
+    known, count = job.start.known_classes, len(job.source.class_names)
+    if job.start_labels is None:
+        return f"a new classifier for {count} classes, as they are not among its {known.count}"
+    by_name = job.recipe.match == NAME and job.source.named and known.namings
+    how = "by name" if by_name else "by order"
+    whole = (
+        "its classifier"
+        if count == known.count
+        else f"{count} of the {known.count} classes of its classifier"
+    )
+    return f"{whole} kept, classes matched {how}"
 
 
 def whereabouts(job: Job) -> str:

@@ -8,8 +8,8 @@ import torch
 
 from igcv.classifier import Classifier, load
 from igcv.data import BATCHED, StreamImages
+from igcv.data.classes import NAME, ORDER
 from igcv.data.preprocessing import PRESETS, Preprocessing
-from igcv.data.sources.listed import SplitList
 from igcv.data.sources.open import DataSource, open_source
 from igcv.data.sources.parts import Rule
 from igcv.errors import InputError
@@ -19,6 +19,7 @@ from igcv.models import build_model, default_input_size, strides_text
 from igcv.training.auto import FOLLOW_EPOCHS, Choice, Facts, Settings, choose, facts_of
 from igcv.training.balance import check_balance
 from igcv.training.draft import Draft
+from igcv.training.kept import KeptRun, going_on_with
 from igcv.training.recipe import Recipe
 from igcv.weights.card import Card
 
@@ -38,6 +39,9 @@ class Job:
     batch_size: int  # of one part in one process
     workers: int
     start: Classifier | None  # the weights that it starts from; None: random ones, or those of its state
+    start_labels: tuple[int, ...] | None = (
+        None  # of the classes there; None: they are others, or there is no start
+    )
     why_precision: str = ""  # the reason of precision = "auto" for its choice; empty if nothing was chosen
     chosen: Mapping[str, Choice] = field(default_factory=dict)  # settings that nobody gave, with reasons
     draft: tuple[Facts, Settings] | None = None  # what these follow from; None for an explicit recipe
@@ -49,16 +53,13 @@ class Job:
         return replace(self, preprocessing=replace(self.preprocessing, input_size=size))
 
 
-def resolve(
-    recipe: Recipe | Draft, process: Process, resume: bool = False, split: SplitList | Rule | None = None
-) -> Job:
+def resolve(recipe: Recipe | Draft, process: Process, kept: KeptRun | None = None) -> Job:
     """Open data and weights and fill in what the recipe leaves to them; all that can be wrong is found here.
 
     Args:
         recipe: all settings, or those that are given.
         process: this process.
-        resume: whether the run has a state already, so that `init_from` no longer matters.
-        split: how the run that is resumed divides its images; None: as the recipe says.
+        kept: what the run that is resumed keeps of its data; it has a state, so that its start no longer matters.
 
     Raises:
         InputError: for anything in the recipe that does not fit the data, the network or the processes.
@@ -66,18 +67,18 @@ def resolve(
     chosen: Mapping[str, Choice] = {}
     draft = None
     if isinstance(recipe, Draft):
-        source = open_data(recipe.recipe, process, split)
+        source = open_data(recipe.recipe, process, kept)
         draft = (facts_of(source, process, recipe.given), recipe.given)
         chosen = choose(*draft)
         recipe = recipe.filled({key: choice.value for key, choice in chosen.items()})
         check_process(recipe, process)
     else:
         check_process(recipe, process)
-        source = open_data(recipe, process, split)
+        source = open_data(recipe, process, kept)
     assert source.train is not None
     check_balance(recipe, source)
     check_epochs(recipe, source)
-    start = load(recipe.start) if recipe.start and not resume else None
+    start = load(recipe.start) if recipe.start and kept is None else None
     batch_size = recipe.batch_size // (process.world_size * recipe.accumulation)
     if (recipe.mixup or recipe.cutmix) and min(batch_size, len(source.train) // process.world_size) < 2:
         raise InputError("mixup and cutmix pair images; give at least two per process and part of a batch")
@@ -96,6 +97,7 @@ def resolve(
         batch_size=batch_size,
         workers=_workers(recipe.workers, process, len(source.train), resident),
         start=start,
+        start_labels=start_labels(source, start, recipe.match) if start else None,
         chosen=chosen,
         draft=draft,
     )
@@ -103,16 +105,34 @@ def resolve(
 
 def with_epochs(job: Job, epochs: Choice, epoch_images: int) -> Job:
     """Return a job with another number of epochs, which the settings that nobody gave follow."""
-    recipe = replace(job.recipe, epochs=epochs.value, epoch_images=epoch_images)
+    length = {"epochs": epochs.value, "epoch_images": epoch_images}
     if job.draft is None:
-        return replace(
-            job, recipe=replace(recipe, warmup_epochs=min(recipe.warmup_epochs, recipe.epochs / 4))
-        )
+        warmup = min(job.recipe.warmup_epochs, epochs.value / 4)
+        return replace(job, recipe=replace(job.recipe, **length, warmup_epochs=warmup))
     facts, given = job.draft
-    again = choose(facts, {**vars(recipe), "epochs": epochs.value}, FOLLOW_EPOCHS - set(given))
+    again = choose(facts, {**vars(job.recipe), **length}, FOLLOW_EPOCHS - set(given))
     chosen = {**job.chosen, "epochs": epochs, **again}
     changes = {key: choice.value for key, choice in again.items()}
-    return replace(job, recipe=replace(recipe, **changes), chosen=chosen)
+    return replace(job, recipe=replace(job.recipe, **length, **changes), chosen=chosen)
+
+
+def start_labels(source: DataSource, start: Classifier, match: str) -> tuple[int, ...] | None:
+    """Return which classes of the weights to start from those of the data are; None where they are others.
+
+    They are matched by name. Where one side has no names, or by order is asked for, as many classes are the same.
+
+    Raises:
+        InputError: matching by order is asked for, and there are not as many.
+    """
+    known, count = start.known_classes, len(source.class_names)
+    if match == ORDER and count != known.count:
+        raise InputError(
+            f"match=order: {source.spec} has {count} classes, the weights {known.count}, expected as many. "
+            "Leave out match, so that the classifier starts anew"
+        )
+    if match == NAME and source.named and known.namings:
+        return known.labels_of(source.class_names)
+    return tuple(range(count)) if count == known.count else None
 
 
 def check_process(recipe: Recipe, process: Process) -> None:
@@ -129,7 +149,7 @@ def check_process(recipe: Recipe, process: Process) -> None:
         raise InputError("sync_batch_norm needs GPUs; leave it out on the CPU")
 
 
-def open_data(recipe: Recipe, process: Process, split: SplitList | Rule | None) -> DataSource:
+def open_data(recipe: Recipe, process: Process, kept: KeptRun | None) -> DataSource:
     """Open the images of a training.
 
     Raises:
@@ -137,12 +157,12 @@ def open_data(recipe: Recipe, process: Process, split: SplitList | Rule | None) 
     """
     if not recipe.data:
         raise InputError("no data set given; add --data, e.g. --data digits or --data folder:PATH")
-    rule = split or recipe.split or Rule.HASH
+    rule = kept.split if kept else recipe.split or Rule.HASH
     source = first_on_machine(process, lambda: open_source(recipe.data, seed=0, split=rule))
     check_same(source)
     if source.train is None:
         raise InputError(f"{recipe.data} has no training images; give a source with a training part")
-    return source
+    return going_on_with(source, kept.data, recipe) if kept and kept.data else source
 
 
 def check_epochs(recipe: Recipe, source: DataSource) -> None:

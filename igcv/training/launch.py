@@ -12,8 +12,9 @@ from igcv.errors import InputError
 from igcv.machine.processes import Process
 from igcv.training.draft import Draft
 from igcv.training.job import resolve
+from igcv.training.kept import kept_by
 from igcv.training.recipe import Recipe
-from igcv.training.run import Run, split_of_run
+from igcv.training.run import Run
 
 
 def gpu_list(gpus: str) -> list[str]:
@@ -31,9 +32,7 @@ def gpu_list(gpus: str) -> list[str]:
 
 def check_before_launch(recipe: Recipe | Draft, folder: Path, resume: bool, gpus: list[str]) -> None:
     """Find what is wrong with the input here, once, rather than in every process."""
-    resolve(
-        recipe, Process(torch.device("cuda"), 0, len(gpus)), resume, split_of_run(folder) if resume else None
-    )
+    resolve(recipe, Process(torch.device("cuda"), 0, len(gpus)), kept_by(folder) if resume else None)
     Run(folder, resume)
 
 

@@ -21,13 +21,14 @@ from igcv.training.draft import Draft, resolve_recipe
 from igcv.training.epochs import Training, run_epochs
 from igcv.training.headline import headline
 from igcv.training.job import resolve
+from igcv.training.kept import kept_by
 from igcv.training.memory import explained
 from igcv.training.pace import paced
 from igcv.training.parts import Parts
 from igcv.training.recipe import Recipe
 from igcv.training.recipe_file import load_recipe
 from igcv.training.reporter import reporter
-from igcv.training.run import RECIPE, Metrics, Run, split_of_run, summary_of, was_restarted
+from igcv.training.run import RECIPE, Metrics, Run, summary_of, was_restarted
 from igcv.training.start import lay_out_gradients, make_trainer, resolve_precision, start_network
 from igcv.training.state import EpochProgress, State
 
@@ -87,7 +88,12 @@ def train(
     resolved = resolve_recipe(recipe, settings)
     folder = default_folder(resolved) if out is None else Path(out)
     with process_group(device) as process:
-        resume = resume or from_main(was_restarted(folder))
+        if not resume and from_main(was_restarted(folder)):
+            resume = True
+            if isinstance(
+                resolved, Draft
+            ):  # what was left open may follow from how fast the machine was then
+                resolved = resolve_recipe(run_recipe_file(folder), resolved.given)
         if (there := from_main(finished_summary(folder, resolved))) is not None:
             return TrainedRun(folder, there, was_there=True)
         summary = train_in(process, resolved, folder, resume=resume, quiet=quiet)
@@ -158,7 +164,8 @@ def train_in(
 def opened(process: Process, given: Recipe | Draft, out: Path, resume: bool, quiet: bool = False) -> Training:
     """Open data, folder and state, and make the network; whatever is wrong with the input shows here."""
     torch.manual_seed(given.recipe.seed if isinstance(given, Draft) else given.seed)
-    job = resolve(given, process, resume, split_of_run(out) if resume else None)
+    kept = kept_by(out) if resume else None
+    job = resolve(given, process, kept)
     recipe = job.recipe
     folder = Run(out, resume, write=process.is_main) if process.is_main or resume else None
     state = State()
@@ -182,7 +189,7 @@ def opened(process: Process, given: Recipe | Draft, out: Path, resume: bool, qui
             "lower accumulation or batch_size"
         )
     if folder and process.is_main:
-        folder.keep_split(job.source, resume)
+        folder.keep_data(job.source, resume)
     return Training(
         make_trainer(job, network), parts, state, EpochProgress(), folder if process.is_main else None
     )

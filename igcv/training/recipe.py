@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, fields
 from itertools import accumulate
 from typing import Any
 
+from igcv.data.classes import MATCHES, NAME
 from igcv.data.preprocessing import PRESETS
 from igcv.errors import InputError
 from igcv.models import FORMS
@@ -38,6 +39,11 @@ class Recipe:
         "",
         "run folder, weights file or released weights to start from, with a new classifier for another number of "
         "classes; none: random weights",
+    )
+    match: str = setting(
+        NAME,
+        "how the classes of init_from, or of a run that is resumed, are matched with those of the data",
+        choices=MATCHES,
     )
     freeze: int = setting(
         0,
@@ -153,6 +159,7 @@ class Recipe:
                 "random_erasing, label_smoothing, ema_decay and drop_rate are shares: give 0 to 1"
             )
         _check_parts(self)
+        _check_schedule(self)
         for name, value in vars(self).items():
             if (
                 isinstance(value, str)
@@ -209,6 +216,23 @@ def _check_parts(recipe: Recipe) -> None:
         raise InputError(
             f"progressive_sizes: got {_listed(sizes)}, expected at most input_size = {recipe.input_size}. Give smaller "
             "sizes, or a larger input_size"
+        )
+
+
+def _check_schedule(recipe: Recipe) -> None:
+    """Raise InputError where settings of the learning rate contradict each other."""
+    if recipe.warmup_epochs >= recipe.epochs:
+        raise InputError(
+            f"warmup_epochs: got {recipe.warmup_epochs:g}, expected less than epochs = {recipe.epochs}, so that the "
+            f"rate reaches its peak. Give warmup_epochs={recipe.epochs / 10:g}, or more epochs"
+        )
+    if recipe.schedule == "step" and not recipe.lr_step_epochs:
+        raise InputError(
+            "schedule: got step, but lr_step_epochs names no epochs. Give lr_step_epochs=30,60, or schedule=cosine"
+        )
+    if 0 < recipe.lr <= recipe.min_lr:
+        raise InputError(
+            f"min_lr: got {recipe.min_lr:g}, expected less than lr = {recipe.lr:g}, the peak. Give a smaller min_lr"
         )
 
 

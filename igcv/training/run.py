@@ -2,6 +2,7 @@
 
 recipe.toml                  every setting, resolved
 split.csv                    which image belongs to which part, where not the data itself says it
+data.json                    the classes, the numbers of images and a digest of their labels
 metrics.jsonl                one JSON object per epoch
 last.safetensors             weights after the newest epoch, with their card
 best.safetensors             weights of the best epoch so far
@@ -29,17 +30,17 @@ from typing import Any
 from torch import Tensor
 from torch.distributed import is_torchelastic_launched
 
-from igcv.classifier import BEST, LAST, RECIPE, SPLIT, own_split
-from igcv.data.sources.listed import SplitList, list_bytes
+from igcv.classifier import BEST, LAST, RECIPE, SPLIT
+from igcv.data.sources.listed import list_bytes
 from igcv.data.sources.open import DataSource
-from igcv.data.sources.parts import Rule
 from igcv.errors import InputError
+from igcv.training.kept import KeptData
 from igcv.training.recipe import Recipe
-from igcv.training.recipe_file import load_recipe, read_toml
+from igcv.training.recipe_file import load_recipe
 from igcv.training.state import State, decode, encode
 from igcv.weights import save_weights
 from igcv.weights.card import Card, check_strides_known
-from igcv.writing import write_file
+from igcv.writing import to_json, write_file
 
 METRICS, EVALUATION, BAD, REPORT, SUMMARY = (
     "metrics.jsonl",
@@ -53,10 +54,15 @@ Metrics = dict[str, Any]  # what an epoch measured, or a whole run: a line of ME
 STATE, PREVIOUS = "state.safetensors", "state.previous.safetensors"
 LOCK = ".lock"
 
-# What the state of a run depends on, so that it cannot change when the run goes on.
-FIXED = (
-    *("model", "multiplier", "input_size", "strides", "progressive_sizes", "progressive_epochs"),
-    *("optimizer", "decay_rule", "precision", "ema_decay", "split", "best_by", "freeze"),
+# What may change when a run goes on: neither its state nor the meaning of its best score depends on these. Data may
+# move to another place; see igcv.training.kept.
+CHANGEABLE = (
+    *("data", "match", "epochs", "epoch_images", "max_minutes", "patience"),
+    *("batch_size", "drop_last", "accumulation", "sync_batch_norm", "max_bad_images", "max_left_out"),
+    *("lr", "momentum", "nesterov", "weight_decay", "schedule", "warmup_epochs", "min_lr", "lr_factor"),
+    *("lr_step_epochs", "clip_grad_norm", "class_weights", "sampling", "label_smoothing", "drop_rate"),
+    *("augment", "randaugment", "random_erasing", "mixup", "cutmix"),
+    *("form", "channels_last", "compile", "workers", "resident", "save_minutes"),
 )
 
 
@@ -129,18 +135,22 @@ class Run:
             stored = replace(stored, strides=recipe.strides)
         if recipe.precision == "auto":
             recipe = replace(recipe, precision=stored.precision)
-        for key in FIXED:
-            before, now = getattr(stored, key), getattr(recipe, key)
-            if before != now:
+        for key, before in vars(stored).items():
+            if key not in CHANGEABLE and before != (now := getattr(recipe, key)):
                 raise InputError(
-                    f"the run in {self.path} has {key} = {before or repr(before)}, not {now}; resume it with its own"
+                    f"the run in {self.path} has {key} = {before or repr(before)}, not {now or repr(now)}; resume it "
+                    "with its own, or start a new run from its weights with --init-from"
                 )
         return recipe
 
-    def keep_split(self, source: DataSource, resume: bool) -> None:
-        """List which image belongs to which part, where igcv or a list has decided it; a run keeps its first list."""
+    def keep_data(self, source: DataSource, resume: bool) -> None:
+        """Keep classes and labels, and which image belongs to which part, where igcv or a list has decided it.
+
+        A run keeps its first list.
+        """
         if source.divided and not (resume and (self.path / SPLIT).exists()):
             write_file(self.path / SPLIT, list_bytes(source.listed()))
+        KeptData.of(source).write(self.path)
 
     def save_epoch(
         self,
@@ -193,18 +203,13 @@ class Run:
         return [row for row in read_metrics(self.path) if row["epoch"] <= epochs]
 
     def save_evaluation(self, evaluation: dict[str, Any]) -> None:
-        write_file(self.path / EVALUATION, (json.dumps(evaluation) + "\n").encode())
+        write_file(self.path / EVALUATION, (to_json(evaluation) + "\n").encode())
 
     def save_summary(self, summary: dict[str, Any]) -> None:
-        write_file(self.path / SUMMARY, (json.dumps(summary, indent=2) + "\n").encode())
+        write_file(self.path / SUMMARY, (to_json(summary, indent=2) + "\n").encode())
 
     def _write_lines(self, name: str, rows: list[dict[str, Any]]) -> None:
-        write_file(self.path / name, "".join(json.dumps(row) + "\n" for row in rows).encode())
-
-
-def split_of_run(path: Path) -> SplitList | Rule | None:
-    """Return how the run in the folder `path` divides its images; None if there is no run."""
-    return own_split(read_toml(path / RECIPE), path) if (path / RECIPE).is_file() else None
+        write_file(self.path / name, "".join(to_json(row) + "\n" for row in rows).encode())
 
 
 def summary_of(path: Path, epochs: int) -> Metrics | None:

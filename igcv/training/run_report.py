@@ -94,7 +94,7 @@ def _is_row(row: Any) -> bool:
         and all(isinstance(value, int | float) for value in row.values())
         and row.keys()
         >= {"epoch", "train_loss", "lr", "images_per_s", "train_time_s", "data_wait_s", "epoch_time_s"}
-        and {"val_loss", "val_top1", "val_top5"} & row.keys() in (set(), {"val_loss", "val_top1", "val_top5"})
+        and {"val_loss", "val_top1"} & row.keys() in (set(), {"val_loss", "val_top1"})
     )
 
 

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import field
 from typing import Any
@@ -20,6 +21,8 @@ def check(name: str, value: Any, rule: Mapping[str, Any]) -> None:
         nearest = difflib.get_close_matches(str(value), rule["choices"], n=1, cutoff=0.4)
         guess = f"; did you mean '{nearest[0]}'?" if nearest else ""
         raise InputError(f"{name} = '{value}' is unknown{guess} (one of: {', '.join(rule['choices'])})")
+    if isinstance(value, float) and math.isinf(value):
+        raise InputError(f"{name} = {value} is no finite number; give one")
     if rule["low"] is not None and value is not None and not value >= rule["low"]:
         raise InputError(f"{name} = {value} is too small; give at least {rule['low']}")
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import torch
 from timm.utils import ModelEmaV3
+from torch import Tensor
 
 from igcv.machine.precision import autocast, choose_precision
 from igcv.machine.processes import from_main, together
@@ -15,6 +16,8 @@ from igcv.training.loop import Trainer, make_mix
 from igcv.training.memory import explained
 from igcv.training.optimize import make_optimizer
 from igcv.weights.files import fill
+
+CLASSIFIER = "classifier."  # how the names of its weights begin
 
 
 def start_network(job: Job) -> Network:
@@ -29,12 +32,22 @@ def start_network(job: Job) -> Network:
         strides=recipe.strides,
     )
     if job.start is not None:
-        if job.start.card.num_classes != classes:
-            job.start.model.reset_classifier(classes)
-        tensors = job.start.model.state_dict()
-        fill(network, tensors, f"{recipe.init_from} ({job.start.card.model})")
+        fill(network, start_tensors(job, network), f"{recipe.init_from} ({job.start.card.model})")
     layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
     return network.to(job.process.device, memory_format=layout)  # type: ignore[call-overload]
+
+
+def start_tensors(job: Job, network: Network) -> dict[str, Tensor]:
+    """Return the weights to start from, with a classifier for the classes of the data.
+
+    Its rows are those of the same classes, or the fresh ones of `network` where the classes are others.
+    """
+    assert job.start is not None
+    tensors, fresh = job.start.model.state_dict(), network.state_dict()
+    if job.start_labels is not None:
+        rows = torch.tensor(job.start_labels)
+        return {name: x[rows] if name.startswith(CLASSIFIER) else x for name, x in tensors.items()}
+    return {name: fresh.get(name, x) if name.startswith(CLASSIFIER) else x for name, x in tensors.items()}
 
 
 def resolve_precision(job: Job, network: Network) -> Job:

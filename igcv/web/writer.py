@@ -1,6 +1,5 @@
 """A folder with a web page that runs a trained network in the visitor's browser: `igcv web`."""
 
-import json
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -22,7 +21,7 @@ from igcv.errors import InputError
 from igcv.version import __version__
 from igcv.web.engine import PACKAGE, VERSION, engine_files
 from igcv.weights.card import Card
-from igcv.writing import built_beside
+from igcv.writing import built_beside, to_json
 
 PAGE = Path(__file__).parent / "page"  # the files that are the same for all networks
 DESCRIPTION = "page.json"  # what the page reads first, and by which one is known
@@ -91,7 +90,7 @@ def write_page(
         networks = write_networks(public, folder, source, calibration)
         examples = write_examples(classifier, source, folder / "examples")
         described = describe(classifier, networks, examples, drawable(source))
-        (folder / DESCRIPTION).write_text(json.dumps(described, indent=1), "utf-8")
+        (folder / DESCRIPTION).write_text(to_json(described, indent=1), "utf-8")
     return Page(out, networks, no_int8, len(examples), source.spec if source else "")
 
 

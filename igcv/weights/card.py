@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from igcv.errors import InputError
+from igcv.writing import to_json
 
 CARD_KEY = "igcv"
 
@@ -47,7 +48,7 @@ class Card:
 
     def to_json(self) -> str:
         """The card as one JSON object."""
-        return json.dumps(asdict(self))
+        return to_json(asdict(self))
 
     @classmethod
     def from_json(cls, text: str, path: Path) -> "Card":

@@ -41,7 +41,7 @@ LIMIT_S = 120.0
 # What a run imports on its way, so that the server does it once for all of them.
 PRELOAD = (__name__, "torch.utils.tensorboard", "torchvision.transforms.v2", "plotly.graph_objects")
 # Of a log's columns; the others are times.
-REPEATABLE = ("epoch", "train_loss", "val_loss", "val_top1", "val_top5", "lr", "bad_images")
+REPEATABLE = ("epoch", "train_loss", "val_loss", "val_top1", "val_balanced", "lr", "bad_images")
 
 
 class Life(NamedTuple):

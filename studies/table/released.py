@@ -56,4 +56,5 @@ def halved(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def accuracy_of(file: Path, data: str | None = None) -> Evaluation:
     """The accuracy of released weights, on the images that their card names or on others."""
     classifier = load(file)
-    return evaluate_in(CPU, classifier, classifier.open_data(data), batch_size=128, workers=0)
+    source = classifier.labelled(classifier.open_data(data))
+    return evaluate_in(CPU, classifier, source, batch_size=128)

@@ -43,6 +43,8 @@ class DataSource:
     """What the user should know about the division into parts, a line each."""
     divided: bool = False
     """Whether igcv or a list has decided the parts, not the source itself."""
+    named: bool = True
+    """Whether the source names its classes; else they are called by their numbers."""
 
     def part(self, name: str) -> Images | StreamImages:
         """Return the images of the part "train", "val" or "test".
@@ -116,7 +118,9 @@ def open_source(
     found = _opened(spec, Request("", "", seed, Path(root), download, rule))
     first = next(images for images in (found.train, found.val, found.test) if images)
     names, side = tuple(found.names), _common_side(first)
-    return DataSource(spec, found.train, found.val, names, side, found.test, found.notes, found.divided)
+    return DataSource(
+        spec, found.train, found.val, names, side, found.test, found.notes, found.divided, found.named
+    )
 
 
 def _opened(spec: str, request: Request) -> Parts:
@@ -208,7 +212,7 @@ def _open_train(request: Request) -> Parts:
             f"nothing can be set aside of the training images of {request.argument}; give a source "
             "whose training images can be read by number, e.g. cifar10 or folder:PATH"
         )
-    return Parts(whole.train, None, whole.names)
+    return Parts(whole.train, None, whole.names, named=whole.named)
 
 
 def source_name(spec: str) -> str:

@@ -55,6 +55,7 @@ class Parts(NamedTuple):
         names: names of the classes in label order.
         notes: what the user should know about the division, a line each.
         divided: whether igcv or a list has decided the parts, not the source.
+        named: whether the source names its classes; else they are called by their numbers.
     """
 
     train: Images | StreamImages | None
@@ -63,6 +64,7 @@ class Parts(NamedTuple):
     test: Images | StreamImages | None = None
     notes: tuple[str, ...] = ()
     divided: bool = False
+    named: bool = True
 
 
 def by_position(images: Images, seed: int) -> tuple[Images, Images | None]:
@@ -127,7 +129,8 @@ def _taken(found: Parts, images: Images, parts: np.ndarray, notes: Sequence[str]
     """The source with its images in the parts that are decided."""
     chosen = [np.flatnonzero(parts == number) for number in range(len(PARTS))]
     train, val, test = (SubsetImages(images, some) if len(some) else None for some in chosen)
-    return Parts(train, val, found.names, test or found.test, (*found.notes, *notes), divided=True)
+    notes = (*found.notes, *notes)
+    return found._replace(train=train, val=val, test=test or found.test, notes=notes, divided=True)
 
 
 def _check_labels(images: Images, keys: Sequence[str], rule: SplitList, names: Sequence[str]) -> None:

@@ -16,5 +16,5 @@ def open_records(request: Request) -> Parts:
             f"data source 'rec:{request.argument}' names {sum(map(bool, paths))} files, expected {SYNTAX}"
         )
     train, val = (RecordImages(path) if path else None for path in (*paths, "")[:2])
-    names = names_beside(Path(paths[0] or paths[1])) or names_by_number(train, val)
-    return Parts(train, val, names)
+    names = names_beside(Path(paths[0] or paths[1]))
+    return Parts(train, val, names or names_by_number(train, val), named=bool(names))

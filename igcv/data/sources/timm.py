@@ -58,8 +58,8 @@ def open_timm(request: Request) -> Parts:
     train = _timm_images(request, "train")
     val = _timm_val(request)
     class_to_idx: dict[str, int] = getattr(train.items, "class_to_idx", {})
-    names = sorted(class_to_idx, key=class_to_idx.__getitem__) or names_by_number(train, val)
-    return Parts(train, val, names)
+    names = sorted(class_to_idx, key=class_to_idx.__getitem__)
+    return Parts(train, val, names or names_by_number(train, val), named=bool(names))
 
 
 class _NoSplitError(InputError):
@@ -93,10 +93,9 @@ def _open_stream(request: Request) -> Parts:
         raise InputError(
             f"timm/{request.argument}: has none of the splits train, validation and test; name one so"
         )
-    names = sorted(some.class_to_idx, key=some.class_to_idx.__getitem__) or _stream_names(some)
-    if val is None and request.seed is None:
-        return Parts(None, train, names)
-    return Parts(train, val, names)
+    names = sorted(some.class_to_idx, key=some.class_to_idx.__getitem__) or _names_beside_shards(some)
+    found = Parts(train, val, names or _numbers(some), named=bool(names))
+    return found._replace(train=None, val=train) if val is None and request.seed is None else found
 
 
 def _stream(request: Request, split: str) -> StreamImages | None:
@@ -106,10 +105,13 @@ def _stream(request: Request, split: str) -> StreamImages | None:
     return None
 
 
-def _stream_names(images: StreamImages) -> list[str]:
+def _names_beside_shards(images: StreamImages) -> list[str]:
+    return names_beside(Path(images.shards[0])) if images.shards else []
+
+
+def _numbers(images: StreamImages) -> list[str]:
+    """Numbers for the names of the classes, as many as the info file says, or else as the labels need."""
     count = images.info.get("num_classes")
-    if images.shards and (names := names_beside(Path(images.shards[0]))):
-        return names
     if count is None:
         try:
             count = images.highest_label() + 1

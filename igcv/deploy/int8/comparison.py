@@ -28,7 +28,7 @@ def beside_float32(
 
     Returns:
         "bytes", "top1" (percent, None without validation images) and "median_ms" of both, their ratios, and
-        "agreement", the share of validation images that both classify alike.
+        "agreement", the share of validation images that both classify alike (None without such images).
     """
     with tempfile.TemporaryDirectory() as folder:
         plain = Path(folder) / f"float{out.suffix}"
@@ -51,7 +51,8 @@ def beside_float32(
         float32, int8 = time_networks(entries, settings.batch_size, threads)
         opened = [load(file) for file in (plain, out)]
         top1 = [_top1(network, source) for network in opened]
-        agreement = agreement_of(opened[0], opened[1], source)
+        seen = source is not None and source.val is not None
+        agreement = agreement_of(opened[0], opened[1], source) if seen else None
     time_ratio, low, high = ratios(int8, float32)
     return {
         "bytes": dict(zip(("float32", "int8"), sizes, strict=True)),

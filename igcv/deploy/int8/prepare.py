@@ -72,12 +72,11 @@ def _linear_pairs(network: nn.Module) -> Iterator[tuple[Any, Any]]:
 def correct_biases(network: FoldedNetwork, images: np.ndarray) -> None:
     """Add to every bias what the rounding of its layer's weights takes from the mean output."""
     layers = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d) and layer.bias is not None]
-    inputs = _observe(network, layers, images, lambda x: x.mean((0, 2, 3)), torch.add, inputs=True)
-    batches = -(-len(images) // BATCH)
+    inputs = _observe(network, layers, images, lambda x: x.mean((2, 3)).sum(0), torch.add, inputs=True)
     for layer, total in zip(layers, inputs, strict=True):
         assert layer.bias is not None
         lost = (layer.weight - rounded(layer.weight)).sum((2, 3))  # (O, C / groups)
-        mean = (total / batches).view(layer.groups, -1)
+        mean = (total / len(images)).view(layer.groups, -1)
         parts = torch.einsum("goc,gc->go", lost.view(layer.groups, -1, mean.shape[1]), mean)
         layer.bias += parts.flatten()
 

@@ -114,6 +114,11 @@ def read_image(path: str | Path) -> Image.Image:
     return decode(encoded, str(path))
 
 
+def stored_mode(encoded: bytes | memoryview) -> str:
+    """Return how the bytes of an image file, which `decode` can read, store its pixels, by Pillow's names: "CMYK"."""
+    return _opened(encoded, "", max_pixels()).mode
+
+
 def as_rgb(image: Image.Image, name: str) -> Image.Image:
     """Return a PIL image of any mode as upright 8-bit RGB; the image itself is not changed.
 

@@ -53,7 +53,7 @@ class Classifier:
 
     @property
     def transform(self) -> Transform:
-        """From a PIL RGB image to the network's input, (3, S, S)."""
+        """From a PIL image to the network's input, (3, S, S)."""
         return eval_transform(self.preprocessing)
 
     @property

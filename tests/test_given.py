@@ -84,6 +84,7 @@ WRONG: dict[str, tuple[Any, str]] = {
         "https://example.org/a.jpg",
         r"'https://example.org/a.jpg' is a URL, expected a path. Download the image and give its file",
     ),
+    "URL as a Path": (Path("s3://photos/a.jpg"), r"'s3:/photos/a.jpg' is a URL, expected a path"),
     "float": (
         np.zeros((8, 8, 3), np.float32),
         r"images\[0\]: got an array float32 \(8, 8, 3\), expected an array uint8 \(H, W, 3\) .* Scale it to 0..255",

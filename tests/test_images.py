@@ -4,7 +4,7 @@ import struct
 import tracemalloc
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,12 +24,13 @@ from igcv.data import (
     train_transform,
     write_records,
 )
-from igcv.data.decoding import MAX_PIXELS, max_pixels
+from igcv.data.decoding import MAX_BYTES, MAX_PIXELS, max_pixels
 from igcv.data.formats import IMAGE_FORMATS, READ, UNREAD, is_read
 from igcv.data.images import RecordImages
 from igcv.data.preprocessing import AS_STORED, CIFAR, IMAGENET, PIXELS, Preprocessing
 from igcv.data.sources.open import open_source
 from igcv.data.sources.timm import TimmImages
+from igcv.data.streams import StreamImages
 from igcv.errors import InputError
 
 ORIENTATION = 0x112
@@ -95,6 +96,7 @@ FILES: dict[str, bytes] = {
     "animated.gif": file_of(COLORS, "GIF", save_all=True, append_images=[Image.new("RGB", (9, 6))]),
     "see_through.gif": file_of(COLORS.quantize(8), "GIF", transparency=2),
     "animated.png": file_of(COLORS, save_all=True, append_images=[Image.new("RGB", (9, 6))]),
+    "two_views.mpo": file_of(COLORS, "MPO", save_all=True, append_images=[Image.new("RGB", (9, 6))]),
     "pages.tiff": file_of(COLORS, "TIFF", save_all=True, append_images=[Image.new("RGB", (9, 6))]),
 }
 REFUSED = {
@@ -153,6 +155,52 @@ def test_deeper_pixels_are_refused_everywhere(name: str, tmp_path: Path) -> None
             match=r": no readable image \(its pixels have 32 bits, mode [IF], where 8 or 16 are",
         ):
             pytest.fail(f"{way}: {opened(REFUSED[name], tmp_path)}")
+
+
+def test_data_sets_of_torchvision(tmp_path: Path) -> None:
+    """They open files themselves, and would leave out what is transparent."""
+    from torchvision.datasets import ImageFolder
+
+    (tmp_path / "a").mkdir()
+    for name in ("rgba.png", "turned.jpg", "gray_16.png"):
+        (tmp_path / "a" / name).write_bytes(FILES[name])
+    images = TimmImages(ImageFolder(str(tmp_path)), "set")
+    for i, name in enumerate(("gray_16.png", "rgba.png", "turned.jpg")):
+        assert np.array_equal(images[i][0], decode(FILES[name], name)), name
+
+
+class Reader:
+    """Stands in for one of timm's iterable readers."""
+
+    split_info = SimpleNamespace()
+
+    def __init__(self, images: list[Image.Image]) -> None:
+        self.images = images
+
+    def set_loader_cfg(self, num_workers: int) -> None: ...
+
+    def __iter__(self) -> Iterator[tuple[Image.Image, int]]:
+        return ((image, 0) for image in self.images)
+
+
+def test_streams_give_the_same_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sample that is refused is listed with the next one, or at the end."""
+    names = ["rgba.png", "float.tiff", "turned.png", "gray_16.png", "int.tiff"]
+    files = FILES | REFUSED
+    reader = Reader([Image.open(BytesIO(files[name])) for name in names])
+    stream = object.__new__(StreamImages)
+    stream.dataset, stream.split, stream.num_classes, stream.shards = "wds/x", "train", 1, []
+    monkeypatch.setattr(stream, "reader", lambda *settings: reader)
+    found = list(stream.samples())
+    for sample, name in zip(found, ("rgba.png", "turned.png", "gray_16.png"), strict=False):
+        assert np.array_equal(sample.image, decode(files[name], name)), name
+    assert [list(sample.bad) for sample in found] == [
+        [],
+        ["wds/x train sample 1"],
+        [],
+        ["wds/x train sample 4"],
+    ]
+    assert "mode F, where 8 or 16 are expected" in found[1].bad["wds/x train sample 1"]
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -245,6 +293,14 @@ def test_16_bits_are_divided_by_257() -> None:
     assert np.asarray(decode(with_16_bit_key(gray_16(), 0), "x"))[0, 0].tolist() == [255] * 3
 
 
+def test_of_16_bit_colors_the_upper_8_bits_are_taken() -> None:
+    values = RNG.integers(0, 65_536, (6, 9, 3), np.uint16)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    header = struct.pack(">IIBBBBB", 9, 6, 16, 2, 0, 0, 0)
+    parts = (chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b""))
+    assert np.array_equal(decode(b"\x89PNG\r\n\x1a\n" + b"".join(parts), "x"), values >> 8)
+
+
 def with_16_bit_key(image: Image.Image, value: int) -> bytes:
     """A 16-bit PNG with a value that is transparent, which Pillow does not write."""
     encoded = file_of(image)
@@ -279,6 +335,22 @@ def test_no_warning_reaches_the_log() -> None:
             decode(encoded, name).load()
             as_rgb(Image.open(BytesIO(encoded)), name)
     assert not caught
+
+
+def test_the_frame_of_a_given_image() -> None:
+    """A file gives its first one; of a PIL image the caller has chosen."""
+    encoded = file_of(COLORS, save_all=True, append_images=[Image.new("RGB", (9, 6), "red")])
+    image = Image.open(BytesIO(encoded))
+    image.seek(1)
+    assert as_rgb(image, "x").getcolors() == [(54, (255, 0, 0))]
+    assert np.array_equal(decode(encoded, "x"), COLORS)
+
+
+def test_a_file_that_is_too_large(tmp_path: Path) -> None:
+    with open(tmp_path / "large.bmp", "wb") as file:
+        file.truncate(MAX_BYTES + 1)  # takes no space
+    with pytest.raises(BadImageError, match=r"large.bmp: 268,435,457 bytes, expected at most 268,435,456"):
+        read_image(tmp_path / "large.bmp")
 
 
 def test_a_given_image_is_left_as_it_is() -> None:

@@ -104,7 +104,7 @@ def test_the_javascript_example(
     with served(folder) as address:
         tab = chromium.new_page()
         tab.goto(f"{address}own.html")
-        tab.wait_for_function("window.classify")
+        tab.wait_for_function("() => Boolean(window.classify)")
         answers = tab.evaluate(
             "async (names) => { const all = []; for (const n of names) all.push(await classify(n)); return all; }",
             list(photos),

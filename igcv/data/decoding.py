@@ -83,10 +83,10 @@ def decode(encoded: bytes | memoryview, name: str) -> Image.Image:
 
 def _opened(encoded: bytes | memoryview, name: str, limit: int) -> Image.Image:
     """Read the header of an image file."""
-    if bytes(encoded[:3]) == b"\xff\xd8\xff":
-        return Jpeg(encoded, name)
     if Image.MAX_IMAGE_PIXELS is not None and limit > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = limit  # the user asked for more, and Pillow looks at crops as well
+    if bytes(encoded[:3]) == b"\xff\xd8\xff":
+        return Jpeg(encoded, name)
     try:
         with _no_warnings():  # of too many pixels, which are refused after this, and of damaged metadata
             return Image.open(BytesIO(_without_texts(encoded)), formats=IMAGE_FORMATS)

@@ -24,7 +24,7 @@ _SINGLE = (
     memoryview,
     IOBase,
 )  # though some can be iterated
-_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
+_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+:/")  # as a Path, it has lost its second slash
 _KINDS = "a path, a PIL image, an array uint8 (H, W, 3), bytes of an image file, or an open file"
 
 
@@ -68,8 +68,8 @@ def open_image(image: ImageLike, name: str) -> Image.Image:
 
 
 def _check(image: Any, name: str) -> None:
-    if isinstance(image, str) and _URL.match(image):
-        raise InputError(f"'{image}' is a URL, expected a path. Download the image and give its file")
+    if isinstance(image, PATHS) and _URL.match(name) and not os.path.exists(image):
+        raise InputError(f"'{name}' is a URL, expected a path. Download the image and give its file")
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
             raise InputError(

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from igcv.data.classes import NAME, KnownClasses, matched
-from igcv.data.images import read_image
+from igcv.data.given import ImageLike, as_list, name_of, open_image
 from igcv.data.preprocessing import Preprocessing, Transform, eval_transform
 from igcv.data.sources.listed import SplitList, read_list
 from igcv.data.sources.open import DataSource, open_source, same_source
@@ -55,7 +54,7 @@ class Classifier:
 
     @property
     def transform(self) -> Transform:
-        """From a PIL RGB image to the network's input, (3, S, S)."""
+        """From a PIL image to the network's input, (3, S, S)."""
         return eval_transform(self.preprocessing)
 
     @property
@@ -103,20 +102,24 @@ class Classifier:
         rule = split or (Rule.HASH if seed is None else own_split(recipe, self.folder))
         return open_source(wanted, seed, download=download, split=rule)
 
-    def predict(self, images: Iterable[Image.Image | str | Path], top: int = 5) -> list[list[Prediction]]:
+    def predict(self, images: ImageLike | Iterable[ImageLike], top: int = 5) -> list[list[Prediction]]:
         """Classify images.
 
         Args:
-            images: PIL images or paths of image files.
+            images: paths of image files, PIL images, arrays uint8 (H, W, 3) of red, green and blue, bytes of image
+                files, or files opened as bytes; one image, or several.
             top: guesses per image, most probable first.
 
+        Returns:
+            The guesses for each image, also where one image alone was given.
+
         Raises:
-            InputError: for a file that is missing or no readable image.
+            InputError: for a file that is missing or no readable image, and for anything else that is no image.
         """
         device = next(self.model.parameters()).device
         answers: list[list[Prediction]] = []
-        for image in images:
-            pixels = self.transform(open_image(image)).unsqueeze(0).to(device)
+        for number, image in enumerate(as_list(images)):
+            pixels = self.transform(open_image(image, name_of(image, number))).unsqueeze(0).to(device)
             with torch.inference_mode():
                 answers += self.ranked(self.model(pixels).softmax(-1), top)
         return answers
@@ -144,11 +147,6 @@ def own_split(recipe: Mapping[str, Any], folder: Path | None) -> SplitList | Rul
     if given:
         return read_list(given, kept=True)
     return Rule.HASH if "split" in recipe else Rule.POSITION
-
-
-def open_image(image: Image.Image | str | Path) -> Image.Image:
-    """The image, or the file at a path, as PIL RGB."""
-    return image.convert("RGB") if isinstance(image, Image.Image) else read_image(image)
 
 
 def weights_file(path: str | Path) -> Path:

@@ -46,13 +46,15 @@ GOOD = {
     "animated.webp": image("WEBP", save_all=True, append_images=[Image.new("RGB", (16, 16))]),
     "pages.tiff": image("TIFF", save_all=True, append_images=[Image.new("RGB", (16, 16))]),
     "UPPER.PNG": image("PNG"),
+    "phone.jfif": image("JPEG"),
+    "old.gif": image("GIF", "P"),
 }
 BAD = {
     "empty.png": b"",
     "text.jpg": b"not an image at all",
     "cut_short.jpg": image("JPEG")[:300],
     "cut_short.png": image("PNG")[:60],
-    "deep.png": None,  # 16 bits a channel
+    "deep.tiff": None,  # floating-point pixels
     "bomb.png": bomb(),
     "pipe.jpg": None,
     "loop.png": None,  # a link to itself
@@ -68,7 +70,7 @@ def photos(digit_folder: Path, tmp_path: Path) -> Path:
     for name, content in (GOOD | BAD).items():
         if content is not None:
             (folder / name).write_bytes(content)
-    Image.new("I;16", (16, 16), 40_000).save(folder / "deep.png")
+    Image.new("F", (16, 16), 0.5).save(folder / "deep.tiff")
     os.mkfifo(folder / "pipe.jpg")
     (folder / "loop.png").symlink_to("loop.png")
     (folder / "gone.png").symlink_to("nowhere.png")

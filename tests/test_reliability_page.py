@@ -3,7 +3,7 @@
 import re
 from dataclasses import fields
 
-from igcv.data.images import MAX_BYTES, MAX_PIXELS
+from igcv.data.decoding import MAX_BYTES, MAX_PIXELS
 from igcv.training import Recipe
 from studies.soak.page import PAGE, RESULTS, ROWS, with_figures
 

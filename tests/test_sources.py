@@ -308,15 +308,6 @@ def test_decode_gives_rgb(mode):
     assert (image.mode, image.size) == ("RGB", (3, 2))
 
 
-def test_decode_refuses_deep_pixels():
-    file = BytesIO()
-    Image.fromarray(np.full((4, 4), 40_000, np.uint16)).save(file, "PNG")
-    with refused(
-        r"deep: its pixels are not 8-bit \(I;16.*\); convert it to 8-bit RGB or grey", BadImageError
-    ):
-        decode(file.getvalue(), "deep")
-
-
 @pytest.mark.skipif(not PHOTOS.is_dir(), reason=f"needs the photos in {PHOTOS}")
 def test_folder_of_photos():
     source = open_source(str(PHOTOS))

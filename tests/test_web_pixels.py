@@ -3,7 +3,6 @@
 import json
 import shutil
 import subprocess
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -78,30 +77,3 @@ def test_the_same_pixels_as_predict(network: str, tmp_path: Path) -> None:
         found = np.frombuffer((tmp_path / f"{i}.rgb").read_bytes(), np.uint8)
         expected = plain_transform(pre)(picture(*size)).permute(1, 2, 0).numpy().ravel()
         assert np.array_equal(found, expected), f"{size}: {np.abs(found.astype(int) - expected).max()}"
-
-
-def test_exif_is_left_out_and_nothing_else(tmp_path: Path) -> None:
-    photo = picture(60, 40)
-    turned = Image.Exif()
-    turned[0x112] = 6  # to be turned by a quarter
-    files = {"plain.jpg": {}, "turned.jpg": {"exif": turned}, "plain.png": {}, "empty": None, "cut.jpg": None}
-    for name, settings in files.items():
-        encoded = BytesIO()
-        if settings is not None:
-            photo.save(encoded, "PNG" if name.endswith("png") else "JPEG", **settings)
-        (tmp_path / name).write_bytes(encoded.getvalue())
-    (tmp_path / "cut.jpg").write_bytes((tmp_path / "turned.jpg").read_bytes()[:30])
-    script = tmp_path / "script.mjs"
-    script.write_text(
-        f"""
-        import {{ readFileSync, writeFileSync }} from "node:fs";
-        import {{ withoutExif }} from "{(PAGE / "exif.js").as_uri()}";
-        for (const file of process.argv.slice(2)) writeFileSync(`${{file}}.out`, withoutExif(readFileSync(file)));
-        """
-    )
-    run_node(script, *(tmp_path / name for name in files))
-    written = {name: (tmp_path / f"{name}.out").read_bytes() for name in files}
-    for name in ("plain.jpg", "plain.png", "empty"):
-        assert written[name] == (tmp_path / name).read_bytes()
-    assert written["turned.jpg"] == written["plain.jpg"]
-    assert len(written["cut.jpg"]) <= 30

@@ -1,8 +1,9 @@
 """From files to batches: RecordIO files, data sources, augmentation and loaders."""
 
 from igcv.data.augment import AUGMENTS, BATCHED, Moves, train_transform
+from igcv.data.decoding import BadImageError, as_rgb, decode, read_image
 from igcv.data.finish import Finish, as_pixels
-from igcv.data.images import BadImageError, Images, decode, read_image, split_indices
+from igcv.data.images import Images, split_indices
 from igcv.data.items import LoaderSettings
 from igcv.data.loaders import Loader, make_loader
 from igcv.data.preprocessing import (
@@ -36,6 +37,7 @@ __all__ = [
     "StreamImages",
     "Transform",
     "as_pixels",
+    "as_rgb",
     "decode",
     "eval_transform",
     "make_loader",

@@ -8,15 +8,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from igcv.data.crops import RandomResizedCrop, RandomScaledCrop, ShortSide
+from igcv.data.crops import RandomResizedCrop, RandomScaledCrop
 from igcv.data.preprocessing import (
     Preprocessing,
     Transform,
     as_tensor,
-    center_crop,
+    central_part,
     resample,
-    resized,
-    short_side,
 )
 from igcv.errors import InputError, unknown
 
@@ -57,8 +55,7 @@ def _shift(pre: Preprocessing) -> list[Callable]:
     from torchvision.transforms import v2
 
     return [
-        ShortSide(short_side(pre), resample(pre)),
-        partial(center_crop, side=pre.input_size),
+        partial(central_part, pre=pre, shrink=True),
         v2.RandomCrop(pre.input_size, padding=BATCHED["shift"].reach(pre.input_size)),
     ]
 
@@ -94,10 +91,7 @@ def _mxnet(pre: Preprocessing) -> list[Callable]:
 BATCHED = {"none": Moves(0, False), "shift": Moves(1, False), "flip_crop": Moves(1, True)}
 
 AUGMENTS: dict[str, Callable[[Preprocessing], list[Callable]]] = {
-    "none": lambda pre: [
-        partial(resized, pre=pre),
-        partial(center_crop, side=pre.input_size),
-    ],  # the geometry of evaluation
+    "none": lambda pre: [partial(central_part, pre=pre)],  # the geometry of evaluation
     "shift": _shift,  # for digits: a mirrored 2 is no 2
     "flip_crop": _flip_crop,  # CIFAR's usual: zeros of 1/8 of the side around, random crop, mirror
     "inception": _inception,  # ImageNet's usual: crop of 8..100 % of the area, mirror, color

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from igcv.data.decoding import Jpeg
+
 
 def reduce(image: Image.Image, factor: float) -> int:
     """Ask for a JPEG that is not decoded yet at 1/2, 1/4 or 1/8, the smallest that is not below 1/`factor`.
@@ -17,11 +19,16 @@ def reduce(image: Image.Image, factor: float) -> int:
     Returns:
         The divisor s: what was at (x, y) in the image is at (x / s, y / s) now; 1 for any other image.
     """
-    divisor = next((s for s in (8, 4, 2) if s <= factor), 1)
+    # The last pixels of a reduced image are incomplete; they would be the first of one that is turned.
+    whole = isinstance(image, Jpeg) and image.is_turned
+    fitting = (s for s in (8, 4, 2) if not whole or image.width % s == image.height % s == 0)
+    divisor = next((s for s in fitting if s <= factor), 1)
     drafted = divisor > 1 and image.draft(None, (image.width // divisor, image.height // divisor))
     return divisor if drafted else 1
 
 
+MOST_RESIZED = 2**26  # pixels; of a thin image, which would become larger, the square alone is computed
+_REACH = 4  # pixels that a filter reaches, at least: lanczos 3 of them
 _KERNELS = {Image.Resampling.BILINEAR: "bilinear", Image.Resampling.BICUBIC: "bicubic"}
 
 
@@ -39,18 +46,53 @@ def resize(image: Image.Image, side: int, resample: Image.Resampling) -> Image.I
     return Image.fromarray(resized[0].permute(1, 2, 0).numpy())
 
 
-class ShortSide:
-    """The image resized to a shorter side of `side` pixels (torchvision's Resize)."""
+def resized_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
+    """Width and height when the shorter side becomes `short_side` pixels (the arithmetic of torchvision's Resize)."""
+    width, height = size
+    return int(short_side * width / min(size)), int(short_side * height / min(size))
 
-    def __init__(self, side: int, resample: Image.Resampling) -> None:
-        self.side, self.resample = side, resample
 
-    def __call__(self, image: Image.Image) -> Image.Image:
-        width, height = image.size
-        short = min(width, height)
-        s = reduce(image, short / self.side)
-        size = (int(self.side * width / short), int(self.side * height / short))
-        return image.resize(size, self.resample, (0, 0, width / s, height / s))
+def central_square(
+    image: Image.Image, short_side: int, side: int, resample: Image.Resampling, shrink: bool = False
+) -> Image.Image:
+    """The central square of the image resized to a shorter side (torchvision's Resize and CenterCrop).
+
+    Args:
+        image: an RGB image of any size; an image that is the square already stays as it is.
+        short_side: of the resized image, pixels.
+        side: of the square, at most `short_side` pixels.
+        resample: the filter.
+        shrink: whether a JPEG may be decoded at a smaller size.
+    """
+    width, height = image.size
+    size = resized_size(image.size, short_side)
+    left, top = (round((length - side) / 2) for length in size)
+    if size[0] * size[1] > MOST_RESIZED:
+        return part_of_resized(image, size, (left, top), side, resample)
+    s = reduce(image, min(width, height) / short_side) if shrink else 1
+    if size != image.size:
+        image = image.resize(size, resample, (0, 0, width / s, height / s))
+    return image.crop((left, top, left + side, top + side))
+
+
+def part_of_resized(
+    image: Image.Image, size: tuple[int, int], corner: tuple[int, int], side: int, resample: Image.Resampling
+) -> Image.Image:
+    """The square of `side` pixels at `corner` of the image resized to `size`, which is not computed as a whole.
+
+    The image is cropped first, to what the filter reaches. It differs from the square of a whole resized image by the
+    rounding of its corners alone.
+    """
+    crop, box = [], []
+    for length, resized, start in zip(image.size, size, corner, strict=True):
+        scale = length / resized
+        margin = ceil(_REACH * max(scale, 1))
+        low = max(floor(start * scale) - margin, 0)
+        crop.append((low, min(ceil((start + side) * scale) + margin, length)))
+        box.append((start * scale - low, (start + side) * scale - low))
+    (left, right), (top, bottom) = crop
+    (x0, x1), (y0, y1) = box
+    return image.crop((left, top, right, bottom)).resize((side, side), resample, (x0, y0, x1, y1))
 
 
 class RandomResizedCrop:
@@ -86,12 +128,6 @@ class RandomScaledCrop:
     def __call__(self, image: Image.Image) -> Image.Image:
         short = min(image.size)
         drawn = self.low + (self.high - self.low) * torch.rand(()).item()
-        resized = max(self.side, round(short * drawn))
-        left, right = self._span(image.width, int(resized * image.width / short))
-        top, bottom = self._span(image.height, int(resized * image.height / short))
-        return image.resize((self.side, self.side), self.resample, (left, top, right, bottom))
-
-    def _span(self, length: int, resized: int) -> tuple[float, float]:
-        """Where `side` of `resized` pixels lie among the `length` pixels that they are made from."""
-        start = int(torch.randint(resized - self.side + 1, ()))
-        return start * length / resized, (start + self.side) * length / resized
+        size = resized_size(image.size, max(self.side, round(short * drawn)))
+        left, top = (int(torch.randint(length - self.side + 1, ())) for length in size)
+        return part_of_resized(image, size, (left, top), self.side, self.resample)

@@ -1,29 +1,15 @@
 """Labelled images by number, wherever they are kept, and how a set of them is split in two."""
 
-import os
-import stat
-import threading
-import warnings
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
-from PIL.JpegImagePlugin import JpegImageFile
+from PIL import Image
 
+from igcv.data.decoding import decode, read_image
 from igcv.data.recordio import RecordFile
 from igcv.errors import InputError
-
-IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM", "TIFF", "GIF")  # of the others EPS would run a program
-MAX_PIXELS = 89_478_485  # where Pillow begins to suspect a small file that is made to fill the memory
-MAX_BYTES = 2**28  # of an image file
-_OPENING = threading.Lock()  # which warnings are shown is the same for all threads
-
-
-class BadImageError(InputError):
-    """One image cannot be read; the message starts with its name."""
 
 
 class Images(Protocol):
@@ -69,66 +55,6 @@ def split_indices(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.nd
         chosen.append(members[:count])
     second = np.sort(np.concatenate(chosen))
     return np.setdiff1d(np.arange(len(labels)), second), second
-
-
-def decode(encoded: bytes | memoryview, name: str) -> Image.Image:
-    """Decode the bytes of one image file to PIL RGB; a JPEG in colour only when its pixels are first needed.
-
-    Until then `Image.draft` can have that JPEG decoded at a smaller size. Of several frames the first is taken.
-
-    Raises:
-        BadImageError: it is no image, is cut short, has more than 8 bits a channel or more than `MAX_PIXELS`.
-    """
-    try:
-        with _OPENING, warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # refused below
-            image = Image.open(BytesIO(encoded), formats=IMAGE_FORMATS)
-        if image.width * image.height > MAX_PIXELS:
-            raise ValueError(f"{image.width} x {image.height} pixels, more than {MAX_PIXELS:,} in all")
-        if image.format == "JPEG" and image.mode == "RGB":
-            return _Jpeg(BytesIO(encoded), name)
-        if image.mode[0] not in "IF":  # Pillow would clip 16-bit and float pixels to white
-            return image.convert("RGB")
-    except Exception as error:  # noqa: BLE001 - on damaged bytes Pillow's decoders raise nearly anything
-        raise _no_image(name, error) from None
-    raise BadImageError(f"{name}: its pixels are not 8-bit ({image.mode}); convert it to 8-bit RGB or grey")
-
-
-def read_image(path: str | Path) -> Image.Image:
-    """Decode an image file (see `decode`).
-
-    Raises:
-        BadImageError: it cannot be read, is no plain file, or is no image of a size that fits the memory.
-    """
-    try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):  # a named pipe would wait indefinitely
-            raise BadImageError(f"{path}: not a file; replace or remove it")
-        if status.st_size > MAX_BYTES:
-            raise BadImageError(
-                f"{path}: {status.st_size:,} bytes, expected at most {MAX_BYTES:,}; scale it down"
-            )
-        encoded = Path(path).read_bytes()
-    except OSError as error:
-        raise unreadable(str(path), error) from None
-    return decode(encoded, str(path))
-
-
-class _Jpeg(JpegImageFile):
-    """A JPEG of which only the header was read; names itself when its pixels turn out to be unreadable."""
-
-    def load(self) -> Any:
-        try:
-            return super().load()
-        except Exception as error:  # noqa: BLE001 - as in decode
-            raise _no_image(self.filename, error) from None
-
-
-def _no_image(name: object, error: Exception) -> BadImageError:
-    why = "its content is of no known format" if isinstance(error, UnidentifiedImageError) else error
-    return BadImageError(
-        f"{name}: no readable image ({why}); expected a JPEG, PNG or similar file; replace or remove it"
-    )
 
 
 class ArrayImages:
@@ -207,8 +133,3 @@ class SubsetImages:
 
     def key(self, i: int) -> str:
         return self.images.key(int(self.indices[i]))
-
-
-def unreadable(name: str, error: OSError) -> BadImageError:
-    """The error for an image whose file cannot be read."""
-    return BadImageError(f"{name}: cannot be read ({error.strerror}); replace or remove it")

@@ -8,12 +8,12 @@ import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from igcv.data.decoding import stored_mode
 from igcv.data.images import Images
 from igcv.errors import InputError
 from igcv.extras import installed
@@ -80,8 +80,7 @@ def _of_file(name: str, image: Image.Image) -> tuple[str, bytes]:
     if not file.is_file():
         return image.mode, hashlib.sha256(f"{image.size}".encode() + image.tobytes()).digest()
     encoded = file.read_bytes()
-    with Image.open(BytesIO(encoded)) as opened:
-        return opened.mode, hashlib.sha256(encoded).digest()
+    return stored_mode(encoded), hashlib.sha256(encoded).digest()
 
 
 def _phash(image: Image.Image, side: int) -> int | None:

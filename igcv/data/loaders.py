@@ -5,8 +5,9 @@ from typing import Any
 
 import torch
 
+from igcv.data.decoding import BadImageError
 from igcv.data.finish import Finish
-from igcv.data.images import BadImageError, Images
+from igcv.data.images import Images
 from igcv.data.items import (
     Balanced,
     Batch,

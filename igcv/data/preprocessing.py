@@ -1,8 +1,8 @@
 """How an image becomes the input of a network, as data: it travels with the weights.
 
-Shapes: an image goes in as a PIL RGB image of any size and comes out as a tensor (3, S, S), where S is the network's
-input size in pixels: uint8 for loaders, whose batches become input on the device (see igcv.data.finish), float32
-where one image is looked at.
+Shapes: an image goes in as a PIL image of any size and mode (see igcv.data.decoding) and comes out as a tensor
+(3, S, S), where S is the network's input size in pixels: uint8 for loaders, whose batches become input on the device
+(see igcv.data.finish), float32 where one image is looked at.
 """
 
 import math
@@ -15,10 +15,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from igcv.data.crops import central_square
+from igcv.data.decoding import as_rgb
 from igcv.errors import InputError, unknown
 
 MAX_SIDE, MIN_CROP = 8192, 0.1  # what comes with weights from an untrusted source must not fill the memory
 Transform = Callable[[Image.Image], torch.Tensor]
+PIXELS, AS_STORED = "upright on white", "as stored"
+RULES = {
+    PIXELS: "turned by their EXIF orientation, and composited over white where they are transparent",
+    AS_STORED: "neither turned nor composited: weights of 0.1.0 and of other frameworks",
+}
 _INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 
 
@@ -51,6 +58,11 @@ class Preprocessing:
     """The part of the resized shorter side that the center crop keeps, from 0.1 to 1."""
     interpolation: str
     """The filter for resizing: nearest, bilinear, bicubic or lanczos."""
+    pixels: str = PIXELS
+    """How the images that the network was trained on became pixels: "upright on white" or "as stored" (see `RULES`).
+
+    Images are read upright and on white for every network: what else a network was trained on is a thing to know.
+    """
 
     def __post_init__(self) -> None:
         rules = (
@@ -66,6 +78,8 @@ class Preprocessing:
         for name, holds, expected in rules:
             if not holds:
                 raise InputError(f"preprocessing: {name} is {getattr(self, name)!r}, expected {expected}")
+        if self.pixels not in tuple(RULES):  # a tuple, as what cannot be hashed is wrong as well
+            raise unknown("rule for pixels", str(self.pixels), RULES, "update igcv")
         if self.interpolation not in _INTERPOLATIONS:
             raise unknown("interpolation", str(self.interpolation), _INTERPOLATIONS)
 
@@ -86,6 +100,7 @@ class Preprocessing:
         for key in values:
             if key not in known:
                 raise unknown("preprocessing key", str(key), known)
+        values = {"pixels": AS_STORED, **values}  # the rule of the versions that did not record it
         missing = [name for name in known if name not in values]
         if missing:
             raise InputError(f"preprocessing lacks {', '.join(missing)}; expected {', '.join(known)}")
@@ -105,12 +120,12 @@ PRESETS = {"imagenet": IMAGENET, "cifar": CIFAR, "mxnet": MXNET}  # by their nam
 
 
 def eval_transform(pre: Preprocessing) -> Transform:
-    """PIL RGB image -> float32 tensor (3, S, S), without chance: resize, center crop, normalize."""
+    """PIL image -> float32 tensor (3, S, S), without chance: resize, center crop, normalize."""
     return _Eval(pre)
 
 
 def plain_transform(pre: Preprocessing) -> Transform:
-    """PIL RGB image -> uint8 tensor (3, S, S): `eval_transform` before it normalizes."""
+    """PIL image -> uint8 tensor (3, S, S): `eval_transform` before it normalizes."""
     return _Plain(pre)
 
 
@@ -121,7 +136,7 @@ class _Plain:
     pre: Preprocessing
 
     def __call__(self, image: Image.Image) -> Tensor:
-        return as_tensor(center_crop(resized(image, self.pre), self.pre.input_size))
+        return as_tensor(central_part(as_rgb(image, "the image"), self.pre))
 
 
 @dataclass(frozen=True)
@@ -143,17 +158,9 @@ def resample(pre: Preprocessing) -> Image.Resampling:
     return Image.Resampling[pre.interpolation.upper()]
 
 
-def resized(image: Image.Image, pre: Preprocessing) -> Image.Image:
-    """The image with a shorter side of `short_side(pre)` pixels (the arithmetic of torchvision's Resize)."""
-    side, short = short_side(pre), min(image.size)
-    size = (int(side * image.width / short), int(side * image.height / short))
-    return image if size == image.size else image.resize(size, resample(pre))
-
-
-def center_crop(image: Image.Image, side: int) -> Image.Image:
-    """The central square of `side` pixels (the arithmetic of torchvision's CenterCrop)."""
-    left, top = round((image.width - side) / 2), round((image.height - side) / 2)
-    return image.crop((left, top, left + side, top + side))
+def central_part(image: Image.Image, pre: Preprocessing, shrink: bool = False) -> Image.Image:
+    """The part of an RGB image that the network sees, at its size; `shrink` as for `central_square`."""
+    return central_square(image, short_side(pre), pre.input_size, resample(pre), shrink)
 
 
 def as_tensor(image: Image.Image) -> Tensor:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import EpsImagePlugin, Image
+from PIL import EpsImagePlugin, Image, PngImagePlugin
 from torch.utils.data import get_worker_info
 
-from igcv.data.images import BadImageError
+from igcv.data.decoding import MAX_BYTES, BadImageError, as_rgb
 from igcv.errors import InputError
 
 READERS = ("wds", "hfids", "tfds")
@@ -69,6 +69,8 @@ class StreamImages:
             seed=seed,
             batch_size=batch_size,
             download=self.download,
+            # TensorFlow decodes for itself; of the others the pixels come as they are stored, for `as_rgb`.
+            input_img_mode="RGB" if self.dataset.startswith("tfds") else None,
         ).reader
 
     def samples(
@@ -83,8 +85,9 @@ class StreamImages:
             BadImageError: the stream breaks off.
             InputError: a label that is out of range.
         """
-        # timm opens all that Pillow knows, and this format would run a program.
+        # timm opens all that Pillow knows: this format would run a program,
         EpsImagePlugin.gs_binary = False
+        PngImagePlugin.MAX_TEXT_CHUNK = MAX_BYTES  # and an image with more text than this would be refused.
         reader = self.reader(train, seed, batch_size)
         worker = get_worker_info()
         reader.dist_rank, reader.dist_num_replicas = (rank, world_size) if train else (0, 1)
@@ -92,6 +95,7 @@ class StreamImages:
         stream = iter(reader)
         with _listening() as bad:
             number, passed = -1, 0
+            refused: dict[str, str] = {}  # of the samples that timm gives, those that are no images for us
             while True:
                 try:
                     image, label = next(stream)
@@ -105,10 +109,17 @@ class StreamImages:
                 number += 1
                 self._check_label(int(label), number)
                 if train or number % world_size == rank:
+                    name = self.name(number)
+                    try:
+                        image = as_rgb(image, name)
+                    except BadImageError as error:
+                        refused[name] = str(error)
+                        continue
                     passed += len(bad)
                     label = int(label if self.table is None else self.table[label])
-                    yield Sample(image.convert("RGB"), label, number, dict(bad))
+                    yield Sample(image, label, number, bad | refused)
                     bad.clear()
+                    refused.clear()
             lengths = getattr(reader.split_info, "shard_lengths", ()) if self.shards and not train else ()
             expected = sum(lengths[worker.id :: worker.num_workers] if worker else lengths)
             if number + 1 + passed + len(bad) < expected:  # tarfile takes a cut shard for a whole one
@@ -116,7 +127,7 @@ class StreamImages:
                     f"{self.name(number + 1)}: the shards end here, expected {expected} samples; "
                     "a shard is cut short, or 'shard_lengths' in the info file are wrong"
                 )
-            yield Sample(None, -1, number + 1, dict(bad))
+            yield Sample(None, -1, number + 1, bad | refused)
 
     def name(self, number: int) -> str:
         """What messages call a sample."""

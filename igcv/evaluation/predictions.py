@@ -9,20 +9,21 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from PIL import Image
 from torch import Tensor
 
-from igcv.classifier import Classifier, Prediction, as_classifier, open_image
+from igcv.classifier import Classifier, Prediction, as_classifier
+from igcv.data.decoding import max_pixels
 from igcv.data.finish import Finish
+from igcv.data.formats import skipped_line
+from igcv.data.given import PATHS, ImageLike, as_list, name_of, open_image
 from igcv.data.preprocessing import plain_transform
-from igcv.data.sources.folders import image_files
+from igcv.data.sources.folders import image_files, unread_images
 from igcv.errors import InputError
 from igcv.machine.processes import choose_device
 from igcv.machine.threads import available_cores
 
 UNKNOWN = "unknown"  # the answer below the threshold
 DECODERS = 8  # threads that decode images, at most
-ImageLike = Image.Image | str | Path
 Progress = Callable[[int, int], None]  # how many images are done, and of how many
 
 
@@ -53,6 +54,7 @@ class _Found(NamedTuple):
     """An image to classify."""
 
     image: ImageLike
+    name: str  # what messages call it
     true_class: str | None
 
 
@@ -72,8 +74,9 @@ def predict(
 
     Args:
         network: a classifier, which stays as it is, or what `igcv.load` opens.
-        images: image files, folders of images or PIL images, or one of them. Folders are searched recursively for the
-            usual endings, in the order of their paths; hidden files and folders are skipped.
+        images: paths of image files and folders of images, PIL images, arrays uint8 (H, W, 3) of red, green and blue,
+            bytes of image files, or files opened as bytes; one of them, or several. Folders are searched recursively
+            for the usual endings, in the order of their paths; hidden files and folders are skipped.
         top: number of top predictions per image; None: all classes.
         threshold: probability from 0 to 1 below which the answer is "unknown".
         device: "auto", "cpu", "cuda", "cuda:N" or "mps"; a classifier stays on its own.
@@ -81,8 +84,8 @@ def predict(
         progress: callback after each batch, with the images that are done and the images in all.
 
     Raises:
-        InputError: the network cannot be opened, a path does not exist, a folder holds no images, or a number is out
-            of its range.
+        InputError: the network cannot be opened, a path does not exist or is a URL, a folder holds no images, an array
+            has another shape or type, or a number is out of its range.
     """
     for name, value, low, high in (
         ("threshold", threshold, 0, 1),
@@ -94,8 +97,8 @@ def predict(
                 f"{name}: got {value}, expected {low} {'to 1' if high == 1 else 'or more'}. Change it"
             )
     classifier = as_classifier(network, choose_device(device))
-    given = [images] if isinstance(images, Image.Image | str | Path) else list(images)
-    found = find_images(given, classifier.class_names)
+    max_pixels()  # else every image would be told that the limit is wrong
+    found = find_images(as_list(images), classifier.class_names)
     answers: list[ImagePrediction] = []
     for part in _in_batches(classifier, found, batch_size, top or len(classifier.class_names)):
         for wanted, answer in part:
@@ -113,19 +116,22 @@ def find_images(given: Sequence[ImageLike], class_names: Sequence[str]) -> list[
     """
     names = {_normal(name): name for name in class_names}
     found = []
-    for image in given:
-        if isinstance(image, Image.Image):
-            found.append(_Found(image, None))
+    for number, image in enumerate(given):
+        name = name_of(image, number)
+        if not isinstance(image, PATHS):
+            found.append(_Found(image, name, None))
         elif os.path.isdir(image):
             folder = Path(image)
             files = image_files(folder)
             if not files:
+                skipped = skipped_line(unread_images(folder))
                 raise InputError(
-                    f"'{image}': no images in the folder, expected files such as .jpg or .png. Give another folder"
+                    f"'{image}': no images in the folder, expected files such as .jpg or .png. "
+                    f"{skipped or 'Give another folder'}"
                 )
-            found += [_Found(file, _class_of_folder(file, folder, names)) for file in files]
+            found += [_Found(file, file, _class_of_folder(file, folder, names)) for file in files]
         elif os.path.exists(image):
-            found.append(_Found(image, _class_of_folder(image, Path(image).parent, names)))
+            found.append(_Found(image, name, _class_of_folder(name, Path(image).parent, names)))
         else:
             raise InputError(f"file not found: '{image}'. Give image files or folders that exist")
     return found
@@ -157,7 +163,7 @@ def _in_batches(
 
     def decoded(wanted: _Found) -> Tensor | InputError:
         try:
-            return transform(open_image(wanted.image))
+            return transform(open_image(wanted.image, wanted.name))
         except InputError as error:
             return error
 
@@ -185,7 +191,7 @@ def _classify(classifier: Classifier, images: Sequence[Tensor | InputError], top
 
 def _entry(wanted: _Found, answer: _Answer, threshold: float) -> ImagePrediction:
     """The answer for an image, with what is known of it."""
-    file = "" if isinstance(wanted.image, Image.Image) else str(wanted.image)
+    file = wanted.name if isinstance(wanted.image, PATHS) else ""
     if isinstance(answer, InputError):
         return ImagePrediction(file, "", None, wanted.true_class, (), str(answer))
     best = answer[0]

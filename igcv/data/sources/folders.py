@@ -1,14 +1,15 @@
 """One folder of images per class."""
 
 import os
+from collections import Counter
 from pathlib import Path
 
+from igcv.data.formats import READ, is_read, skipped_line, unread
 from igcv.data.images import FileImages
 from igcv.data.sources.listed import SplitList, normal
 from igcv.data.sources.parts import Parts, Request
 from igcv.errors import InputError
 
-_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
 _TRAIN_FOLDERS = ("train",)
 _VAL_FOLDERS = ("val", "validation", "test")  # the first that is there
 _TEST_FOLDER = "test"
@@ -36,7 +37,8 @@ def open_folder(request: Request) -> Parts:
             )
     images = (_folder_images(part, root) if part else None for part in (train, val, test))
     train_images, val_images, test_images = images
-    return Parts(train_images, val_images, classes[0], test_images, notes)
+    skipped = skipped_line(sum(map(unread_images, parts), Counter()))
+    return Parts(train_images, val_images, classes[0], test_images, (*notes, *filter(None, [skipped])))
 
 
 def _test_folder(inside: dict[str, Path], val: Path | None) -> tuple[Path | None, tuple[str, ...]]:
@@ -70,9 +72,10 @@ def _folder_images(root: Path, source: Path) -> FileImages:
     for label, folder in enumerate(_class_folders(root)):
         found = image_files(folder)
         if not found:
+            skipped = skipped_line(unread_images(folder))
             raise InputError(
                 f"{folder}: the class '{folder.name}' has no images, expected files ending in "
-                f"{', '.join(_EXTENSIONS)}; add some or remove the folder"
+                f"{', '.join(READ)}; {skipped or 'add some or remove the folder'}"
             )
         files += found
         labels += [label] * len(found)
@@ -98,7 +101,17 @@ def _folders(root: Path) -> list[Path]:
 
 
 def image_files(folder: Path) -> list[str]:
-    """The image files in `folder` and below, sorted by path; a folder that links lead back to counts once.
+    """The image files in `folder` and below, sorted by path."""
+    return list(filter(is_read, _files(folder)))
+
+
+def unread_images(folder: Path) -> Counter[str]:
+    """How many image files in `folder` and below are of kinds that are not read, by their endings."""
+    return unread(_files(folder))
+
+
+def _files(folder: Path) -> list[str]:
+    """The files in `folder` and below, sorted by path; a folder that links lead back to counts once.
 
     Hidden files and folders are left out: they are an editor's or the system's.
     """
@@ -111,8 +124,7 @@ def image_files(folder: Path) -> list[str]:
                 continue
             seen.add((status.st_dev, status.st_ino))
             folders[:] = sorted(filter(_is_shown, folders))
-            images = (name for name in filter(_is_shown, names) if name.lower().endswith(_EXTENSIONS))
-            found += [os.path.join(place, name) for name in images]
+            found += [os.path.join(place, name) for name in filter(_is_shown, names)]
     except OSError as error:
         raise _unreadable(error) from None
     return sorted(found)

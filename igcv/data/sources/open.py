@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from igcv.data.images import BadImageError, Images
+from igcv.data.decoding import BadImageError, max_pixels
+from igcv.data.images import Images
 from igcv.data.sources import records
 from igcv.data.sources.builtin import open_cifar, open_digits
 from igcv.data.sources.folders import open_folder
@@ -114,6 +115,7 @@ def open_source(
     Raises:
         InputError: an unknown spec, a list that does not fit, or files that are missing or do not fit together.
     """
+    max_pixels()  # else every image would be told that the limit is wrong
     rule = read_list(split) if isinstance(split, str | Path) else split
     found = _opened(spec, Request("", "", seed, Path(root), download, rule))
     first = next(images for images in (found.train, found.val, found.test) if images)

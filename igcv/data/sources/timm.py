@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from igcv.data.images import decode, unreadable
+from igcv.data.decoding import as_rgb, decode, read_image, unreadable
 from igcv.data.sources.parts import Parts, Request, names_beside, names_by_number, numbered
 from igcv.data.streams import READERS, StreamImages
 from igcv.errors import InputError
@@ -20,6 +20,8 @@ class TimmImages:
 
     def __init__(self, dataset: Any, kind: str) -> None:
         self.items = getattr(dataset, "reader", dataset)  # timm's own data set passes over unreadable images
+        if hasattr(self.items, "loader"):  # torchvision's data sets of files open them with it
+            self.items.loader = read_image
         self.kind = kind
         self.labels = np.fromiter(map(int, _targets(self.items)), np.int64, len(self.items))
 
@@ -32,7 +34,7 @@ class TimmImages:
         except OSError as error:
             raise unreadable(self.name(i), error) from None
         if isinstance(image, Image.Image):
-            return image.convert("RGB"), int(self.labels[i])
+            return as_rgb(image, self.name(i)), int(self.labels[i])
         with image:
             return decode(image.read(), self.name(i)), int(self.labels[i])
 

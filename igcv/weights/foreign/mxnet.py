@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from igcv.data.preprocessing import MXNET
+from igcv.data.preprocessing import AS_STORED, MXNET
 from igcv.errors import InputError
 from igcv.models import Network, build_model, default_input_size
 from igcv.weights.card import Card
@@ -58,14 +58,14 @@ def checkpoint_arrays(network: Network) -> dict[str, np.ndarray]:
 
 
 def _card(path: Path, found: Recognized, size: int, strides: tuple[int, ...]) -> Card:
-    images = replace(MXNET, input_size=size, crop=1.0 if size <= 32 else MXNET.crop).to_dict()
+    images = replace(MXNET, input_size=size, crop=1.0 if size <= 32 else MXNET.crop, pixels=AS_STORED)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return Card(
         model=found.model,
         num_classes=found.num_classes,
         input_size=size,
         strides=strides,
-        preprocessing=images,
+        preprocessing=images.to_dict(),
         source={"file": path.name, "sha256": digest, "format": "mxnet"},
     )
 

@@ -1,0 +1,117 @@
+"""The examples on docs/ship_it.md, typed from the page: they give the answers of `igcv predict` on photographs."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_sample_images
+
+import igcv
+from igcv.web.writer import write_page
+from tests.browser import engine, served
+from tests.page_commands import ROOT
+from tests.test_pages import blocks
+from tests.test_web_troubles import save_network
+
+PAGE = ROOT / "docs" / "ship_it.md"
+SHARED = Path(__file__).parents[2] / "shared" / "data" / "imagenet_photos"
+# The page of the example: its own script, and the place of the engine that npm would have installed.
+HTML = """<script type="importmap">{"imports": {"onnxruntime-web": "./ort/ort.wasm.min.mjs"}}</script>
+<script type="module">
+import { classify } from "./example.mjs";
+window.classify = async (name) => classify(await (await fetch(name)).blob());
+</script>"""
+
+
+def example(language: str, word: str) -> str:
+    """The block of the page with this word in it."""
+    (found,) = (block.text for block in blocks(PAGE) if block.language == language and word in block.text)
+    return found
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Photographs in every shape: turned by EXIF, transparent, gray, CMYK, high, wide and small."""
+    folder = tmp_path_factory.mktemp("photos")
+    china, flower = map(Image.fromarray, load_sample_images().images)
+    turned = Image.Exif()
+    turned[0x112] = 6
+    veiled = flower.copy()
+    veiled.putalpha(Image.radial_gradient("L").resize(flower.size).point(lambda v: max(255 - 2 * v, 0)))
+    china.save(folder / "plain.png")
+    flower.save(folder / "turned.jpg", exif=turned, quality=95)
+    china.save(folder / "turned.png", exif=turned)
+    veiled.save(folder / "transparent.png")
+    veiled.convert("LA").save(folder / "gray_transparent.png")
+    flower.quantize(64).save(folder / "palette.png", transparency=bytes([0, 0, 90]))
+    flower.convert("L").save(folder / "gray.jpg", quality=95)
+    china.convert("CMYK").save(folder / "cmyk.jpg", quality=95)
+    china.crop((0, 0, 90, 420)).save(folder / "high.png")
+    china.crop((0, 100, 600, 163)).save(folder / "wide.png")
+    flower.resize((20, 17)).save(folder / "small.png")
+    for file in sorted(SHARED.rglob("*.JPEG")):
+        shutil.copy(file, folder / file.name)
+    return {file.name: file for file in sorted(folder.iterdir())}
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the exported network of the page."""
+    folder = tmp_path_factory.mktemp("network")
+    weights = save_network(folder / "w.safetensors")
+    igcv.export(weights, folder / "photos.onnx", form="dense", with_preprocessing=True)
+    return folder
+
+
+def test_the_python_example(
+    photos: dict[str, Path],
+    network: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(network / "photos.onnx", tmp_path)
+    code = compile(example("python", "onnxruntime"), "example", "exec")
+    classifier = igcv.load(network / "photos.onnx")
+    for name, file in photos.items():
+        shutil.copy(file, "photo.jpg")  # whatever its format
+        variables: dict[str, Any] = {}
+        exec(code, variables)
+        expected = classifier.predict(file, top=99)[0]
+        assert capsys.readouterr().out.strip() == expected[0].name, name
+        shares = np.exp(variables["logits"] - variables["logits"].max())
+        shares /= shares.sum()
+        for guess in expected:
+            assert shares[guess.label] == pytest.approx(guess.probability, abs=1e-5), name
+
+
+def test_the_javascript_example(
+    chromium: Any, photos: dict[str, Path], network: Path, tmp_path: Path
+) -> None:
+    """In a browser. Decoders of JPEG differ by a level, so that classes as probable as each other may change places."""
+    with engine():
+        folder = write_page(igcv.load(network / "w.safetensors"), tmp_path / "page").folder
+    shutil.copy(network / "photos.onnx", folder)
+    (folder / "own.html").write_text(HTML)
+    (folder / "example.mjs").write_text(example("js", "onnxruntime-web"))
+    for file in photos.values():
+        shutil.copy(file, folder)
+    classifier = igcv.load(network / "photos.onnx")
+    with served(folder) as address:
+        tab = chromium.new_page()
+        tab.goto(f"{address}own.html")
+        tab.wait_for_function("() => Boolean(window.classify)")
+        answers = tab.evaluate(
+            "async (names) => { const all = []; for (const n of names) all.push(await classify(n)); return all; }",
+            list(photos),
+        )
+        tab.close()
+    for (name, file), answer in zip(photos.items(), answers, strict=True):
+        best, second = classifier.predict(file, top=2)[0]
+        near = best.probability - second.probability < 0.01 and name.lower().endswith(("jpg", "jpeg"))
+        assert answer in ([best.name, second.name] if near else [best.name]), name
+    assert len(set(answers)) > 2  # the network tells some of them apart

@@ -24,6 +24,7 @@ from igcv.evaluation.scores import (
     constant_note,
     right_of,
 )
+from igcv.evaluation.synsets import by_synset
 from igcv.machine.precision import autocast
 from igcv.machine.processes import (
     Process,
@@ -229,6 +230,7 @@ def evaluate_in(
     part: str = "val",
 ) -> Evaluation:
     """`evaluate` in a process that has joined the others."""
+    source = by_synset(source, classifier.card)
     images = source.part(part)
     if len(source.class_names) != classifier.card.num_classes:
         raise InputError(

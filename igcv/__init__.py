@@ -21,7 +21,7 @@ from igcv.version import __version__
 
 if TYPE_CHECKING:
     from igcv.classifier import Classifier, Prediction, load
-    from igcv.conversion import convert, from_mxnet
+    from igcv.conversion import convert, from_mxnet, from_torch
     from igcv.deploy import Exported, export, fold
     from igcv.evaluation import Evaluation, ImagePrediction, evaluate, predict
     from igcv.models import list_models, set_form
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "igcv.classifier": ("Classifier", "Prediction", "load"),
-    "igcv.conversion": ("convert", "from_mxnet"),
+    "igcv.conversion": ("convert", "from_mxnet", "from_torch"),
     "igcv.deploy": ("Exported", "export", "fold"),
     "igcv.evaluation": ("Evaluation", "ImagePrediction", "evaluate", "predict"),
     "igcv.models": ("list_models", "set_form"),
@@ -61,6 +61,7 @@ __all__ = [
     "export",
     "fold",
     "from_mxnet",
+    "from_torch",
     "list_models",
     "load",
     "predict",
@@ -104,10 +105,10 @@ class _WithTimm(MetaPathFinder, Loader):
         assert module.__spec__ is not None
         module.__spec__.loader = module.__loader__ = self._found
         self._found.exec_module(module)
-        import_module("igcv.models.timm_names")
+        import_module("igcv.weights.timm_names")
 
 
 if "timm.models" in sys.modules:
-    import_module("igcv.models.timm_names")
+    import_module("igcv.weights.timm_names")
 else:
     sys.meta_path.insert(0, _WithTimm())

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,11 +16,12 @@ from igcv.data.sources.listed import SplitList, read_list
 from igcv.data.sources.open import DataSource, open_source, same_source
 from igcv.data.sources.parts import Rule
 from igcv.engines.opened import EngineModule, card_of, is_exported, open_session, takes_pixels
-from igcv.errors import InputError
+from igcv.errors import InputError, unknown
 from igcv.models import Network, build_model
 from igcv.weights.card import Card
 from igcv.weights.files import fill, load_weights
-from igcv.weights.pretrained import released_weights
+from igcv.weights.foreign.torch_files import PICKLES
+from igcv.weights.pretrained import weights_names, weights_path
 
 LAST, BEST = "last.safetensors", "best.safetensors"  # the weights in a run folder
 RECIPE, SPLIT = "recipe.toml", "split.csv"  # its settings, and which of its images belong to which part
@@ -65,7 +67,8 @@ class Classifier:
     @property
     def known_classes(self) -> KnownClasses:
         """The names by which classes of images are matched with the network's."""
-        return KnownClasses(self.card.num_classes, tuple(filter(None, (self.card.class_names,))))
+        namings = (self.card.class_names, self.card.class_ids)
+        return KnownClasses(self.card.num_classes, tuple(filter(None, namings)))
 
     def labelled(self, source: DataSource, match: str = NAME) -> DataSource:
         """Return a source with the network's labels, its classes matched by "name" or by "order".
@@ -152,11 +155,15 @@ def own_split(recipe: Mapping[str, Any], folder: Path | None) -> SplitList | Rul
 def weights_file(path: str | Path) -> Path:
     """The weights that a path stands for: a file itself, of a run folder its best weights, else its last.
 
-    Where there is no such file or folder it may be the name of released weights.
+    Where there is no such file or folder it may be the name of weights, which are downloaded the first time.
     """
     path = Path(path)
-    if not path.exists() and str(path) in (known := released_weights()):
-        return known[str(path)]
+    if path.suffix in PICKLES:
+        raise InputError(
+            f"{path} holds weights in PyTorch's format; convert them: igcv convert {path} OUT.safetensors"
+        )
+    if not path.exists() and _is_name(path):
+        return weights_path(str(path))
     if not path.is_dir():
         return path
     for name in (BEST, LAST):
@@ -167,17 +174,32 @@ def weights_file(path: str | Path) -> Path:
     )
 
 
+def _is_name(path: Path) -> bool:
+    """Whether what is no path is the name of weights.
+
+    Raises:
+        InputError: it comes near to one.
+    """
+    names, given = weights_names(), str(path)
+    if given in names:
+        return True
+    near = any(name.startswith(f"{given}.") for name in names) or get_close_matches(given[:99], names, 1, 0.8)
+    if near and path.suffix != ".safetensors" and path.parent == Path():
+        raise unknown("weights", given, names, "igcv models --pretrained lists them")
+    return False
+
+
 def load(what: str | Path, device: str | torch.device = "cpu") -> Classifier:
     """Open a trained network.
 
     Args:
         what: a run folder, a .safetensors file written by igcv, a file written by `igcv.export`, or the name of
-            released weights (`igcv.weights.released_weights`).
+            weights, e.g. igcv3_d_100.imagenet (`igcv models --pretrained`), which are downloaded once.
         device: where to put a network that runs in PyTorch; engines run exported files on the CPU.
 
     Raises:
-        InputError: if there is none, its weights do not fit the network that its card names, or the engine of an
-            exported file is not installed.
+        InputError: if there is none, it cannot be downloaded, its weights do not fit the network that its card names,
+            or the engine of an exported file is not installed.
     """
     if is_exported(what):
         return _opened(Path(what))

@@ -1,4 +1,4 @@
-"""Checkpoints of other frameworks as classifiers, and the way back: MXNet's of IGCV1, IGCV3 and MobileNetV2."""
+"""Checkpoints of MXNet, pytorchcv, torchvision and timm as classifiers, and the way back to MXNet."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +8,8 @@ from igcv.errors import InputError
 from igcv.weights.files import save_weights
 from igcv.weights.foreign.mxnet import checkpoint_arrays, read_checkpoint
 from igcv.weights.foreign.mxnet_files import write_params
+from igcv.weights.foreign.torch_files import PICKLES
+from igcv.weights.pretrained import read_torch, weights_names
 from igcv.writing import check_absent
 
 
@@ -20,12 +22,16 @@ def convert(
     strides: Sequence[int] | None = None,
     force: bool = False,
 ) -> Classifier:
-    """Convert an MXNet checkpoint to safetensors, or weights of igcv to an MXNet checkpoint; `igcv convert`.
+    """Convert a checkpoint of another framework to safetensors, or weights of igcv to an MXNet checkpoint.
+
+    This is `igcv convert`.
 
     Args:
-        source: MXNet's X-0000.params, or a run folder or weights of igcv.
+        source: MXNet's X-0000.params; a .pth, .pth.zip or .safetensors file of pytorchcv, torchvision or timm; a run
+            folder, weights of igcv, or the name of weights, e.g. igcv3_d_100.imagenet.
         target: the file to write, OUT.safetensors or OUT-0000.params.
-        symbol, input_size, strides: as of `from_mxnet`, and for a conversion from MXNet only.
+        symbol: as of `from_mxnet`, and for a conversion from MXNet only.
+        input_size, strides: as of `from_mxnet`, and for a conversion to safetensors only.
         force: replace an existing file.
 
     Returns:
@@ -34,21 +40,54 @@ def convert(
     Raises:
         InputError: for files that cannot be read or do not fit each other, or a direction that does not exist.
     """
+    named = str(source) in weights_names() and not Path(source).exists()
     source, target = Path(source), Path(target)
     check_absent(target, force)
-    if source.suffix == ".params" and target.suffix == ".safetensors":
+    readable = (
+        named or target.suffix == ".params" or source.suffix in (".params", ".zip", ".safetensors", *PICKLES)
+    )
+    if target.suffix not in (".safetensors", ".params") or not readable:
+        raise InputError(
+            f"cannot convert {source} to {target}; give X.params, X.pth, X.safetensors of another project or the name "
+            "of weights and OUT.safetensors, or weights of igcv and OUT.params"
+        )
+    foreign = target.suffix == ".safetensors" and not named
+    if symbol and source.suffix != ".params":
+        raise InputError("--symbol belongs to a conversion from MXNet; leave it out")
+    if (input_size or strides) and not foreign:
+        raise InputError(
+            "--input-size and --strides belong to checkpoints of other frameworks; leave them out"
+        )
+    if target.suffix == ".params":
+        return to_mxnet(source, target)
+    if named:
+        converted = load(source)
+    elif source.suffix == ".params":
         converted = from_mxnet(source, symbol, input_size, strides)
-        save_weights(target, converted.model.state_dict(), converted.card)
-        return converted
-    if target.suffix != ".params":
-        raise InputError(
-            f"cannot convert {source} to {target}; give X.params OUT.safetensors, or IN OUT.params"
-        )
-    if input_size or strides or symbol:
-        raise InputError(
-            "--input-size, --strides and --symbol belong to a conversion from MXNet; leave them out"
-        )
-    return to_mxnet(source, target)
+    else:
+        converted = from_torch(source, input_size, strides)
+    save_weights(target, converted.model.state_dict(), converted.card)
+    return converted
+
+
+def from_torch(
+    file: str | Path, input_size: int | None = None, strides: Sequence[int] | None = None
+) -> Classifier:
+    """Convert a checkpoint of pytorchcv (IGCV3), torchvision or timm (MobileNetV2).
+
+    Nothing in the file is executed. A file that has a name here (`igcv models --pretrained`) is known by its checksum,
+    and its card has the class names; any other card has the usual preprocessing of the project and no class names.
+
+    Args:
+        file: a .pth file with a state_dict, or the .zip archive that holds it, or a .safetensors file of timm.
+        input_size, strides: as of `from_mxnet`.
+
+    Raises:
+        InputError: if the file cannot be read or is from igcv, its tensors belong to no network in the catalog, or some
+            are missing or left over (both are listed).
+    """
+    network, card = read_torch(Path(file), input_size, strides)
+    return Classifier(network.eval(), card)
 
 
 def from_mxnet(

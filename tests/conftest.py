@@ -16,7 +16,9 @@ from tests.browser import browser
 
 if TYPE_CHECKING:
     from igcv.models import Network
+    from tests.weights_server import Published
 
+os.environ["IGCV_OFFLINE"] = "1"  # tests that download have a server of their own
 ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
 Igcv = Callable[..., "Outcome"]
 
@@ -89,7 +91,13 @@ def randomized(name: str, num_classes: int = 10, input_size: int = 32) -> "Netwo
     from igcv.models import build_model
 
     torch.manual_seed(0)
-    model = build_model(name, num_classes, input_size=input_size).eval()
+    return randomize(build_model(name, num_classes, input_size=input_size))
+
+
+def randomize(model: Any) -> Any:
+    """The network with random statistics and weights in its batch norms, in evaluation."""
+    import torch
+
     for norm in (module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)):
         for tensor, low, high in (
             (norm.running_mean, -0.25, 0.25),
@@ -99,4 +107,25 @@ def randomized(name: str, num_classes: int = 10, input_size: int = 32) -> "Netwo
         ):
             assert tensor is not None
             tensor.uniform_(low, high)
-    return model
+    return model.eval()
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Iterator[Published]":
+    """A mirror with no files yet, an empty cache, and downloads allowed."""
+    from tests.weights_server import serving
+
+    for name in ("IGCV_OFFLINE", "HF_HUB_OFFLINE", "http_proxy", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("IGCV_CACHE", str(tmp_path / "cache"))
+    with serving() as running:
+        monkeypatch.setenv("IGCV_MIRROR", running.url)
+        yield running
+
+
+@pytest.fixture
+def known(site: "Published", tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The project's own igcv3_d_025.imagenet, with random weights, whose file the mirror has."""
+    from tests.weights_server import SMALL, put
+
+    return put(SMALL, site, tmp_path, monkeypatch)

@@ -17,10 +17,11 @@ from igcv.data.images import ArrayImages
 from igcv.data.preprocessing import CIFAR, IMAGENET, MXNET
 from igcv.errors import InputError
 from igcv.machine.processes import Process
-from igcv.training import Recipe, auto, load_recipe, pace, read_metrics
-from igcv.training.auto import Choice, Facts, choose, in_words
+from igcv.training import Recipe, load_recipe, pace, read_metrics
+from igcv.training.auto import Choice, choose, in_words
 from igcv.training.budget import ended, fitted
 from igcv.training.draft import Draft
+from igcv.training.facts import Facts, start_for, start_model, typical_side
 from igcv.training.job import resolve, with_epochs
 from igcv.training.pace import Pace, fitting
 from igcv.training.phases import default_folder, folder_name
@@ -101,21 +102,35 @@ def test_rules_of_fine_tuning() -> None:
 
 
 def test_the_weights_to_start_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Offline: ImageNet's where they are at hand, else those that come with igcv."""
     photos, digits = Facts(2400, 375, False, False), Facts(1438, 8, True, False)
-    assert auto.start_for(photos, {}) == "none"  # the released digits know no photos
+    found = start_for(photos, {})  # the released digits know no photos
+    assert found.name == "none"
+    assert found.reason == (
+        "no weights trained on photos are at hand; igcv3_d_050.imagenet is not there: IGCV_OFFLINE forbids downloads"
+    )
     known = (
         "igcv3_d_100.imagenet",
         "igcv3_d_p50.tinyimagenet",
         "igcv3_d_050.tinyimagenet",
         "igcv3_d_p50.cifar10",
     )
-    monkeypatch.setattr("igcv.weights.pretrained.released_weights", lambda: dict.fromkeys(known))
-    assert auto.start_for(photos, {}) == f"{auto.usual_model(photos)}.tinyimagenet"
-    assert auto.start_for(replace(photos, gpu=True), {}) == "igcv3_d_100.imagenet"
-    assert auto.start_for(photos, {"model": "igcv3_d_100"}) == "igcv3_d_100.imagenet"
-    assert auto.start_for(photos, {"model": "mobilenetv2_100"}) == "none"
-    assert auto.start_for(photos, {"init_from": "runs/mine"}) == "runs/mine"
-    assert auto.start_for(digits, {}) == auto.start_for(photos, {"init_from": "none"}) == "none"
+    monkeypatch.setattr("igcv.weights.pretrained.released_weights", lambda: dict.fromkeys(known, Path()))
+    assert start_for(photos, {}).name == "igcv3_d_p50.tinyimagenet"
+    assert "is not there: IGCV_OFFLINE forbids downloads" in start_for(photos, {}).reason
+    assert start_for(replace(photos, gpu=True), {}).name == "igcv3_d_100.imagenet"
+    assert start_for(photos, {"model": "igcv3_d_100"}).name == "igcv3_d_100.imagenet"
+    assert start_for(photos, {"model": "mobilenetv2_100"}).name == "none"
+    assert start_for(photos, {"init_from": "runs/mine"}).name == "runs/mine"
+    assert start_for(digits, {}).name == start_for(photos, {"init_from": "none"}).name == "none"
+
+
+def test_the_network_of_imagenet_weights() -> None:
+    """By hand: 30 epochs of 2,400 images are 72,000, an hour at 20 a second."""
+    photos = Facts(2400, 375, False, False)
+    assert start_model(photos, {}) == start_model(photos, {"max_minutes": 59.9}) == "igcv3_d_050"
+    assert start_model(photos, {"max_minutes": 60.0}) == "igcv3_d_100"
+    assert start_model(replace(photos, gpu=True), {"max_minutes": 1.0}) == "igcv3_d_100"
 
 
 def test_every_choice_has_a_reason() -> None:
@@ -128,7 +143,7 @@ def test_every_choice_has_a_reason() -> None:
 def test_the_typical_side_of_photos() -> None:
     images = [Image.new("RGB", size) for size in ((90, 30), (50, 40), (60, 200))]
     pictures: Any = [(image, 0) for image in images]
-    assert auto.typical_side(pictures) == 40
+    assert typical_side(pictures) == 40
 
 
 def test_one_command_is_all(

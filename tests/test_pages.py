@@ -8,7 +8,7 @@ import subprocess
 import sys
 import textwrap
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import chdir
 from dataclasses import fields
 from importlib.util import find_spec
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import timm
 import torch
 from PIL import Image
 
@@ -29,9 +30,11 @@ from igcv.deploy.writers.settings import ExportSettings
 from igcv.machine.processes import Process
 from igcv.training import Recipe, find_recipe, load_recipe
 from igcv.training.phases import train_in
+from igcv.weights.known import KNOWN
 from tests.browser import stand_in_engine
 from tests.conftest import Igcv
 from tests.page_commands import COMMANDS, NETWORK, ROOT, SMALL, run_shell
+from tests.weights_server import known_weights
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^( *)```(\w*)(?: title=\"(\S+)\")?\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
@@ -55,9 +58,24 @@ def blocks(page: Path) -> list[Block]:
 
 
 @pytest.fixture(scope="module")
-def everything(digit_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Stand-ins, with random weights, for the weights by name that the pages name."""
+    text = "".join(block.text for page in PAGES for block in blocks(page))
+    with known_weights(
+        [name for name in KNOWN if re.search(rf"{re.escape(name)}\b", text)], tmp_path_factory.mktemp("web")
+    ):
+        yield
+
+
+@pytest.fixture(scope="module")
+def everything(weights: None, digit_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with all that the commands on the pages name."""
     root = tmp_path_factory.mktemp("pages")
+    shutil.copytree(digit_folder / "val" / "zero", root / "imagenet" / "val" / "n01440764")
+    shutil.copytree(digit_folder / "val" / "one", root / "imagenet" / "val" / "n15075141")
+    state = timm.create_model("mobilenetv2_035", num_classes=2).state_dict()
+    torch.save(state, root / "model.pth")
+    torch.save({"state_dict": state}, root / "checkpoint.pth.tar")
     for name in ("photos", "other_photos"):
         shutil.copytree(digit_folder / "train", root / name)
     for name in ("photo.jpg", "digit.png"):

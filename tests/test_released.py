@@ -8,7 +8,7 @@ import torch
 import igcv
 from igcv.data.sources.open import open_source
 from igcv.weights import load_weights, pretrained
-from igcv.weights.pretrained import find_released, released_weights
+from igcv.weights.pretrained import find_weights, released_weights
 from studies.table.__main__ import TOLERANCE
 from studies.table.released import accuracy_of
 from tests.conftest import Igcv
@@ -85,9 +85,9 @@ def test_by_name_on_the_command_line(igcv_command: Igcv) -> None:
     [
         (
             "igcv3_w_025.digit",
-            "unknown released weights 'igcv3_w_025.digit'; did you mean 'igcv3_w_025.digits'",
+            "unknown weights 'igcv3_w_025.digit'; did you mean 'igcv3_w_025.digits'",
         ),
-        ("igcv2_c416_d20", "unknown released weights 'igcv2_c416_d20'"),
+        ("igcv2_c416_d20", "unknown weights 'igcv2_c416_d20'"),
     ],
 )
 def test_unknown(name: str, message: str) -> None:
@@ -99,20 +99,20 @@ def test_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a.x", "a.y", "b.x"):
         (tmp_path / f"{name}.safetensors").touch()
     monkeypatch.setattr("igcv.weights.pretrained.PLACES", (tmp_path,))
-    assert find_released("b").name == "b.x.safetensors"
-    assert find_released("a.y").name == "a.y.safetensors"
-    with pytest.raises(igcv.InputError, match=r"several released weights of a; name one: a\.x, a\.y"):
-        find_released("a")
+    assert find_weights("b") == "b.x"
+    assert find_weights("a.y") == "a.y"
+    with pytest.raises(igcv.InputError, match=r"several weights of a; name one: a\.x, a\.y"):
+        find_weights("a")
 
 
 def test_of_several_releases_one_is_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a_100.digits", "a_100.cifar10", "a_100.mine", "b.mine", "b.yours", "c.mine"):
         (tmp_path / f"{name}.safetensors").touch()
     monkeypatch.setattr(pretrained, "PLACES", (tmp_path,))
-    assert find_released("a_100").stem == "a_100.cifar10"
-    assert find_released("a_100.mine").stem == "a_100.mine"
-    assert find_released("c").stem == "c.mine"
-    with pytest.raises(igcv.InputError, match=r"several released weights of b; name one: b\.mine, b\.yours"):
-        find_released("b")
-    with pytest.raises(igcv.InputError, match="unknown released weights 'a'"):
-        find_released("a")
+    assert find_weights("a_100") == "a_100.cifar10"
+    assert find_weights("a_100.mine") == "a_100.mine"
+    assert find_weights("c") == "c.mine"
+    with pytest.raises(igcv.InputError, match=r"several weights of b; name one: b\.mine, b\.yours"):
+        find_weights("b")
+    with pytest.raises(igcv.InputError, match="unknown weights 'a'"):
+        find_weights("a")

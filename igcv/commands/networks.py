@@ -1,12 +1,19 @@
 """The commands about networks and their weights: `igcv models`, `igcv summary` and `igcv convert`."""
 
 import json
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from igcv.commands.terminal import print_catalog, print_line, print_stages, print_unmet
+from igcv.commands.terminal import (
+    print_catalog,
+    print_line,
+    print_stages,
+    print_unmet,
+)
+from igcv.commands.weights_table import print_weights
 from igcv.errors import InputError, unknown
 from igcv.extras import required
 
@@ -20,9 +27,23 @@ def models(
     input_size: Annotated[
         int | None, typer.Option(help="image side in pixels; default: each network's own")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object per network")] = False,
+    pretrained: Annotated[
+        bool,
+        typer.Option(
+            "--pretrained", help="list the trained weights that have a name, with accuracy and license"
+        ),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object per row")] = False,
 ) -> None:
-    """List the networks with their parameters and multiply-adds."""
+    """List the networks with their parameters and multiply-adds, or trained weights by name.
+
+    Every command takes these names. Weights of other projects are downloaded once.
+
+    Example: igcv models 'igcv3*' --pretrained
+    """
+    if pretrained:
+        list_pretrained(pattern, as_json)
+        return
     from igcv.analysis import model_cost
     from igcv.models import default_input_size, list_models
 
@@ -38,8 +59,33 @@ def models(
         print(json.dumps({"name": name, "input_size": sizes[name], **cost._asdict()}))
 
 
+def list_pretrained(pattern: str, as_json: bool) -> None:
+    """Print the weights whose names, or whose networks' names, match a shell pattern."""
+    from igcv.weights import list_weights
+
+    known = list_weights()
+    rows = [
+        row for row in known if fnmatch(row.name, pattern) or fnmatch(row.name.partition(".")[0], pattern)
+    ]
+    if not rows:
+        names = [row.name for row in known]
+        raise unknown("weights pattern", pattern, names, "igcv models --pretrained lists them all")
+    if as_json:
+        for row in rows:
+            print(json.dumps(row._asdict()))
+    else:
+        print_weights(rows)
+
+
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="MXNet's X-0000.params, or weights of igcv")],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="IN",
+            help="X-0000.params of MXNet; X.pth of pytorchcv, torchvision or timm; weights of igcv, or a name such as "
+            "igcv3_d_100.imagenet",
+        ),
+    ],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="OUT.safetensors, or OUT-0000.params")],
     symbol: Annotated[Path | None, typer.Option(help="the graph, X-symbol.json, to check against")] = None,
     input_size: Annotated[
@@ -51,7 +97,7 @@ def convert(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="replace an existing OUT")] = False,
 ) -> None:
-    """Convert an MXNet checkpoint to safetensors, or weights of igcv to an MXNet checkpoint.
+    """Convert a checkpoint of another project to safetensors, or weights of igcv to an MXNet checkpoint.
 
     A checkpoint does not tell the strides of its network. Give them for a network of small images that was trained with
     others than igcv's, e.g. --input-size 32 --strides 1,1,1,2,2,1,2,1.
@@ -73,6 +119,7 @@ def convert(
             f"{card.model}, {card.num_classes} classes, {parameters:,} parameters, {card.input_size} x "
             f"{card.input_size} pixels, strides {strides_text(card.strides)}"
         )
+        found += "" if card.class_names else "; class names unknown: predictions have numbers"
     print_line(f"{target}: {found}")
 
 

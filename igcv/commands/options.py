@@ -18,7 +18,9 @@ DATA_HELP = (
 Weights = Annotated[
     str,
     typer.Argument(
-        metavar="RUN|WEIGHTS", help="run folder, .safetensors file, or a file that igcv export wrote"
+        metavar="RUN|WEIGHTS",
+        help="run folder, .safetensors file, a file that igcv export wrote, or a name such as igcv3_d_100.imagenet "
+        "(igcv models --pretrained)",
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps")]

@@ -27,7 +27,10 @@ def train(
         Path | None, typer.Option(help="run folder; default: runs/DATA, with a recipe runs/MODEL-DATA")
     ] = None,
     init_from: Annotated[
-        str | None, typer.Option(help="run folder or weights to start from (fine-tuning)")
+        str | None,
+        typer.Option(
+            help="run folder, weights or name of weights, e.g. igcv3_d_100.imagenet, to start from (fine-tuning)"
+        ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="continue the run in --out")] = False,
     gpus: Annotated[

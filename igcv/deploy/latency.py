@@ -31,6 +31,7 @@ from igcv.machine.memory import keep_freed_memory, peak_mib
 from igcv.machine.threads import using_threads
 from igcv.models import build_model, default_input_size
 from igcv.weights.card import Card
+from igcv.weights.pretrained import weights_names
 
 CPU = torch.device("cpu")
 ROUNDS = 15
@@ -131,8 +132,8 @@ def _cost(card: Card, size: int) -> Cost:
 
 
 def is_name(what: str) -> bool:
-    """Whether this is the name of a network rather than a file or folder."""
-    return not (Path(what).exists() or what.endswith(".safetensors"))
+    """Whether this is the name of a network rather than a file, a folder or weights with a name."""
+    return not (Path(what).exists() or what.endswith(".safetensors") or what in weights_names())
 
 
 def folded_session(what: str, engine: str, threads: int, batch_size: int, form: str, size: int) -> Session:

@@ -5,33 +5,21 @@ settings are kept, and the rules after them follow.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
 from math import log2, prod
-from statistics import median
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from igcv.classifier import weights_file
-from igcv.data import BadImageError, DataSource, Images, StreamImages
 from igcv.data.preprocessing import PRESETS, Preprocessing
-from igcv.machine.processes import Process
+from igcv.training.facts import CPU_IMAGES_PER_S, FEWEST_EPOCHS, GPU_SIDE, Facts, Settings, usual_model
 from igcv.training.recipe import NO_START
-from igcv.weights import load_weights
-from igcv.weights.card import Card
-from igcv.weights.pretrained import photo_weights
 
-SEEN = 32  # images whose sizes are looked at
-SMALL_SIDE = 64  # pixels; squares up to this size are trained on as they are
-CPU_SIDE, GPU_SIDE = 64, 224  # pixels of photos
+CPU_SIDE = 64  # pixels of photos; on a GPU they have GPU_SIDE
 CPU_START_SIDE = 128  # the same where trained weights are the start
 LARGEST_BATCH, SMALLEST_BATCH = 128, 4
 LR_PER_IMAGE = 0.05 / 32  # peak learning rate of a batch, for each of its images
 ADAMW_LR = 1e-3  # peak learning rate of adamw
 START_RATE = 0.3  # of that rate, where trained weights are the start
 SHOWN = {"cpu": 240_000, "gpu": 480_000}  # images shown in a whole training of a small set
-FEWEST_EPOCHS, MOST_EPOCHS = 30, 300
-CPU_IMAGES_PER_S = 150  # a guess before anything is measured
+MOST_EPOCHS = 300
 EMA_PART = 1 / 15  # of all steps, which the moving average spans
 FEWEST_EMA_STEPS = 300  # shorter trainings go without
 FREEZE_BELOW = 10_000  # images; larger sets need no protection of trained layers
@@ -47,77 +35,7 @@ class Choice(NamedTuple):
     reason: str
 
 
-@dataclass(frozen=True)
-class Facts:
-    """What the rules know.
-
-    Attributes:
-        images: training images.
-        side: their typical shorter side in pixels.
-        squares: whether all are squares of one size.
-        gpu: whether the training has a GPU.
-        processes: that share a batch.
-        start: the card of trained weights to start from; None: random weights.
-        start_name: what these weights are called as init_from.
-    """
-
-    images: int
-    side: int
-    squares: bool
-    gpu: bool
-    processes: int = 1
-    start: Card | None = None
-    start_name: str = NO_START
-
-    @property
-    def small(self) -> bool:
-        """Whether the images are small squares, not photos."""
-        return self.squares and self.side <= SMALL_SIDE
-
-
-Settings = Mapping[str, Any]
 Rule = Callable[[Facts, Settings], Choice | None]
-
-
-def facts_of(source: DataSource, process: Process, given: Settings) -> Facts:
-    """Look at a source, at the processes of a training, and at the weights that it can start from."""
-    assert source.train is not None
-    squares = source.image_size is not None
-    side = source.image_size or typical_side(source.train)
-    facts = Facts(len(source.train), side, squares, process.device.type != "cpu", process.world_size)
-    name = start_for(facts, given)
-    if name == NO_START:
-        return facts
-    return replace(facts, start=load_weights(weights_file(name))[1], start_name=name)
-
-
-def start_for(facts: Facts, given: Settings) -> str:
-    """Return the weights that are given as init_from, or those that come with igcv and know photos; "none" without."""
-    if name := given.get("init_from"):
-        return str(name)
-    if facts.small or "multiplier" in given:
-        return NO_START
-    wanted = given.get("model")
-    found = photo_weights(wanted) if wanted else photo_weights(usual_model(facts)) or photo_weights()
-    return found or NO_START
-
-
-def usual_model(facts: Facts) -> str:
-    """Return the network that is trained from random weights."""
-    return "igcv3_d_100" if facts.gpu else "igcv3_d_p50"
-
-
-def typical_side(images: Images | StreamImages) -> int:
-    """Return the median of the shorter sides of some images, in pixels; of a stream the usual size of photos."""
-    if isinstance(images, StreamImages):
-        return GPU_SIDE
-    sides = []
-    for i in np.unique(np.linspace(0, len(images) - 1, SEEN).astype(int)):
-        try:
-            sides.append(min(images[int(i)][0].size))
-        except BadImageError:  # reported where it is used
-            continue
-    return int(median(sides)) if sides else GPU_SIDE
 
 
 def choose(facts: Facts, given: Settings, keys: Collection[str] = ()) -> dict[str, Choice]:
@@ -150,8 +68,8 @@ def _shown(value: Any) -> str:
 
 def _init_from(facts: Facts, known: Settings) -> Choice:
     if facts.start is not None:
-        return Choice(facts.start_name, "trained on photos; none starts from random weights")
-    return Choice(NO_START, "small images" if facts.small else "no weights trained on photos are at hand")
+        return Choice(facts.start_name, facts.start_reason)
+    return Choice(NO_START, "small images" if facts.small else facts.start_reason)
 
 
 def _model(facts: Facts, known: Settings) -> Choice:

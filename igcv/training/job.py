@@ -16,9 +16,10 @@ from igcv.errors import InputError
 from igcv.machine.processes import Process, first_on_machine, from_main, gather
 from igcv.machine.threads import available_cores
 from igcv.models import build_model, default_input_size, strides_text
-from igcv.training.auto import FOLLOW_EPOCHS, Choice, Facts, Settings, choose, facts_of
+from igcv.training.auto import FOLLOW_EPOCHS, Choice, choose
 from igcv.training.balance import check_balance
 from igcv.training.draft import Draft
+from igcv.training.facts import Facts, Settings, facts_of
 from igcv.training.kept import KeptRun, going_on_with
 from igcv.training.recipe import Recipe
 from igcv.weights.card import Card

@@ -37,8 +37,8 @@ class Recipe:
     preprocessing: str = setting("imagenet", "normalisation", choices=tuple(PRESETS))
     init_from: str = setting(
         "",
-        "run folder, weights file or released weights to start from, with a new classifier for another number of "
-        "classes; none: random weights",
+        "run folder, weights file or name of weights (igcv models --pretrained) to start from, with a new classifier "
+        "for another number of classes; none: random weights",
     )
     match: str = setting(
         NAME,

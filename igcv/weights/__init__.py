@@ -2,15 +2,17 @@
 
 from igcv.weights.card import Card, check_strides_known
 from igcv.weights.files import load_weights, on_cpu, read_tensors, save_weights
-from igcv.weights.pretrained import find_released, released_weights
+from igcv.weights.pretrained import find_weights, list_weights, released_weights, weights_path
 
 __all__ = [
     "Card",
     "check_strides_known",
-    "find_released",
+    "find_weights",
+    "list_weights",
     "load_weights",
     "on_cpu",
     "read_tensors",
     "released_weights",
     "save_weights",
+    "weights_path",
 ]

@@ -29,6 +29,8 @@ class Card:
         strides: total stride of its stem, then the stride of each stage; empty in files written before cards held them,
             where the strides for `input_size` are the same today.
         class_names: in label order; empty if unknown.
+        class_ids: other names of the classes, in label order, by which images are known as well: ImageNet's synsets,
+            such as n01440764; empty if there are none.
         preprocessing: how to make its input from an image (see igcv.data.preprocessing.Preprocessing).
         recipe: the resolved training recipe, empty if not trained here.
         results: measured figures, e.g. {"top1": 98.1, "data": "digits", "images": 360}; percentages.
@@ -41,6 +43,7 @@ class Card:
     input_size: int
     strides: tuple[int, ...]
     class_names: tuple[str, ...] = ()
+    class_ids: tuple[str, ...] = ()
     preprocessing: dict[str, Any] = field(default_factory=dict)
     recipe: dict[str, Any] = field(default_factory=dict)
     results: dict[str, Any] = field(default_factory=dict)
@@ -55,7 +58,7 @@ class Card:
         """Parse a card found in `path`; InputError if it is none."""
         try:
             values = json.loads(text)
-            lists = {key: tuple(values.get(key, ())) for key in ("class_names", "strides")}
+            lists = {key: tuple(values.get(key, ())) for key in ("class_names", "class_ids", "strides")}
             card = cls(**{**values, **lists})
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(
@@ -69,10 +72,11 @@ class Card:
         for name, (low, high) in _CARD_RANGES.items():
             if not low <= getattr(card, name) <= high:
                 raise InputError(f"{path}: '{name}' in the card is not from {low} to {high}")
-        if not all(isinstance(name, str) for name in card.class_names):
-            raise InputError(f"{path}: the class names in the card are not all text")
-        if card.class_names and len(card.class_names) != card.num_classes:
-            raise InputError(f"{path}: the card names {len(card.class_names)} classes of {card.num_classes}")
+        for names in (card.class_names, card.class_ids):
+            if not all(isinstance(name, str) for name in names):
+                raise InputError(f"{path}: the class names in the card are not all text")
+            if names and len(names) != card.num_classes:
+                raise InputError(f"{path}: the card names {len(names)} classes of {card.num_classes}")
         if not all(type(stride) is int for stride in card.strides):
             raise InputError(f"{path}: 'strides' in the card: got {card.strides}, expected whole numbers")
         check_strides_known(path, card.model, card.input_size, card.strides)
@@ -86,6 +90,7 @@ _CARD_TYPES: dict[str, tuple[type, ...]] = {
     "input_size": (int,),
     "strides": (tuple,),
     "class_names": (tuple,),
+    "class_ids": (tuple,),
     **{f.name: (dict,) for f in fields(Card) if f.name in ("preprocessing", "recipe", "results", "source")},
 }
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -46,14 +46,34 @@ def save_weights(path: Path, tensors: Mapping[str, Tensor], card: Card) -> None:
     write_file(path, save(on_cpu(tensors), {CARD_KEY: card.to_json()}))
 
 
+def read_card(path: Path) -> Card:
+    """The card of a file written by `save_weights`, without its tensors."""
+    return _card_in(read_metadata(path), path)
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The metadata of a safetensors file, without its tensors."""
+    try:
+        with safe_open(path, "pt") as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise InputError(
+            f"{path} is not a readable safetensors file ({error}); it may be cut short"
+        ) from error
+
+
 def load_weights(path: Path) -> tuple[dict[str, Tensor], Card]:
     """The weights and the card of a file written by `save_weights`."""
     tensors, metadata = read_tensors(path)
+    return tensors, _card_in(metadata, path)
+
+
+def _card_in(metadata: Mapping[str, str], path: Path) -> Card:
     if CARD_KEY not in metadata:
         raise InputError(
             f"{path} has no igcv card; expected weights written by igcv (igcv train, igcv convert)"
         )
-    return tensors, Card.from_json(metadata[CARD_KEY], path)
+    return Card.from_json(metadata[CARD_KEY], path)
 
 
 def fill(model: torch.nn.Module, tensors: dict[str, Tensor], where: str) -> None:

@@ -20,7 +20,10 @@ from igcv.weights.foreign.recognize import Recognized, recognize
 
 
 def read_checkpoint(
-    path: Path, symbol: str | Path | None, input_size: int | None, strides: Sequence[int] | None
+    path: Path,
+    symbol: str | Path | None = None,
+    input_size: int | None = None,
+    strides: Sequence[int] | None = None,
 ) -> tuple[Network, Card]:
     """Return the network of a checkpoint, filled with its weights, and what the file says of them.
 

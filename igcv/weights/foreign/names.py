@@ -1,6 +1,7 @@
-"""The names of a network's tensors in MXNet's checkpoints and here: one table, read in both directions.
+"""The names of a network's tensors in other projects and here: one table, read in both directions.
 
-The four namings of the released graphs:
+`LAYERS` has the names of IGCV3 and MobileNetV2 in MXNet and in the PyTorch projects (read by `torch_names`). The four
+namings of the released MXNet graphs:
 
 - seq: IGCV3 and MobileNetV2, `seq-1-block2-exp-conv2d_weight` <-> `stages.1.2.expand.conv.weight`
 - plain: IGCV1 for CIFAR, `g1_b1_conv1_weight` <-> `stages.0.0.convs.0.weight`
@@ -45,8 +46,28 @@ def _unit(mxnet: str, igcv: str, conv: str = "_conv", norm: str = "_bn") -> tupl
     )
 
 
-def _seq(mxnet: str, igcv: str) -> tuple[NamePair, ...]:
-    return _unit(mxnet, igcv, "-conv2d", "-batchnorm")
+class Layer(NamedTuple):
+    """What a layer of IGCV3 and MobileNetV2 is called in each project.
+
+    What is in braces is filled in for each block: `stage` and `block` count from 0; the other words are those of
+    `igcv.weights.foreign.torch_names`.
+
+    Attributes:
+        igcv, mxnet: a convolution with its batch norm.
+        pytorchcv, torchvision, timm: the convolution, and its batch norm; empty for a layer without one.
+    """
+
+    igcv: str
+    mxnet: str
+    pytorchcv: tuple[str, str]
+    torchvision: tuple[str, str]
+    timm: tuple[str, str]
+
+
+def _layer(
+    igcv: str, mxnet: str, pytorchcv: str, torchvision: tuple[str, str], timm: tuple[str, str]
+) -> Layer:
+    return Layer(igcv, mxnet, (f"{pytorchcv}.conv", f"{pytorchcv}.bn"), torchvision, timm)
 
 
 def _interleaved(mxnet: str, igcv: str) -> tuple[NamePair, ...]:
@@ -58,15 +79,51 @@ def _interleaved(mxnet: str, igcv: str) -> tuple[NamePair, ...]:
 
 
 _MXNET, _IGCV = "g{stage}_b{block}", "stages.{stage}.{block}"
+_SEQ, _UNIT = "seq-{stage}-block{block}", "features.stage{group}.unit{unit}"  # MXNet's and pytorchcv's blocks
+_VISION, _TIMM = "features.{place}.conv", "blocks.{stage}.{block}"
+LAYERS = (
+    _layer(
+        "stem",
+        "first-3x3-conv",
+        "features.init_block",
+        ("features.0.0", "features.0.1"),
+        ("conv_stem", "bn1"),
+    ),
+    _layer(
+        f"{_IGCV}.expand",
+        f"{_SEQ}-exp",
+        f"{_UNIT}.conv1",
+        (f"{_VISION}.0.0", f"{_VISION}.0.1"),
+        (f"{_TIMM}.conv_pw", f"{_TIMM}.bn1"),
+    ),
+    _layer(
+        f"{_IGCV}.depthwise",
+        f"{_SEQ}-depthwise",
+        f"{_UNIT}.conv2",
+        (f"{_VISION}.{{first}}.0", f"{_VISION}.{{first}}.1"),
+        (f"{_TIMM}.conv_dw", f"{_TIMM}.bn{{second}}"),
+    ),
+    _layer(
+        f"{_IGCV}.project",
+        f"{_SEQ}-linear",
+        f"{_UNIT}.conv3",
+        (f"{_VISION}.{{second}}", f"{_VISION}.{{third}}"),
+        (f"{_TIMM}.{{project}}", f"{_TIMM}.bn{{third}}"),
+    ),
+    _layer(
+        "head",
+        "last-1x1-conv",
+        "features.final_block",
+        ("features.{last}.0", "features.{last}.1"),
+        ("conv_head", "bn2"),
+    ),
+    Layer("classifier", "fc", ("output", ""), ("classifier.1", ""), ("classifier", "")),
+)
 NAMINGS = {
     "seq": Naming(
         0,
         (
-            *_seq("first-3x3-conv", "stem"),
-            *_seq("seq-{stage}-block{block}-exp", f"{_IGCV}.expand"),
-            *_seq("seq-{stage}-block{block}-depthwise", f"{_IGCV}.depthwise"),
-            *_seq("seq-{stage}-block{block}-linear", f"{_IGCV}.project"),
-            *_seq("last-1x1-conv", "head"),
+            *(pair for row in LAYERS[:-1] for pair in _unit(row.mxnet, row.igcv, "-conv2d", "-batchnorm")),
             ("fc_{part}", "classifier.{part}"),
         ),
     ),

@@ -2,8 +2,9 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -18,6 +19,7 @@ from igcv.models.mobilenetv2 import TABLE as MOBILENETV2
 from igcv.weights.foreign import names as mxnet_names
 
 Shapes = dict[str, tuple[int, ...]]
+Told = Callable[[str], str]  # from our name of a tensor to that in the file, for messages
 
 
 PERCENTS = sorted(range(5, 401), key=lambda percent: (abs(percent - 5 * round(percent / 5)), percent))
@@ -55,23 +57,35 @@ def recognize(shapes: Shapes) -> Recognized:
     ours = {
         mxnet_names.to_igcv(n, naming): shape for n, shape in shapes.items() if mxnet_names.knows(n, naming)
     }
-    num_classes = _shape(ours, naming, "classifier.weight", 2)[0]
+    return recognize_ours(ours, naming, partial(mxnet_names.to_mxnet, naming=naming))
+
+
+def recognize_ours(ours: Shapes, naming: str, told: Told) -> Recognized:
+    """`recognize` for shapes by our names.
+
+    Args:
+        ours: by our names.
+        naming: the kind of network, a key of `igcv.weights.foreign.names.NAMINGS`.
+        told: the name in the file, for messages.
+    """
+    num_classes = _shape(ours, told, "classifier.weight", 2)[0]
     nearest = ""
-    for name in _seq_names(ours) if naming == "seq" else [_igcv1_name(ours, naming)]:
-        conflict = _conflict(name, num_classes, ours, naming)
+    for name in _seq_names(ours, told) if naming == "seq" else [_igcv1_name(ours, naming, told)]:
+        conflict = _conflict(name, num_classes, ours, told)
         if not conflict:
             return Recognized(name, num_classes, name.endswith("_mxnet"))
         nearest = nearest or f"; not {name}: {conflict}"
     raise InputError(f"the tensors are of no network that igcv can build{nearest}")
 
 
-def _shape(shapes: Shapes, naming: str, name: str, ndim: int = 4) -> tuple[int, ...]:
+def _shape(shapes: Shapes, told: Told, name: str, ndim: int = 4) -> tuple[int, ...]:
     """The shape of a tensor by which a network is recognized."""
     shape = shapes.get(name, ())
     if len(shape) != ndim or min(shape) < 1:
         found = f"has the shape {shape}" if name in shapes else "is missing"
-        name = mxnet_names.to_mxnet(name, naming)
-        raise InputError(f"{name}, by which networks are told apart, {found}; expected {ndim} dimensions")
+        raise InputError(
+            f"{told(name)}, by which networks are told apart, {found}; expected {ndim} dimensions"
+        )
     return shape
 
 
@@ -82,10 +96,10 @@ def _blocks(shapes: Shapes) -> tuple[int, ...]:
     return tuple(counts[stage] for stage in sorted(counts))
 
 
-def _igcv1_name(shapes: Shapes, naming: str) -> str:
+def _igcv1_name(shapes: Shapes, naming: str, told: Told) -> str:
     """IGCV1: L and M from the first 3x3 convolution that keeps its width, the depth from the blocks."""
     first = {"plain": "0.0", "ident": "0.0.conv1", "imagenet18": "0.1.conv1"}[naming]
-    width, secondary, *_ = _shape(shapes, naming, f"stages.{first}.convs.0.weight")
+    width, secondary, *_ = _shape(shapes, told, f"stages.{first}.convs.0.weight")
     name = f"igcv1_l{max(1, width // secondary)}m{secondary}"
     if naming == "imagenet18":
         return f"{name}_imagenet18"
@@ -93,11 +107,11 @@ def _igcv1_name(shapes: Shapes, naming: str) -> str:
     return f"{name}_d{3 * repeats + 2}" if naming == "plain" else f"{name}_d{6 * repeats + 2}_ident"
 
 
-def _seq_names(shapes: Shapes) -> Iterator[str]:
+def _seq_names(shapes: Shapes, told: Told) -> Iterator[str]:
     """IGCV3 and MobileNetV2: the names at every width multiplier that comes near, the usual widths first."""
-    before, last = (_shape(shapes, "seq", f"stages.{i}.0.project.conv.weight")[0] for i in (0, 6))
+    before, last = (_shape(shapes, told, f"stages.{i}.0.project.conv.weight")[0] for i in (0, 6))
     expand, project = (
-        _shape(shapes, "seq", f"stages.1.0.{part}.conv.weight") for part in ("expand", "project")
+        _shape(shapes, told, f"stages.1.0.{part}.conv.weight") for part in ("expand", "project")
     )
     groups = max(1, before // expand[1]), max(1, expand[0] // project[1])
     tables, blocks = _tables(groups), _blocks(shapes)
@@ -129,7 +143,7 @@ def _tables(groups: tuple[int, int]) -> dict[str, tuple[Stage, ...]]:
     return {f"igcv3_g{groups[0]}g{groups[1]}": TABLES["d"]}
 
 
-def _conflict(name: str, num_classes: int, shapes: Shapes, naming: str) -> str:
+def _conflict(name: str, num_classes: int, shapes: Shapes, told: Told) -> str:
     """Where a network differs from these shapes; empty if it does not."""
     try:
         with torch.device("meta"):
@@ -139,5 +153,5 @@ def _conflict(name: str, num_classes: int, shapes: Shapes, naming: str) -> str:
     for key, shape in shapes.items():
         expected = tuple(tensors[key].shape) if key in tensors else None
         if shape != expected:
-            return f"its {mxnet_names.to_mxnet(key, naming)} has the shape {expected}, but {shape} here"
+            return f"its {told(key)} has the shape {expected}, but {shape} here"
     return ""

@@ -1,0 +1,106 @@
+"""The networks under timm's contract: timm.create_model knows their names once this module is imported.
+
+timm names weights as igcv does, NETWORK.TAG. So `timm.create_model("igcv3_d_100.imagenet", pretrained=True)` takes the
+weights of that name, from igcv's cache.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from torch import nn
+
+from igcv.models.catalog import NAMES, build_model, default_input_size
+from igcv.weights.known import KNOWN, Known
+
+
+def _timm_config(name: str) -> dict[str, Any]:
+    """timm's description of a network: what its data and fine-tuning code asks for."""
+    size = default_input_size(name)
+    return {
+        "num_classes": 1000,
+        "input_size": (3, size, size),
+        "crop_pct": 0.875 if size == 224 else 1.0,
+        "interpolation": "bicubic",
+        "mean": IMAGENET_DEFAULT_MEAN,
+        "std": IMAGENET_DEFAULT_STD,
+        "first_conv": "stem.0.conv" if name.endswith("imagenet18") else "stem.conv",
+        "classifier": "classifier",
+    }
+
+
+def _weights_config(name: str, known: Known) -> dict[str, Any]:
+    """The same with weights: where they come from, and their preprocessing."""
+    images = known.preprocessing
+    return _timm_config(name) | {
+        "url": known.url,
+        "license": known.license,
+        "origin_url": known.source,
+        "crop_pct": images.crop,
+        "interpolation": images.interpolation,
+        "mean": images.mean,
+        "std": images.std,
+    }
+
+
+def _weights_file(name: str, config: Any) -> str:
+    """The file of the weights that timm's caller asks for, which is downloaded the first time."""
+    from igcv.weights.pretrained import find_weights, weights_path  # may be what is importing timm right now
+
+    tag = config if isinstance(config, str) else None
+    return str(weights_path(f"{name}.{tag}" if tag else find_weights(name)))
+
+
+def _feature_levels(name: str, **options: Any) -> tuple[int, ...]:
+    """Indices of all feature levels of a network, found without allocating its weights."""
+    with torch.device("meta"):
+        return tuple(range(len(build_model(name, **options).feature_info)))
+
+
+def _names_a_file(config: Any) -> bool:
+    """Whether timm's caller gives weights of their own."""
+    return isinstance(config, dict) and any(
+        config.get(key) for key in ("file", "state_dict", "url", "hf_hub_id")
+    )
+
+
+def _timm_entrypoint(name: str) -> Callable[..., nn.Module]:
+    """The function behind timm.create_model(name), features_only and out_indices among its arguments."""
+
+    def entrypoint(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+        kwargs.pop("cache_dir", None)
+        levels = {key: kwargs[key] for key in ("input_size", "strides") if key in kwargs}
+        feature_cfg: dict[str, Any] = {"flatten_sequential": True}
+        if kwargs.get("features_only"):
+            feature_cfg["out_indices"] = _feature_levels(name, **levels)
+        overlay = dict(kwargs.pop("pretrained_cfg_overlay", None) or {})
+        config = kwargs.get("pretrained_cfg")
+        if pretrained and not _names_a_file(config) and not _names_a_file(overlay):
+            overlay["file"] = _weights_file(name, config)  # before the URL, whose file has other names
+        return build_model_with_cfg(
+            partial(build_model, name),
+            name,
+            pretrained,
+            feature_cfg=feature_cfg,
+            pretrained_cfg_overlay=overlay,
+            **kwargs,
+        )
+
+    entrypoint.__name__ = name
+    entrypoint.__module__ = __name__
+    return entrypoint
+
+
+# timm reads `default_cfgs` of the module that registers. Its own MobileNetV2 keeps its names there.
+TIMM_NAMES = [name for name in NAMES if not name.startswith("mobilenetv2_") or name.endswith("_mxnet")]
+_TAGGED = {name: known for name, known in KNOWN.items() if name.partition(".")[0] in TIMM_NAMES}
+_BARE = set(TIMM_NAMES) - {name.partition(".")[0] for name in _TAGGED}
+default_cfgs = generate_default_cfgs(
+    {name: _timm_config(name) for name in TIMM_NAMES if name in _BARE}
+    | {name: _weights_config(name.partition(".")[0], known) for name, known in _TAGGED.items()}
+)
+for _name in TIMM_NAMES:
+    register_model(_timm_entrypoint(_name))

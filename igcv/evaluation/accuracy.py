@@ -243,4 +243,4 @@ def evaluate_in(
         set_form(network)
     found = accuracy_of(network, loader, process.device, names=loader.names)
     names = tuple(classifier.class_names)
-    return replace(found, data=source.spec, class_names=names, notes=source.notes)
+    return replace(found, data=source.name, class_names=names, notes=source.notes)

@@ -1,18 +1,25 @@
 """What a training is about to do, in a few lines."""
 
+import os
 from collections.abc import Iterator
 from itertools import accumulate
 from pathlib import Path
 
 import torch
 
+from igcv.data import Images, StreamImages
+from igcv.data.inspection import COMPARED, copies
+from igcv.data.sources.listed import PARTS
+from igcv.errors import some
 from igcv.models import strides_text
 from igcv.report.run import duration
 from igcv.training.auto import in_words
+from igcv.training.classes import untrained_classes
 from igcv.training.epochs import Training
 from igcv.training.job import Job, resident_bytes
 from igcv.training.recipe import Recipe
 
+_COPIES = {"val": ("validation", "training"), "test": ("test", "training or validation")}
 FEW_STEPS = 4  # in an epoch, below which little is learned
 MOST_LEFT_OUT = 0.1  # of the images of an epoch
 LONGEST_EMA = 1 / 4  # of all steps that the moving average may span
@@ -24,8 +31,10 @@ def headline(training: Training, out: Path) -> str:
     recipe, source = job.recipe, job.source
     parameters = sum(p.numel() for p in training.trainer.network.parameters())
     images = f"{len(source.train or []):,} training and {len(source.val or []):,} validation images"
-    apart = f" ({len(source.test):,} test images are kept apart)" if source.test else ""
-    divided = "".join(f"{line}\n" for line in source.notes)
+    apart = [f"{len(source.test):,} test images are kept apart"] if source.test else []
+    apart += ["split.csv lists which"] if source.divided else []
+    images += f" ({'; '.join(apart)})" if apart else ""
+    notes = "".join(f"{line}\n" for line in source.notes)
     where = job.process.device
     device = torch.cuda.get_device_name(where) if where.type == "cuda" else where.type.upper()
     place = f"step {begun.steps} of epoch {state.epoch + 1}" if begun.steps else f"epoch {state.epoch}"
@@ -39,9 +48,9 @@ def headline(training: Training, out: Path) -> str:
         f"{recipe.model}: {parameters:,} parameters, {pixels}, "
         f"strides {strides_text(recipe.strides)}, {len(source.class_names)} classes\n"
         f"{origin(job)}"
-        f"{source.spec}: {images}{apart}; {places}{device}, {recipe.precision}{why}; "
+        f"{source.name}: {images}; {places}{device}, {recipe.precision}{why}; "
         f"{going_on} {recipe.epochs} epochs; run folder {out}\n"
-        f"{divided}{whereabouts(job)}{note}{chosen(job)}{expected(job)}{warned}"
+        f"{notes}{whereabouts(job)}{note}{chosen(job)}{expected(job)}{warned}"
     )
 
 
@@ -53,6 +62,9 @@ def cautions(job: Job, batches: int) -> Iterator[str]:
         batches: of an epoch, in each process.
     """
     recipe, steps = job.recipe, batches // job.recipe.accumulation
+    if untrained := untrained_classes(job.source):
+        yield f"caution: no training images, so that nothing is learned of the classes: {some(untrained)}"
+    yield from copied(job)
     assert job.source.train is not None
     images = min(recipe.epoch_images or len(job.source.train), len(job.source.train))
     whole = steps * recipe.batch_size
@@ -72,6 +84,33 @@ def cautions(job: Job, batches: int) -> Iterator[str]:
             f"caution: the moving average spans {span:,.0f} steps of {steps * recipe.epochs:,} in all, so that it lags "
             f"behind; give ema_decay={max(1 - 10 / (steps * recipe.epochs), 0):.3g} or less, or more epochs"
         )
+
+
+def copied(job: Job) -> Iterator[str]:
+    """Yield a line for each part of which some images are copies of images of a part before it."""
+    parts = {name: files for name in PARTS if (files := _files(getattr(job.source, name)))}
+    total = sum(map(len, parts.values()))
+    if len(parts) < 2 or not job.process.is_main:
+        return
+    if total > COMPARED:
+        yield f"copies of images in two parts are not looked for among {total:,} images; igcv check finds them"
+        return
+    groups = copies(list(parts.values()))
+    for number, (name, files) in enumerate(parts.items()):
+        count = sum(part == number for group in groups if group[0][0] < number for part, _ in group)
+        if count:
+            measured, before = _COPIES[name]
+            yield (
+                f"caution: {count:,} of {len(files):,} {measured} images are copies of {before} images, so that their "
+                "accuracy says little; igcv check names them"
+            )
+
+
+def _files(images: Images | StreamImages | None) -> list[str]:
+    """The files of images that have one each; else none."""
+    if images is None or isinstance(images, StreamImages) or not os.path.isfile(images.name(0)):
+        return []
+    return [images.name(i) for i in range(len(images))]
 
 
 def chosen(job: Job) -> str:

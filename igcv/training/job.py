@@ -18,6 +18,7 @@ from igcv.machine.threads import available_cores
 from igcv.models import build_model, default_input_size, strides_text
 from igcv.training.auto import FOLLOW_EPOCHS, Choice, Facts, Settings, choose, facts_of
 from igcv.training.balance import check_balance
+from igcv.training.classes import check_classes
 from igcv.training.draft import Draft
 from igcv.training.recipe import Recipe
 from igcv.weights.card import Card
@@ -141,8 +142,9 @@ def open_data(recipe: Recipe, process: Process, split: SplitList | Rule | None) 
     source = first_on_machine(process, lambda: open_source(recipe.data, seed=0, split=rule))
     check_same(source)
     if source.train is None:
-        raise InputError(f"{recipe.data} has no training images; give a source with a training part")
-    return source
+        raise InputError(f"{source.spec} has no training images; give a source with a training part")
+    check_classes(recipe, source)
+    return replace(source, name=recipe.data_set)
 
 
 def check_epochs(recipe: Recipe, source: DataSource) -> None:

@@ -1,7 +1,8 @@
 """A trained network with all that is needed to use it: classes, preprocessing, and where it came from."""
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,8 +14,9 @@ from igcv.data.classes import NAME, KnownClasses, matched
 from igcv.data.given import ImageLike, as_list, name_of, open_image
 from igcv.data.preprocessing import Preprocessing, Transform, eval_transform
 from igcv.data.sources.listed import SplitList, read_list
-from igcv.data.sources.open import DataSource, open_source, same_source
+from igcv.data.sources.open import DataSource, open_source
 from igcv.data.sources.parts import Rule
+from igcv.data.sources.spec import same_source
 from igcv.engines.opened import EngineModule, card_of, is_exported, open_session, takes_pixels
 from igcv.errors import InputError, unknown
 from igcv.models import Network, build_model
@@ -103,7 +105,9 @@ class Classifier:
             )
         seed = 0 if own and same_source(wanted, own) else None
         rule = split or (Rule.HASH if seed is None else own_split(recipe, self.folder))
-        return open_source(wanted, seed, download=download, split=rule)
+        source = open_source(wanted, seed, download=download, split=rule)
+        named = recipe.get("data_name") if seed == 0 else ""
+        return replace(source, name=str(named)) if named else source
 
     def predict(self, images: ImageLike | Iterable[ImageLike], top: int = 5) -> list[list[Prediction]]:
         """Classify images.
@@ -201,8 +205,9 @@ def load(what: str | Path, device: str | torch.device = "cpu") -> Classifier:
         InputError: if there is none, it cannot be downloaded, its weights do not fit the network that its card names,
             or the engine of an exported file is not installed.
     """
+    what = Path(os.path.expanduser(what))
     if is_exported(what):
-        return _opened(Path(what))
+        return _opened(what)
     file = weights_file(what)
     tensors, card = load_weights(file)
     model = network_of(card)

@@ -39,6 +39,12 @@ def unknown(kind: str, given: str, known: Iterable[str], hint: str = "") -> Inpu
     return InputError(f"unknown {kind} '{given[:99]}'{guess} ({hint or 'one of: ' + ', '.join(names)})")
 
 
+def some(names: Iterable[str], limit: int = 5) -> str:
+    """Return the first of some names for a message, and how many more there are."""
+    first, more = (listed := list(names))[:limit], len(listed) - limit
+    return ", ".join(first) + (f" and {more:,} more" if more > 0 else "")
+
+
 def differences(names: Mapping[str, Sequence[str]], limit: int) -> str:
     """What two sets of names do not share, for a message; empty if there is nothing.
 
@@ -46,9 +52,4 @@ def differences(names: Mapping[str, Sequence[str]], limit: int) -> str:
         names: by what is the matter with them, e.g. "missing".
         limit: how many of each are named; of the others it says how many there are.
     """
-
-    def listed(some: Sequence[str]) -> str:
-        more = f" and {len(some) - limit} more" if len(some) > limit else ""
-        return ", ".join(some[:limit]) + more
-
-    return "; ".join(f"{what}: {listed(some)}" for what, some in names.items() if some)
+    return "; ".join(f"{what}: {some(found, limit)}" for what, found in names.items() if found)

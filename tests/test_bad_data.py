@@ -84,7 +84,8 @@ def run(data: Path, out: Path, *settings: str) -> dict:
 
 @pytest.mark.parametrize("resident", ["on", "off"])
 def test_bad_images_are_passed_over_counted_and_listed(resident: str, photos: Path, tmp_path: Path) -> None:
-    summary = run(photos, tmp_path / "out", f"resident={resident}", "augment=shift", "epochs=3")
+    settings = [f"resident={resident}", "augment=shift", "epochs=3", f"max_bad_images={len(BAD)}"]
+    summary = run(photos, tmp_path / "out", *settings)
     rows = [json.loads(line) for line in (tmp_path / "out" / "bad_images.jsonl").read_text().splitlines()]
     assert {Path(row["image"]).name for row in rows} == set(BAD)
     assert all(row["image"] in row["reason"] for row in rows)
@@ -105,7 +106,8 @@ def test_every_good_image_is_used(photos: Path) -> None:
 
 def test_a_limit_of_bad_images(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(
-        igcv.InputError, match=r"images cannot be read, expected at most 3; the last: \S+/one/"
+        igcv.InputError,
+        match=r"images cannot be read, expected at most 3 \(max_bad_images\); the last: \S+/one/",
     ):
         run(photos, tmp_path / "out", "max_bad_images=3")
     listed = (tmp_path / "out" / "bad_images.jsonl").read_text().splitlines()
@@ -119,7 +121,9 @@ def test_files_that_vanish_in_an_epoch(digit_folder: Path, tmp_path: Path) -> No
     images = open_source(str(root)).train
     assert images is not None
     transform, finish = plain_transform(IMAGENET), Finish(IMAGENET)
-    loader = make_loader(images, transform, finish, LoaderSettings(batch_size=4, train=True, skip_bad=True))
+    loader = make_loader(
+        images, transform, finish, LoaderSettings(batch_size=4, train=True, skip_bad=True, max_bad=12)
+    )
     counts = []
     for step, (_, labels) in enumerate(loader):
         counts.append(len(labels))

@@ -155,7 +155,10 @@ CONTENTS = {
         "announces 4000000000 labels in a record of 26 bytes, expected 16000000024",
     ),
     "fraction": (header(1.5), "found the label 1.5, expected a class number: a whole number from 0"),
-    "negative": (header(-1), "found the label -1, expected"),
+    "negative": (
+        header(-2),
+        "found the label -2, expected a class number: a whole number from 0, or -1 for none",
+    ),
     "not a number": (header(float("nan")), "found the label nan, expected"),
     "infinite": (header(float("inf")), "found the label inf, expected"),
     "fraction in an array": (header(flag=1) + struct.pack("<f", 0.5), "found the label 0.5, expected"),

@@ -213,7 +213,10 @@ def test_rec_files_and_class_names(tmp_path):
             r"unknown data source 'digit'; did you mean 'digits'\? \(one of: digits, cifar10\[:FOLDER\], ",
         ),
         ("fodler:x", r"unknown data source 'fodler'; did you mean 'folder'\?"),
-        ("/no/such/place", r"unknown data source '/no/such/place' \(one of: .*or a folder that exists\)"),
+        (
+            "/no/such/place",
+            r"unknown data source '/no/such/place' \(one of: .*or a folder that exists, looked for in /",
+        ),
         (
             "cifar10:/no/such",
             (

@@ -13,8 +13,9 @@ from igcv.classifier import load
 from igcv.data import open_source, write_records
 from igcv.data.sources.hashed import FREE, TRAIN, VAL, hold_out, place
 from igcv.data.sources.listed import ListedImage, SplitList, list_bytes, normal, read_list
-from igcv.data.sources.open import DataSource, same_source
+from igcv.data.sources.open import DataSource
 from igcv.data.sources.parts import Rule
+from igcv.data.sources.spec import same_source
 from igcv.errors import InputError
 from igcv.training.run import SPLIT
 from tests.conftest import Igcv
@@ -185,7 +186,6 @@ def test_lists_of_records(tmp_path):
 @pytest.mark.parametrize(
     "content, message",
     [
-        (b"\xef\xbb\xbfpath,label\n", "line 1: starts with a byte order mark .* Save it without BOM"),
         (
             b"path;label;split\n",
             "line 1: got the columns 'path;label;split', expected path,label,split,group",
@@ -251,11 +251,13 @@ def test_a_third_part(tmp_path):
     fill(tmp_path / "test", {"a": 1, "b": 2})
     source = open_source(str(tmp_path))
     assert [len(part) for part in (source.train, source.val, source.test)] == [4, 2, 3]
-    assert source.notes == () and not source.divided
+    said = f"{tmp_path.name}: train/ trains, val/ validates, test/ is kept for the final accuracy"
+    assert source.notes == (said,) and not source.divided
     shutil.rmtree(tmp_path / "val")
     source = open_source(str(tmp_path))  # as ever, the test images validate then; now with a line
     assert len(source.val) == 3 and source.test is None
     assert source.notes == (
+        f"{tmp_path.name}: train/ trains, test/ validates",
         "no val/ folder: the images of test/ validate, so that none are left for a final accuracy",
     )
     with pytest.raises(
@@ -265,9 +267,10 @@ def test_a_third_part(tmp_path):
     shutil.rmtree(tmp_path / "test")
     fill(tmp_path / "val", {"a": 1, "b": 1})
     fill(tmp_path, {"test": 3})
-    assert open_source(str(tmp_path)).notes == (f"{tmp_path / 'test'} has no class folders and is left out",)
-    fill(tmp_path / "test", {"a": 1})
-    with pytest.raises(InputError, match=r"train/ and test/ have different class folders.*only in one: b"):
+    said = f"{tmp_path.name}: train/ trains, val/ validates; not used: test/ (no class folders)"
+    assert open_source(str(tmp_path)).notes == (said,)
+    fill(tmp_path / "test", {"c": 1})
+    with pytest.raises(InputError, match=r"train/ and test/ have different class folders.*only in one: a, b"):
         open_source(str(tmp_path))
 
 
@@ -353,7 +356,7 @@ def test_resuming_with_a_changed_folder(photos: Path, tmp_path: Path, igcv_comma
     assert resumed.status == 0 and "since the run began: 20 new images" in resumed.out
     assert (run.folder / SPLIT).read_bytes() == kept
     assert set(names(before.val)) <= set(names(load(run.folder).open_data().val))
-    with pytest.raises(InputError, match=r"has split = '', not other.csv; resume it with its own"):
+    with pytest.raises(InputError, match=r"has split = '', not /.*/other.csv; resume it with its own"):
         igcv.train(out=run.folder, resume=True, epochs=3, split="other.csv", device="cpu", quiet=True)
 
 
@@ -386,7 +389,10 @@ def test_training_by_a_list(photos: Path, tmp_path: Path, igcv_command: Igcv, mo
         )
     )
     assert trained.status == 0, trained.err
-    assert "12 training and 6 validation images (6 test images are kept apart)" in trained.out
+    assert (
+        "12 training and 6 validation images (6 test images are kept apart; split.csv lists which)"
+        in trained.out
+    )
     listed = read_list(tmp_path / "run" / SPLIT).images
     assert sorted(f"{row.path},{row.label},{row.split}" for row in listed) == sorted(rows)
     for i, file in enumerate(sorted((photos / "one").iterdir())):
@@ -423,11 +429,9 @@ def test_export_and_page_use_the_list(photos: Path, tmp_path: Path, monkeypatch:
     said: list[str] = []
     igcv.export(run.classifier, tmp_path / "a.onnx", form="dense", say=said.append)
     assert [line for line in said if line.startswith("since the run began: 20 new images")]
-    opened: list[DataSource] = []
+    opened: list[DataSource | None] = []
     monkeypatch.setattr("igcv.web.writer.engine_files", lambda say: [])
-    monkeypatch.setattr(
-        "igcv.web.writer.write_examples", lambda net, source, folder: opened.append(source) or []
-    )
+    monkeypatch.setattr("igcv.web.writer.validation_images", lambda source: iter(opened.append(source) or []))
     igcv.write_page(run.classifier, tmp_path / "page")
     assert names(opened[0].val) == names(run.classifier.open_data().val)
 

@@ -133,9 +133,10 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
     table = Table(title="Run finished", box=None, show_header=False, title_justify="left", title_style="bold")
     table.add_column()
     table.add_column(overflow="fold")
+    bad = summary["bad_images"]
     rows = {
         "network": f"{summary['model']}, {summary['parameters']:,} parameters",
-        "data": summary["data"],
+        "data": summary["data"] + (f", {bad:,} unreadable images skipped (bad_images.jsonl)" if bad else ""),
         "best top-1": best_text(summary),
         "epochs": f"{summary['epochs']} in {summary['time_s']:,.0f} s",
         "peak memory": f"{summary['peak_memory_mib']:,} MiB" if summary["peak_memory_mib"] else "unknown",
@@ -301,6 +302,10 @@ def print_page(page: Any) -> None:
     print_line(f"{page.folder}: a page for any web server; {networks}")
     if page.no_int8:
         print_line(f"no int8: {page.no_int8}")
+    if page.kept_out:
+        print_line(
+            f"no examples, as the images of {page.examples_of} may be your own; --examples adds {page.kept_out}"
+        )
     if page.examples:
         print_line(
             f"{page.examples} validation images of {page.examples_of} are in {page.folder / 'examples'}"

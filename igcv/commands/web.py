@@ -21,6 +21,13 @@ def web(
         str | None,
         typer.Option(help="images to quantize with, for int8; default: the data of the training run"),
     ] = None,
+    examples: Annotated[
+        bool | None,
+        typer.Option(
+            "--examples/--no-examples",
+            help="put eight validation images into the page; default: only those of digits, CIFAR and Tiny-ImageNet",
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="replace the page that is in --out already")] = False,
     serve: Annotated[
         int | None,
@@ -37,8 +44,8 @@ def web(
 
     page = Path(weights)
     if not (page / "page.json").is_file():
-        page = build(weights, out, calibrate, force)
-    elif out is not None or calibrate is not None or force or serve is None:
+        page = build(weights, out, calibrate, examples, force)
+    elif any(option is not None for option in (out, calibrate, examples)) or force or serve is None:
         raise InputError(
             f"{weights} is a page already; serve it with --serve PORT and no other option, "
             "or give the run folder or weights that it came from"
@@ -47,12 +54,12 @@ def web(
         serve_until_interrupted(page, serve, print_line)
 
 
-def build(weights: str, out: Path | None, calibrate: str | None, force: bool) -> Path:
+def build(weights: str, out: Path | None, calibrate: str | None, examples: bool | None, force: bool) -> Path:
     """Write the page and tell what is in it."""
     import igcv
 
     if out is None:
         raise InputError(f"{weights} becomes a page in a folder of its own; name it with --out DIR")
-    page = igcv.write_page(weights, out, calibrate=calibrate, force=force, say=print_line)
+    page = igcv.write_page(weights, out, calibrate=calibrate, examples=examples, force=force, say=print_line)
     print_page(page)
     return page.folder

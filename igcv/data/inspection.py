@@ -5,10 +5,13 @@ Equal images are found by the bytes of their files. Nearly equal ones have perce
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+import os
+import stat
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
@@ -24,7 +27,12 @@ NEAR_CORRELATION = 0.7  # of the grey levels of their thumbnails, at least
 THUMBNAIL = 16  # pixels
 DETAIL = 32  # pixels of the shorter side; smaller images are too coarse for a perceptual hash
 DRAFT = 256  # pixels that a large JPEG need not be decoded beyond
+COMPARED = 50_000  # files at most that are looked at for copies before a training
+_END_BYTES = 4096
 _ROWS = 256  # hashes compared at a time with all others
+
+
+Member = TypeVar("Member")
 
 
 @dataclass(frozen=True)
@@ -94,11 +102,58 @@ def _phash(image: Image.Image, side: int) -> int | None:
 
 def equal_images(looks: Sequence[Look]) -> list[list[int]]:
     """Return the numbers of images that are equal to each other, a list for each that is there more than once."""
-    members: dict[bytes, list[int]] = {}
-    for i, look in enumerate(looks):
-        if not look.error:
-            members.setdefault(look.digest, []).append(i)
-    return [found for found in members.values() if len(found) > 1]
+    return _alike(range(len(looks)), lambda i: None if looks[i].error else looks[i].digest)
+
+
+def copies(sets: Sequence[Sequence[str]]) -> list[list[tuple[int, str]]]:
+    """Return the files that are in several sets with equal bytes; only of files of one size more than that is read.
+
+    Args:
+        sets: the paths of the files of each set.
+
+    Returns:
+        A list for each content: the number of its set and the path of every file.
+    """
+    groups = [[(number, path) for number, paths in enumerate(sets) for path in paths]]
+    for key in (_size, _end, _digest):
+        found = (alike for group in groups for alike in _alike(group, lambda file, key=key: key(file[1])))  # type: ignore[misc]
+        groups = [alike for alike in found if len({number for number, _ in alike}) > 1]
+    return groups
+
+
+def _alike(members: Iterable[Member], key: Callable[[Member], Hashable]) -> list[list[Member]]:
+    """The members whose keys are equal, a list for each key that more than one has; without those whose key is None."""
+    by_key: dict[Hashable, list[Member]] = {}
+    for member in members:
+        by_key.setdefault(key(member), []).append(member)
+    return [found for value, found in by_key.items() if value is not None and len(found) > 1]
+
+
+def _size(path: str) -> int | None:
+    """The bytes of a plain file; None for others, and for empty ones."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_size or None if stat.S_ISREG(status.st_mode) else None
+
+
+def _end(path: str) -> bytes | None:
+    """The last bytes of a file, in which photos of one camera differ."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(os.path.getsize(path) - _END_BYTES, 0))
+            return file.read()
+    except OSError:
+        return None
+
+
+def _digest(path: str) -> bytes | None:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError:
+        return None
 
 
 def nearly_equal(looks: Sequence[Look], some: Sequence[int], others: Sequence[int]) -> list[tuple[int, int]]:
@@ -112,10 +167,10 @@ def nearly_equal(looks: Sequence[Look], some: Sequence[int], others: Sequence[in
         bits = np.bitwise_count(hashes[0][row : row + _ROWS, None] ^ hashes[1])
         for i, j in np.argwhere(bits <= NEAR_BITS):
             pairs.append((int(left[row + i]), int(right[j])))
-    return [pair for pair in pairs if _alike(*(looks[i] for i in pair))]
+    return [pair for pair in pairs if _similar(*(looks[i] for i in pair))]
 
 
-def _alike(first: Look, second: Look) -> bool:
+def _similar(first: Look, second: Look) -> bool:
     """Whether two images of like hashes are nearly equal, but not equal."""
     if first.digest == second.digest:
         return False

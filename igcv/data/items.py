@@ -40,7 +40,7 @@ class LoaderSettings:
         rank: number of this process.
         world_size: number of processes.
         skip_bad: skip unreadable images rather than stop at the first.
-        max_bad: how many of them to accept; None for 100 or 1 % of the set, whichever is more.
+        max_bad: how many of them to accept; None: see `igcv.data.loaders.accepted_bad`.
         drop_last: leave out a last training batch that is not full, unless it is the only one; else it is left out
             where it has one image alone, for which batch norm may have no statistics.
         resident: decode and transform each image once only, keep all on the device, and in training move them so

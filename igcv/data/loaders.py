@@ -90,7 +90,7 @@ class Loader:
             raise BadImageError(next(iter(bad.values())))
         if len(self.bad) > self.max_bad:
             raise InputError(
-                f"{len(self.bad)} images cannot be read, expected at most {self.max_bad}; "
+                f"{len(self.bad)} images cannot be read, expected at most {self.max_bad} (max_bad_images); "
                 f"the last: {self._last()}"
             )
 
@@ -138,7 +138,7 @@ def make_loader(
     fewest = settings.world_size if settings.train else 1
     if len(images) < fewest:
         raise InputError(f"the number of images is {len(images)}, expected {fewest} or more")
-    max_bad = max(100, len(images) // 100) if settings.max_bad is None else settings.max_bad
+    max_bad = accepted_bad(len(images)) if settings.max_bad is None else settings.max_bad
     if isinstance(images, StreamImages):
         assert settings.resident is None and not settings.balanced and not settings.epoch_images
         stream = StreamBatches(images, transform, settings, finish.device)
@@ -153,6 +153,15 @@ def make_loader(
         )
     )
     return Loader(batches, order, finish, images.name, settings.skip_bad, max_bad)
+
+
+def accepted_bad(images: int) -> int:
+    """Return how many unreadable images a set of so many may have: a tenth, up to 100, or 1 % where that is more.
+
+    >>> [accepted_bad(n) for n in (5, 30, 1_000, 10_000, 50_000)]
+    [1, 3, 100, 100, 500]
+    """
+    return max(1, min(images // 10, 100), images // 100)
 
 
 def _order(images: Images, settings: LoaderSettings) -> ImageOrder:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from igcv.errors import InputError
+from igcv.reading import read_text
 
 MAGIC = 0xCED7230A
 _MAGIC_BYTES = struct.pack("<I", MAGIC)
@@ -22,6 +23,7 @@ _FRAME = struct.Struct("<II")  # magic, cflag << 29 | length
 _HEADER = struct.Struct("<IfQQ")  # flag (number of labels that follow), label, id, second id
 _WHOLE, _FIRST, _MIDDLE, _LAST = range(4)
 _MAX_PART = 1 << 29  # bytes; the length has 29 bits
+UNLABELLED = -1
 _MAX_LABEL = 1 << 24  # above it float32 no longer holds every whole number
 
 
@@ -62,7 +64,10 @@ class RecordFile:
         self._map = _open_map(self.path)  # a map belongs to its process
 
     def __getitem__(self, i: int) -> tuple[int, memoryview]:
-        """The label and the encoded image of record `i`.
+        """The label and the encoded image of record `i`; the label is UNLABELLED where it has none.
+
+        A record of two or more labels without an image has none, either: in data sets of faces the header and the
+        table of persons are such records.
 
         Raises:
             InputError: the record is damaged or its label is not a whole number.
@@ -75,7 +80,7 @@ class RecordFile:
         return bytes(self._payload(self._offsets[i]))
 
     def labels(self) -> np.ndarray:
-        """The labels of all records, int64 of shape (len,); reads headers, not images."""
+        """The labels of all records as of single ones, int64 of shape (len,); reads headers, not images."""
         return np.fromiter((self._opened(i)[0] for i in range(len(self))), np.int64, len(self))
 
     def _opened(self, i: int) -> tuple[int, int, memoryview]:
@@ -96,10 +101,14 @@ class RecordFile:
                 f"a header that announces {flag} labels in a record of {len(payload)} bytes",
                 f"{image_start} bytes or more",
             )
+        if flag > 1 and image_start == len(payload):
+            return UNLABELLED, image_start, payload
         if flag:
             (label,) = struct.unpack_from("<f", payload, _HEADER.size)
-        if not (0 <= label < _MAX_LABEL and float(label).is_integer()):
-            raise self._damaged(offset, f"the label {label:g}", "a class number: a whole number from 0")
+        if not (UNLABELLED <= label < _MAX_LABEL and float(label).is_integer()):
+            raise self._damaged(
+                offset, f"the label {label:g}", "a class number: a whole number from 0, or -1 for none"
+            )
         return int(label), image_start, payload
 
     def _payload(self, offset: int) -> memoryview:
@@ -246,7 +255,8 @@ def _open_map(path: Path) -> mmap.mmap:
 def _read_index(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """The offsets in bytes and the keys, int64, of an index with a line `key <tab> offset` for each record."""
     offsets, keys = [], []
-    for number, line in enumerate(path.read_text(errors="replace").splitlines(), start=1):
+    text = read_text(path, "lines 'key<tab>offset'", errors="replace")
+    for number, line in enumerate(text.splitlines(), start=1):
         match line.split():
             case [key, offset] if offset.isascii() and offset.isdigit() and len(offset) < 19:
                 offsets.append(int(offset))

@@ -141,7 +141,7 @@ def _written(
         file=out,
         bytes=size_of(out),
         comparison=comparison,
-        compared_on=source.spec if source else "two photographs",
+        compared_on=source.name if source else "two photographs",
         forms=folded.forms,
         vector_width=folded.vector_width,
     )

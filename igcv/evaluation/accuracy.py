@@ -268,4 +268,4 @@ def evaluate_in(
     names = tuple(classifier.class_names)
     int8 = classifier.card.source.get("export", {}).get("int8", False)
     precision = "int8" if int8 else "float32"
-    return replace(found, data=source.spec, class_names=names, notes=source.notes, precision=precision)
+    return replace(found, data=source.name, class_names=names, notes=source.notes, precision=precision)

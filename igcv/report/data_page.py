@@ -32,7 +32,7 @@ def data_page(
     environment.filters["duration"] = duration
     return environment.get_template("data.html").render(
         checked=checked,
-        title=f"{checked['data']} · check",
+        title=f"{checked['name']} · check",
         choices=choices,
         thumbnails=thumbnails,
         pairs=pairs,

@@ -97,7 +97,7 @@ def _conditions(job: Job) -> dict[str, Any]:
     """What was measured."""
     recipe = job.recipe
     return {
-        "data": recipe.data,
+        "data": job.source.name,
         "images": len(job.source.train or ()),
         "model": recipe.model,
         "input_size": recipe.input_size,

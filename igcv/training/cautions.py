@@ -1,8 +1,14 @@
-"""Lines about settings that hardly let a network learn, or that have no effect."""
+"""Lines about data and settings that hardly let a network learn, or that have no effect."""
 
+import os
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from igcv.data import Images, StreamImages
+from igcv.data.inspection import COMPARED, copies
+from igcv.data.sources.listed import PARTS
+from igcv.errors import some
+from igcv.training.classes import untrained_classes
 from igcv.training.job import Job
 from igcv.training.recipe import Recipe
 
@@ -10,6 +16,7 @@ FEW_STEPS = 4  # in an epoch, below which little is learned
 MOST_LEFT_OUT = 0.1  # of the images of an epoch
 LONGEST_EMA = 1 / 4  # of all steps that the moving average may span
 HIGHEST_ADAMW_LR = 0.02
+_COPIES = {"val": ("validation", "training"), "test": ("test", "training or validation")}
 
 
 def cautions(job: Job, batches: int) -> Iterator[str]:
@@ -20,6 +27,9 @@ def cautions(job: Job, batches: int) -> Iterator[str]:
         batches: of an epoch, in each process.
     """
     recipe, steps = job.recipe, batches // job.recipe.accumulation
+    if untrained := untrained_classes(job.source):
+        yield f"caution: no training images, so that nothing is learned of the classes: {some(untrained)}"
+    yield from copied(job)
     assert job.source.train is not None
     images = min(recipe.epoch_images or len(job.source.train), len(job.source.train))
     whole = steps * recipe.batch_size
@@ -42,6 +52,33 @@ def cautions(job: Job, batches: int) -> Iterator[str]:
     yield from _odd_rates(recipe)
     for key, why in without_effect(job):
         yield f"caution: {key} = {_shown(getattr(recipe, key))} has no effect, as {why}"
+
+
+def copied(job: Job) -> Iterator[str]:
+    """Yield a line for each part of which some images are copies of images of a part before it."""
+    parts = {name: files for name in PARTS if (files := _files(getattr(job.source, name)))}
+    total = sum(map(len, parts.values()))
+    if len(parts) < 2 or not job.process.is_main:
+        return
+    if total > COMPARED:
+        yield f"copies of images in two parts are not looked for among {total:,} images; igcv check finds them"
+        return
+    groups = copies(list(parts.values()))
+    for number, (name, files) in enumerate(parts.items()):
+        count = sum(part == number for group in groups if group[0][0] < number for part, _ in group)
+        if count:
+            measured, before = _COPIES[name]
+            yield (
+                f"caution: {count:,} of {len(files):,} {measured} images are copies of {before} images, so that their "
+                "accuracy says little; igcv check names them"
+            )
+
+
+def _files(images: Images | StreamImages | None) -> list[str]:
+    """The files of images that have one each; else none."""
+    if images is None or isinstance(images, StreamImages) or not os.path.isfile(images.name(0)):
+        return []
+    return [images.name(i) for i in range(len(images))]
 
 
 def _odd_rates(recipe: Recipe) -> Iterator[str]:

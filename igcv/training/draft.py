@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from igcv.training.recipe import Recipe
-from igcv.training.recipe_file import convert, find_recipe, load_recipe
+from igcv.training.recipe_file import PLACES, convert, find_recipe, load_recipe
 
 
 class Draft:
@@ -39,5 +39,6 @@ def resolve_recipe(recipe: Recipe | Draft | str | Path | None, settings: Mapping
     if isinstance(recipe, Draft):
         return Draft({**recipe.given, **settings})
     if isinstance(recipe, Recipe):
+        settings = {key: getattr(recipe, key) for key in PLACES} | dict(settings)
         return replace(recipe, **{key: convert(key, value) for key, value in settings.items()})
     return load_recipe(find_recipe(str(recipe)), **settings)

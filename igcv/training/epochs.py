@@ -15,6 +15,7 @@ from igcv.machine.processes import from_main, gather, highest, share_buffers, to
 from igcv.report.run import best_row, score
 from igcv.training.budget import ended, fitted, time_left_s
 from igcv.training.checkpoint import CheckpointKeeper, Watch, capture
+from igcv.training.classes import check_readable
 from igcv.training.job import Job
 from igcv.training.loop import NonFiniteError, Trainer, train_epoch
 from igcv.training.memory import explained
@@ -117,7 +118,10 @@ def _train(
     reset_peak(job.process.device)
     try:
         with reporting_bad(loader, keeper.run, report), explained(job, trainer.network, job.batch_size):
-            return train_epoch(trainer, loader, epoch, report, begun, keeper)
+            trained = train_epoch(trainer, loader, epoch, report, begun, keeper)
+        with together():
+            check_readable(job.source, loader.bad)
+        return trained
     except NonFiniteError as error:
         names = loader.names(error.batch)
         shown = ", ".join(names[:SHOWN_BAD]) + (
@@ -146,6 +150,8 @@ def reporting_bad(loader: Loader, run: Run | None, report: Reporter) -> Iterator
         report.say(f"  skipped: {reason}")
     if len(new) > SHOWN_BAD:
         report.say(f"  skipped: {len(new) - SHOWN_BAD} more images")
+    if run and new:
+        run.list_bad(loader.bad)
 
 
 def _evaluate(parts: Parts, trainer: Trainer) -> Evaluation | None:
@@ -155,7 +161,7 @@ def _evaluate(parts: Parts, trainer: Trainer) -> Evaluation | None:
     if loader is None:
         return None
     found = accuracy_of(trainer.evaluated, loader, job.process.device, loader.names)
-    return replace(found, data=job.recipe.data, class_names=job.source.class_names)
+    return replace(found, data=job.source.name, class_names=job.source.class_names)
 
 
 def _best_before(recipe: Recipe, epoch: int, state: State) -> float | None:
@@ -185,7 +191,7 @@ def _evaluation(job: Job, row: Metrics, result: Evaluation) -> Metrics:
     """An evaluation as a file of the run."""
     return {
         "epoch": row["epoch"],
-        "data": job.recipe.data,
+        "data": job.source.name,
         "classes": list(job.source.class_names),
         "confusion": [[*pair, images] for pair, images in result.confusion.items()],
         "mistakes": [mistake.as_dict(job.preprocessing) for mistake in result.mistakes],
@@ -230,7 +236,7 @@ def _card(job: Job, row: Metrics, result: Evaluation | None) -> Card:
         class_names=job.source.class_names,
         preprocessing=job.preprocessing.to_dict(),
         recipe={key: value for key, value in vars(recipe).items() if value is not None},
-        results={**measured, "data": recipe.data, "epoch": row["epoch"]},
+        results={**measured, "data": job.source.name, "epoch": row["epoch"]},
         source={"trained_with": f"igcv {__version__}"},
     )
 
@@ -245,7 +251,7 @@ def _finish(
     summary: Metrics = {
         "model": job.recipe.model,
         "parameters": sum(p.numel() for p in trainer.network.parameters()),
-        "data": job.recipe.data,
+        "data": job.source.name,
         "epochs": history[-1]["epoch"] if history else job.recipe.epochs,
         "time_s": round(sum(row["epoch_time_s"] for row in history), 2),
         "best_top1": best.get("val_top1"),

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from igcv.data import DataSource, Images
 from igcv.data.inspection import HASHES, Look, equal_images, nearly_equal
+from igcv.errors import some
 from igcv.extras import installed
 from igcv.training.auto import Choice
 
@@ -28,7 +29,8 @@ class DataCheck:
     """What a data set holds, and what a training would make of it.
 
     Attributes:
-        data: the source.
+        data: the source, as --data takes it.
+        name: what it is called.
         classes: images of each class in each part: {"cat": {"train": 480, "val": 120}}.
         sizes: smallest, median and largest shorter side in pixels.
         modes: images by how their files store pixels, e.g. {"RGB": 599, "L": 1}.
@@ -41,6 +43,7 @@ class DataCheck:
     """
 
     data: str
+    name: str
     classes: Mapping[str, Mapping[str, int]]
     sizes: tuple[int, float, int]
     modes: Mapping[str, int]
@@ -73,6 +76,7 @@ def findings(source: DataSource, parts: Mapping[str, Images], looks: Sequence[Lo
     near = nearly_twins(looks, places)
     return DataCheck(
         data=source.spec,
+        name=source.name,
         classes=classes,
         sizes=(sides[0], median(sides), sides[-1]),
         modes=dict(Counter(look.mode for look in readable).most_common()),
@@ -80,7 +84,7 @@ def findings(source: DataSource, parts: Mapping[str, Images], looks: Sequence[Lo
         equal=[(names[i], names[j]) for i, j in equal],
         nearly_equal=[(names[i], names[j]) for i, j in near],
         problems=[
-            *([f"{_images(unreadable)} cannot be read: {_some(unreadable)}"] if unreadable else []),
+            *([f"{_images(unreadable)} cannot be read: {some(unreadable)}"] if unreadable else []),
             *_twin_problems(equal, conflicts, near, names, places),
             *_class_problems(classes),
         ],
@@ -146,9 +150,9 @@ def _class_problems(classes: Mapping[str, Mapping[str, int]]) -> list[str]:
     unseen = [name for name, counts in classes.items() if not counts.get("val")]
     lines = []
     if untrained:
-        lines.append(f"{_classes(untrained)} without training images: {_some(untrained)}")
+        lines.append(f"{_classes(untrained)} without training images: {some(untrained)}")
     if unseen:
-        lines.append(f"{_classes(unseen)} without validation images: {_some(unseen)}")
+        lines.append(f"{_classes(unseen)} without validation images: {some(unseen)}")
     return lines
 
 
@@ -159,7 +163,7 @@ def _class_notes(classes: Mapping[str, Mapping[str, int]]) -> list[str]:
     lines = []
     if few:
         lines.append(
-            f"{_classes(few)} with fewer than {FEW_VAL} validation images, whose accuracy is uncertain: {_some(few)}"
+            f"{_classes(few)} with fewer than {FEW_VAL} validation images, whose accuracy is uncertain: {some(few)}"
         )
     if min(train) and max(train) >= UNEQUAL * min(train):
         lines.append(
@@ -180,9 +184,3 @@ def _images(found: Sequence[Any] | Mapping[str, Any]) -> str:
 
 def _classes(found: Sequence[str]) -> str:
     return f"{len(found):,} class{'es' * (len(found) != 1)}"
-
-
-def _some(names: Sequence[str] | Mapping[str, Any]) -> str:
-    """The first of some names."""
-    shown = ", ".join(list(names)[:SHOWN])
-    return f"{shown} and {len(names) - SHOWN:,} more" if len(names) > SHOWN else shown

@@ -21,8 +21,10 @@ def headline(training: Training, out: Path) -> str:
     recipe, source = job.recipe, job.source
     parameters = sum(p.numel() for p in training.trainer.network.parameters())
     images = f"{len(source.train or []):,} training and {len(source.val or []):,} validation images"
-    apart = f" ({len(source.test):,} test images are kept apart)" if source.test else ""
-    divided = "".join(f"{line}\n" for line in source.notes)
+    apart = [f"{len(source.test):,} test images are kept apart"] if source.test else []
+    apart += ["split.csv lists which"] if source.divided else []
+    images += f" ({'; '.join(apart)})" if apart else ""
+    notes = "".join(f"{line}\n" for line in source.notes)
     where = job.process.device
     device = torch.cuda.get_device_name(where) if where.type == "cuda" else where.type.upper()
     place = f"step {begun.steps} of epoch {state.epoch + 1}" if begun.steps else f"epoch {state.epoch}"
@@ -36,9 +38,9 @@ def headline(training: Training, out: Path) -> str:
         f"{recipe.model}: {parameters:,} parameters, {pixels}, "
         f"strides {strides_text(recipe.strides)}, {len(source.class_names)} classes\n"
         f"{origin(job)}"
-        f"{source.spec}: {images}{apart}; {places}{device}, {recipe.precision}{why}; "
+        f"{source.name}: {images}; {places}{device}, {recipe.precision}{why}; "
         f"{going_on} {recipe.epochs} epochs; run folder {out}\n"
-        f"{divided}{whereabouts(job)}{note}{chosen(job)}{expected(job)}{warned}"
+        f"{notes}{whereabouts(job)}{note}{chosen(job)}{expected(job)}{warned}"
     )
 
 

@@ -18,6 +18,7 @@ from igcv.machine.threads import available_cores
 from igcv.models import build_model, default_input_size, strides_text
 from igcv.training.auto import FOLLOW_EPOCHS, Choice, choose
 from igcv.training.balance import check_balance
+from igcv.training.classes import check_classes
 from igcv.training.draft import Draft
 from igcv.training.facts import Facts, Settings, facts_of
 from igcv.training.kept import KeptRun, going_on_with
@@ -162,7 +163,9 @@ def open_data(recipe: Recipe, process: Process, kept: KeptRun | None) -> DataSou
     source = first_on_machine(process, lambda: open_source(recipe.data, seed=0, split=rule))
     check_same(source)
     if source.train is None:
-        raise InputError(f"{recipe.data} has no training images; give a source with a training part")
+        raise InputError(f"{source.spec} has no training images; give a source with a training part")
+    check_classes(recipe, source)
+    source = replace(source, name=recipe.data_set)
     return going_on_with(source, kept.data, recipe) if kept and kept.data else source
 
 

@@ -9,8 +9,8 @@ from igcv.classifier import LAST, RECIPE, own_split
 from igcv.data import DataSource, StreamImages
 from igcv.data.classes import ORDER, KnownClasses, matched
 from igcv.data.sources.listed import PARTS, SplitList
-from igcv.data.sources.open import same_source
 from igcv.data.sources.parts import Rule
+from igcv.data.sources.spec import same_source
 from igcv.errors import InputError
 from igcv.training.recipe import Recipe
 from igcv.training.recipe_file import read_toml

@@ -1,5 +1,6 @@
 """A training phase by phase: opened, built, restored, run. `igcv.train` is its entrance."""
 
+import os
 import re
 from collections import Counter
 from contextlib import closing
@@ -11,7 +12,6 @@ from typing import Any
 import torch
 
 from igcv.classifier import Classifier, load
-from igcv.data.sources.open import source_name
 from igcv.errors import InputError
 from igcv.machine.memory import keep_freed_memory
 from igcv.machine.processes import Process, from_main, parallel, process_group, together
@@ -83,10 +83,11 @@ def train(
         InputError: for anything the user can fix.
         Interrupted: SIGINT, SIGTERM or SIGHUP ended it; all is saved.
     """
+    out = None if out is None else Path(os.path.expanduser(out))
     if resume and recipe is None:
         recipe = run_recipe_file(out)
     resolved = resolve_recipe(recipe, settings)
-    folder = default_folder(resolved) if out is None else Path(out)
+    folder = out or default_folder(resolved)
     with process_group(device) as process:
         if not resume and from_main(was_restarted(folder)):
             resume = True
@@ -103,17 +104,17 @@ def train(
 def default_folder(recipe: Recipe | Draft) -> Path:
     """Return the run folder of a training that names none."""
     if isinstance(recipe, Draft):
-        return Path("runs") / folder_name(recipe.recipe.data)
-    return Path("runs") / f"{recipe.model}-{re.sub(r'[^a-z0-9]+', '_', recipe.data.lower())[:40]}"
+        return Path("runs") / folder_name(recipe.recipe.data_set)
+    return Path("runs") / f"{recipe.model}-{folder_name(recipe.data_set)}"
 
 
-def folder_name(spec: str) -> str:
-    """Return a name for a folder that tells the data.
+def folder_name(data: str) -> str:
+    """Return a name for a folder that tells the data, by what they are called.
 
-    >>> [folder_name(spec) for spec in ("digits", "folder:my photos/", "rec:a/train.rec,a/val.rec", "")]
+    >>> [folder_name(name) for name in ("digits", "my photos", "train.rec, val.rec", "")]
     ['digits', 'my_photos', 'train_rec', 'run']
     """
-    first, _, _ = source_name(spec).partition(",")
+    first, _, _ = data.partition(",")
     return re.sub(r"[^a-z0-9]+", "_", first.lower()).strip("_")[:40] or "run"
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from igcv.data.classes import MATCHES, NAME
 from igcv.data.preprocessing import PRESETS
+from igcv.data.sources.spec import source_name
 from igcv.errors import InputError
 from igcv.models import FORMS
 from igcv.training.settings import check, setting, to_toml
@@ -20,6 +21,7 @@ class Recipe:
     model: str = setting("igcv3_d_100", "network, a name of the catalog (igcv models)")
     multiplier: float | None = setting(None, "width multiplier, instead of the one in the name", low=0)
     data: str = setting("", "data set (see igcv train --help)")
+    data_name: str = setting("", "what reports call the data set; empty: by its folder or file")
     split: str = setting("", "CSV list of the images: path, label, split, group (igcv train --help)")
     input_size: int = setting(
         0, "side of the input images in pixels; 0: the network's own, at most the data's", low=0
@@ -142,7 +144,9 @@ class Recipe:
         10.0, "minutes between checkpoints within an epoch; 0: after each step", low=0
     )
     max_bad_images: int = setting(
-        -1, "unreadable training images to pass over; -1: 100, or 1 % of them if that is more", low=-1
+        -1,
+        "unreadable training images to pass over; -1: a tenth of them, at most 100, or 1 % if that is more",
+        low=-1,
     )
     max_left_out: int = setting(
         20, "fp16: steps in a row that may be left out as their gradients overflow", low=0
@@ -167,6 +171,11 @@ class Recipe:
                 and value.encode(errors="replace").decode() != value
             ):
                 raise InputError(f"{name} = {value!r} holds characters that UTF-8 cannot write; rename it")
+
+    @property
+    def data_set(self) -> str:
+        """What the data set is called."""
+        return self.data_name or source_name(self.data)
 
     @property
     def start(self) -> str:

@@ -1,5 +1,6 @@
 """Recipes as files and settings as text: defaults, then a TOML file, then key=value."""
 
+import os
 import tomllib
 import types
 import typing
@@ -8,10 +9,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from igcv.data.sources.spec import absolute, located
 from igcv.errors import InputError, unknown
-from igcv.training.recipe import Recipe
+from igcv.reading import read_text
+from igcv.training.recipe import NO_START, Recipe
 
 _TYPES = typing.get_type_hints(Recipe)
+
+
+def _start(text: str) -> str:
+    """The weights to start from: a path as an absolute one; other text is the name of released weights."""
+    is_path = os.path.exists(os.path.expanduser(text)) or "/" in text
+    return absolute(text) if text != NO_START and is_path else text
+
+
+# What becomes of the settings that name files and folders: relative ones count from the working folder.
+PLACES = {"data": located, "split": lambda text: absolute(text) if text else "", "init_from": _start}
 
 
 def load_recipe(path: Path | None, overrides: Iterable[str] = (), /, **given: Any) -> Recipe:
@@ -43,7 +56,8 @@ def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
 def find_recipe(name: str) -> Path:
     """The recipe file at a path, or else of that file name among the recipes that come with igcv."""
     package = Path(__file__).parents[1]
-    places = (Path(name), package / "recipes" / Path(name).name, package.parent / "recipes" / Path(name).name)
+    given = Path(os.path.expanduser(name))
+    places = (given, package / "recipes" / given.name, package.parent / "recipes" / given.name)
     found = next((place for place in places if place.is_file()), None)
     if found is None:
         known = {file.name for place in places[1:] for file in place.parent.glob("*.toml")}
@@ -54,10 +68,8 @@ def find_recipe(name: str) -> Path:
 def read_toml(path: Path) -> dict[str, Any]:
     """The keys of a recipe file."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read the recipe {path}: {error.strerror}; see recipes/") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        return tomllib.loads(read_text(path, "a recipe, as in recipes/"))
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InputError(f"the recipe {path} is not TOML: {error}") from error
 
 
@@ -82,7 +94,12 @@ def _kind(key: str) -> Any:
 
 
 def convert(key: str, value: Any) -> Any:
-    """`value` in the type of setting `key`; whole numbers pass as floats, single numbers as lists."""
+    """`value` in the type of setting `key`; whole numbers pass as floats, single numbers as lists.
+
+    Places become absolute (see `PLACES`), so that a run means the same images from every folder.
+    """
+    if key in PLACES and isinstance(value, str):
+        return PLACES[key](value)
     kind = _kind(key)
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if kind is float and number:

@@ -34,6 +34,7 @@ from igcv.classifier import BEST, LAST, RECIPE, SPLIT
 from igcv.data.sources.listed import list_bytes
 from igcv.data.sources.open import DataSource
 from igcv.errors import InputError
+from igcv.reading import read_text
 from igcv.training.kept import KeptData
 from igcv.training.recipe import Recipe
 from igcv.training.recipe_file import load_recipe
@@ -249,7 +250,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     if not file.is_file():
         return []
     try:
-        return [json.loads(line) for line in file.read_text().splitlines()]
+        return [json.loads(line) for line in read_text(file, "one JSON object a line").splitlines()]
     except ValueError as error:
         raise InputError(f"{file} is not a metrics log ({error}); it holds one JSON object a line") from error
 

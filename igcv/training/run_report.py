@@ -11,6 +11,7 @@ from igcv.classifier import LAST, network_of
 from igcv.errors import InputError
 from igcv.evaluation.scores import class_scores, constant_answer, constant_note
 from igcv.extras import required
+from igcv.reading import read_text
 from igcv.report.run import RunReport, StageCost, confusion_of
 from igcv.training.recipe import Recipe
 from igcv.training.recipe_file import load_recipe
@@ -61,6 +62,7 @@ def read_run(path: Path) -> RunReport:
     evaluation = _evaluation(path / EVALUATION)
     return RunReport(
         name=str(path),
+        data=recipe.data_set,
         recipe=_as_text(recipe),
         defaults=_as_text(Recipe()),
         history=history,
@@ -143,8 +145,8 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError) as error:
+        return json.loads(read_text(path, "JSON"))
+    except (ValueError, RecursionError) as error:
         raise InputError(
             f"{path} cannot be read ({error}); remove it, and the report goes without"
         ) from error

@@ -1,7 +1,7 @@
 """A folder with a web page that runs a trained network in the visitor's browser: `igcv web`."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from PIL import Image
 from igcv.classifier import Classifier, as_trained, load
 from igcv.data import BadImageError, DataSource
 from igcv.data.preprocessing import short_side
-from igcv.data.sources.open import source_name
+from igcv.data.sources.spec import is_public, source_name
 from igcv.deploy.exporter import Exported, export
 from igcv.deploy.int8.comparison import AGREEMENT_IMAGES, agreement_of
 from igcv.deploy.samples import evenly, matching_source, numbered, own_source
@@ -44,6 +44,7 @@ class Page:
         no_int8: why there is no int8 network; empty if there is one.
         examples: how many example images it has.
         examples_of: the data that they come from.
+        kept_out: how many there could be of somebody's own images; 0 where there are examples, or no images at hand.
     """
 
     folder: Path
@@ -51,6 +52,7 @@ class Page:
     no_int8: str
     examples: int
     examples_of: str
+    kept_out: int
 
 
 def write_page(
@@ -58,6 +60,7 @@ def write_page(
     out: str | Path,
     *,
     calibrate: str | None = None,
+    examples: bool | None = None,
     force: bool = False,
     say: Callable[[str], None] | None = None,
 ) -> Page:
@@ -67,6 +70,8 @@ def write_page(
         network: a classifier, or what `igcv.load` opens.
         out: the folder; it appears when all is in it.
         calibrate: a data source to quantize with; None: that of the training run, where it is at hand and fits.
+        examples: put some validation images into the page; None: only those of public data sets (digits, CIFAR), as
+            others may be somebody's own.
         force: replace a page that is in the folder already.
         say: callback for progress messages.
 
@@ -88,10 +93,13 @@ def write_page(
         say("exporting the network" + (" in float32 and in int8" if calibration is not None else ""))
         public = Classifier(classifier.model, public_card(classifier.card))
         networks = write_networks(public, folder, source, calibration)
-        examples = write_examples(classifier, source, folder / "examples")
-        described = describe(classifier, networks, examples, drawable(source))
+        shown = list(validation_images(source))
+        wanted = examples or (examples is None and source is not None and is_public(source.spec))
+        files = write_examples(classifier, shown if wanted else [], folder / "examples")
+        described = describe(classifier, networks, files, drawable(source))
         (folder / DESCRIPTION).write_text(to_json(described, indent=1), "utf-8")
-    return Page(out, networks, no_int8, len(examples), source.spec if source else "")
+    kept_out = len(shown) if examples is None and not wanted else 0
+    return Page(out, networks, no_int8, len(files), source.name if source else "", kept_out)
 
 
 def check_folder(out: Path, force: bool = False) -> None:
@@ -143,14 +151,16 @@ def _network(written: Exported) -> dict[str, Any]:
     return {"name": written.file.stem, "file": written.file.name, "bytes": written.bytes}
 
 
-def write_examples(classifier: Classifier, source: DataSource | None, folder: Path) -> list[dict[str, str]]:
-    """Some validation images as files of their original size, without what else their own files say.
+def write_examples(
+    classifier: Classifier, images: Iterable[tuple[Image.Image, int]], folder: Path
+) -> list[dict[str, str]]:
+    """Write images, with their labels, as files of their original size, without what else their own files say.
 
     Returns:
         "file" in the page's folder and "label", the name of the class, of each.
     """
     examples = []
-    for i, (image, label) in enumerate(validation_images(source)):
+    for i, (image, label) in enumerate(images):
         folder.mkdir(exist_ok=True)
         kind = "png" if image.width * image.height <= LARGEST_PNG else "jpg"
         file = folder / f"{i + 1}.{kind}"

@@ -24,7 +24,7 @@ def open_cifar(request: Request) -> Parts:
     import torchvision.datasets  # slow to import, needed here only
 
     dataset = getattr(torchvision.datasets, request.kind.upper())
-    root = Path(request.argument or request.root)
+    root = Path(request.argument or request.root).absolute()
     try:
         try:
             train, val = (dataset(root, train=part) for part in (True, False))

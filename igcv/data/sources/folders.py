@@ -2,63 +2,90 @@
 
 import os
 from collections import Counter
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 from igcv.data.formats import READ, is_read, skipped_line, unread
 from igcv.data.images import FileImages
+from igcv.data.sources.layout import Inside, is_shown, layout_of, role_of
 from igcv.data.sources.listed import SplitList, normal
-from igcv.data.sources.parts import Parts, Request
-from igcv.errors import InputError
-
-_TRAIN_FOLDERS = ("train",)
-_VAL_FOLDERS = ("val", "validation", "test")  # the first that is there
-_TEST_FOLDER = "test"
+from igcv.data.sources.parts import Parts, Request, natural
+from igcv.errors import InputError, some
 
 
 def open_folder(request: Request) -> Parts:
     root = Path(request.argument)
     if isinstance(request.split, SplitList) and request.split.whole:
         return _listed(root, request.split)
-    inside = {folder.name: folder for folder in _folders(root)}
-    train, val = (
-        next((inside[name] for name in known if name in inside), None)
-        for known in (_TRAIN_FOLDERS, _VAL_FOLDERS)
-    )
-    if not any(part and _folders(part) for part in (train, val)):  # then they are classes that are called so
-        train, val, inside = root, None, {}
-    test, notes = _test_folder(inside, val)
-    parts = [part for part in (train, val, test) if part]
-    classes = [[folder.name for folder in _class_folders(part)] for part in parts]
-    for part, other in zip(parts, classes, strict=True):
-        if odd := sorted(set(classes[0]) ^ set(other)):
+    levels = _unwrapped(root)
+    root = levels[-1]
+    parts, notes = _parts(root)
+    if len(levels) > 1:
+        notes.insert(0, f"the class folders are in {root}")
+    loose = sum(_inside(folder).loose for folder in dict.fromkeys(chain(levels, *parts)))
+    if loose:
+        notes.append(f"{loose:,} images lie outside the class folders and are left out")
+    names, missing = _common_classes(root, [part[-1] for part in parts if part])
+    images = (_folder_images(part[-1], root, names) if part else None for part in parts)
+    train, val, test = images
+    skipped = skipped_line(sum((unread_images(part[-1]) for part in parts if part), Counter()))
+    return Parts(train, val, names, test, (*notes, *missing, *filter(None, [skipped])))
+
+
+def _parts(root: Path) -> tuple[Sequence[list[Path]], list[str]]:
+    """The folders of training, validation and test images as of `_unwrapped`, none where a part is not there.
+
+    Returns:
+        These, and what to say about them, a line each.
+    """
+    folders = {folder.name: folder for folder in _folders(root)}
+    named = [name for name in folders if role_of(name)]
+    layout = layout_of(root, {name: _inside(folder) for name, folder in folders.items()}) if named else None
+    if layout is None:
+        return ([root], [], []), [f"{name}/ is read as a class: it has no class folders" for name in named]
+    parts = [_unwrapped(part, role_of(part.name)) if part else [] for part in layout[:3]]
+    return parts, list(layout.notes)
+
+
+def _unwrapped(root: Path, role: str | None = None) -> list[Path]:
+    """A folder, and those below it that are alone in theirs, as unpacking an archive leaves them.
+
+    Args:
+        root: the folder.
+        role: what the names of the others stand for (see `role_of`): that of a part, else nothing.
+    """
+    levels = [root]
+    while (
+        len(inside := _folders(levels[-1])) == 1 and role_of(inside[0].name) == role and _folders(inside[0])
+    ):
+        levels.append(inside[0])
+    return levels
+
+
+def _common_classes(root: Path, parts: Sequence[Path]) -> tuple[list[str], list[str]]:
+    """The classes of all parts, by the first of them, and lines on those that other parts do not have."""
+    first, *others = ([folder.name for folder in _class_folders(part)] for part in parts)
+    notes = []
+    for part, names in zip(parts[1:], others, strict=True):
+        known, found = (set(map(normal, part)) for part in (first, names))
+        here, there = parts[0].relative_to(root), part.relative_to(root)
+        if found - known:
+            odd = sorted(known ^ found, key=natural)
             raise InputError(
-                f"{root}: {parts[0].name}/ and {part.name}/ have different class folders, expected "
-                f"the same in both; only in one: {', '.join(odd[:5])} ({len(odd)} in all)"
+                f"{root}: {here}/ and {there}/ have different class folders, expected the same in both; only in one: "
+                f"{some(odd)} ({len(odd)} in all)"
             )
-    images = (_folder_images(part, root) if part else None for part in (train, val, test))
-    train_images, val_images, test_images = images
-    skipped = skipped_line(sum(map(unread_images, parts), Counter()))
-    return Parts(train_images, val_images, classes[0], test_images, (*notes, *filter(None, [skipped])))
-
-
-def _test_folder(inside: dict[str, Path], val: Path | None) -> tuple[Path | None, tuple[str, ...]]:
-    """The folder of the final accuracy, if it is not the one that validates, and what to say about it."""
-    test = inside.get(_TEST_FOLDER)
-    if test is None:
-        return None, ()
-    if test == val:
-        note = "no val/ folder: the images of test/ validate, so that none are left for a final accuracy"
-        return None, (note,) if _TRAIN_FOLDERS[0] in inside else ()
-    if not _folders(test):
-        return None, (f"{test} has no class folders and is left out",)
-    return test, ()
+        if missing := sorted(known - found, key=natural):
+            notes.append(f"{there}/ has no images of the classes: {some(missing)}")
+    return first, notes
 
 
 def _listed(root: Path, rule: SplitList) -> Parts:
     """The images that a list names, with its labels; folders mean nothing."""
     files = {normal(Path(file).relative_to(root).as_posix()): file for file in image_files(root)}
     rule.check_there(files.keys(), str(root))
-    names = sorted({row.label for row in rule.images})
+    names = sorted({row.label for row in rule.images}, key=natural)
     numbers = {name: number for number, name in enumerate(names)}
     rows = [row for row in rule.images if row.path in files]
     images = FileImages([files[row.path] for row in rows], [numbers[row.label] for row in rows], root)
@@ -67,9 +94,10 @@ def _listed(root: Path, rule: SplitList) -> Parts:
     return Parts(images, None, names, notes=notes)
 
 
-def _folder_images(root: Path, source: Path) -> FileImages:
+def _folder_images(root: Path, source: Path, names: Sequence[str]) -> FileImages:
     files, labels = [], []
-    for label, folder in enumerate(_class_folders(root)):
+    numbers = {normal(name): number for number, name in enumerate(names)}
+    for folder in _class_folders(root):
         found = image_files(folder)
         if not found:
             skipped = skipped_line(unread_images(folder))
@@ -78,7 +106,7 @@ def _folder_images(root: Path, source: Path) -> FileImages:
                 f"{', '.join(READ)}; {skipped or 'add some or remove the folder'}"
             )
         files += found
-        labels += [label] * len(found)
+        labels += [numbers[normal(folder.name)]] * len(found)
     return FileImages(files, labels, source)
 
 
@@ -93,11 +121,19 @@ def _class_folders(root: Path) -> list[Path]:
 
 
 def _folders(root: Path) -> list[Path]:
-    """The folders in `root` that are not hidden, sorted by name."""
+    """The folders in `root` that are the user's own, in the order of their classes."""
     try:
-        return sorted(entry for entry in root.iterdir() if entry.is_dir() and _is_shown(entry.name))
+        found = [entry for entry in root.iterdir() if entry.is_dir() and is_shown(entry.name)]
     except OSError as error:
         raise _unreadable(error) from None
+    return sorted(found, key=lambda folder: natural(folder.name))
+
+
+def _inside(folder: Path) -> Inside:
+    """The folders and the number of images right in a folder."""
+    files = (entry.name for entry in folder.iterdir() if is_shown(entry.name))
+    loose = sum(is_read(name) for name in files)
+    return Inside([found.name for found in _folders(folder)], loose)
 
 
 def image_files(folder: Path) -> list[str]:
@@ -113,7 +149,7 @@ def unread_images(folder: Path) -> Counter[str]:
 def _files(folder: Path) -> list[str]:
     """The files in `folder` and below, sorted by path; a folder that links lead back to counts once.
 
-    Hidden files and folders are left out: they are an editor's or the system's.
+    Files and folders that are hidden or made by a system are left out.
     """
     found, seen = [], set()
     try:
@@ -123,15 +159,11 @@ def _files(folder: Path) -> list[str]:
                 folders.clear()
                 continue
             seen.add((status.st_dev, status.st_ino))
-            folders[:] = sorted(filter(_is_shown, folders))
-            found += [os.path.join(place, name) for name in filter(_is_shown, names)]
+            folders[:] = sorted(filter(is_shown, folders))
+            found += [os.path.join(place, name) for name in filter(is_shown, names)]
     except OSError as error:
         raise _unreadable(error) from None
     return sorted(found)
-
-
-def _is_shown(name: str) -> bool:
-    return name[0] != "."
 
 
 def _stop(error: OSError) -> None:

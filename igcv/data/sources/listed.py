@@ -9,7 +9,9 @@ from pathlib import Path
 from posixpath import normpath
 from typing import NamedTuple
 
+from igcv.data.sources.spec import absolute
 from igcv.errors import InputError, unknown
+from igcv.reading import read_text
 
 PARTS = ("train", "val", "test")
 _NEEDED, _COLUMNS = ("path", "label"), ("path", "label", "split", "group")
@@ -76,8 +78,10 @@ def read_list(file: str | Path, *, kept: bool = False, whole: bool = True) -> Sp
     Raises:
         InputError: naming the line that is wrong.
     """
-    file = Path(file)
-    reader = csv.reader(io.StringIO(_text(file, kept), newline=""), strict=True)
+    file = Path(absolute(file))
+    # A run's own list may hold names of files that are not UTF-8.
+    text = read_text(file, "a CSV list of images", "surrogateescape" if kept else "strict")
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     images: list[ListedImage] = []
     try:
         columns = _columns(file, next(reader, []))
@@ -106,27 +110,6 @@ def list_bytes(images: Iterable[ListedImage]) -> bytes:
     writer.writerow(_COLUMNS[:3])
     writer.writerows(rows)
     return out.getvalue().encode("utf-8", "surrogateescape")
-
-
-def _text(file: Path, kept: bool) -> str:
-    """The text of a list; a run's own may hold names of files that are not UTF-8."""
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise InputError(
-            f"{file}: cannot be read ({error.strerror}), expected a CSV list of images. Check the path"
-        ) from None
-    if content.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
-        raise _wrong(
-            file, 1, "starts with a byte order mark (BOM), expected plain UTF-8. Save it without BOM"
-        )
-    try:
-        return content.decode("utf-8", "surrogateescape" if kept else "strict")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise _wrong(
-            file, line, f"byte {content[error.start]:#x} is not UTF-8. Save the list as UTF-8"
-        ) from None
 
 
 def _columns(file: Path, header: Sequence[str]) -> tuple[str, ...]:

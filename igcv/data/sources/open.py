@@ -7,17 +7,17 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice, takewhile
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from igcv.data.decoding import BadImageError, max_pixels
 from igcv.data.images import Images
-from igcv.data.sources import records
 from igcv.data.sources.builtin import open_cifar, open_digits
 from igcv.data.sources.folders import open_folder
 from igcv.data.sources.listed import PARTS, ListedImage, SplitList, normal, read_list
 from igcv.data.sources.parts import Parts, Request, Rule, divided
+from igcv.data.sources.records import open_records
+from igcv.data.sources.spec import located, parsed, source_name
 from igcv.data.sources.timm import open_timm
 from igcv.data.sources.tiny_imagenet import open_tiny_imagenet
 from igcv.data.streams import StreamImages
@@ -46,6 +46,8 @@ class DataSource:
     """Whether igcv or a list has decided the parts, not the source itself."""
     named: bool = True
     """Whether the source names its classes; else they are called by their numbers."""
+    name: str = ""
+    """What reports, tables and headlines call it; errors give `spec`, its place."""
 
     def part(self, name: str) -> Images | StreamImages:
         """Return the images of the part "train", "val" or "test".
@@ -76,12 +78,6 @@ _MISSING = {
 }
 
 
-class _Kind(NamedTuple):
-    syntax: str
-    needs: str  # whether the part after the name is "nothing", "optional" or "required"
-    open: Callable[[Request], Parts]
-
-
 def open_source(
     spec: str,
     seed: int | None = 0,
@@ -104,7 +100,7 @@ def open_source(
             `_info.json`: {"splits": {"train": {"name": "train", "num_samples": 9, "filenames": ["a.tar"],
             "shard_lengths": [9]}, "validation": ...}}, and in it "num_classes", or beside it the class names in
             classes.txt; else all shards are read for the labels. Nothing can be held out of streams (`wds`,
-            `hfids`, `tfds`).
+            `hfids`, `tfds`). A path may begin with `~`; a relative one counts from the working folder.
         seed: of the validation split, where one has to be made; None makes none, and all images of such a source
             are validation images. `digits` are always split the same way.
         root: where downloads go.
@@ -117,28 +113,30 @@ def open_source(
     """
     max_pixels()  # else every image would be told that the limit is wrong
     rule = read_list(split) if isinstance(split, str | Path) else split
+    spec = located(spec)
     found = _opened(spec, Request("", "", seed, Path(root), download, rule))
     first = next(images for images in (found.train, found.val, found.test) if images)
     names, side = tuple(found.names), _common_side(first)
     return DataSource(
-        spec, found.train, found.val, names, side, found.test, found.notes, found.divided, found.named
+        spec,
+        found.train,
+        found.val,
+        names,
+        side,
+        found.test,
+        found.notes,
+        found.divided,
+        found.named,
+        source_name(spec),
     )
 
 
 def _opened(spec: str, request: Request) -> Parts:
     """What a spec opens, with validation images; `request` as for the spec, but for its kind and argument."""
-    kind, separator, argument = spec.partition("/" if spec.startswith("timm/") else ":")
-    if kind not in _KINDS and Path(spec).is_dir():
-        kind, separator, argument = "folder", ":", spec
-    if kind not in _KINDS:
-        known = ", ".join(kind.syntax for kind in _KINDS.values())
-        raise unknown("data source", kind, _KINDS, f"one of: {known}, or a folder that exists")
-    syntax, needs, opener = _KINDS[kind]
-    if (needs == "nothing" and separator) or (needs == "required" and not argument):
-        raise InputError(f"data source '{spec}' does not have the form {syntax}; write it so")
+    kind, argument = parsed(spec)
     levels = takewhile("train".__eq__, spec.split(":"))
     request = request._replace(kind=kind, argument=argument, salt="".join(f"{level}:" for level in levels))
-    found = opener(request)
+    found = _OPENERS[kind](request)
     _check_names(spec, found.names)
     for images in (part for part in (found.train, found.val, found.test) if part):
         if isinstance(images, StreamImages):
@@ -146,19 +144,6 @@ def _opened(spec: str, request: Request) -> Parts:
         else:
             _check_labels(images, found.names)
     return divided(found, request)
-
-
-def same_source(first: str, second: str) -> bool:
-    """Whether two specs name the same images: equal text, or one folder."""
-    return first == second or (_folder(first) is not None and _folder(first) == _folder(second))
-
-
-def _folder(spec: str) -> Path | None:
-    """The folder that a spec stands for, resolved; None if it is another kind of source."""
-    kind, _, argument = spec.partition(":")
-    if kind == "folder":
-        return Path(argument).resolve()
-    return Path(spec).resolve() if kind not in _KINDS and Path(spec).is_dir() else None
 
 
 def _check_names(spec: str, names: Sequence[str]) -> None:
@@ -217,33 +202,13 @@ def _open_train(request: Request) -> Parts:
     return Parts(whole.train, None, whole.names, named=whole.named)
 
 
-def source_name(spec: str) -> str:
-    """What a data source is called where its place does not matter: the last part of its path.
-
-    >>> [
-    ...     source_name(spec)
-    ...     for spec in (
-    ...         "digits",
-    ...         "cifar10:/mnt/data",
-    ...         "folder:/home/me/photos/",
-    ...         "rec:a/train.rec,b/val.rec",
-    ...     )
-    ... ]
-    ['digits', 'cifar10', 'photos', 'train.rec, val.rec']
-    """
-    kind, _, argument = spec.partition(":")
-    if kind in ("cifar10", "cifar100"):
-        return kind
-    return ", ".join(Path(part).name for part in (argument or kind).split(",") if part)
-
-
-_KINDS = {
-    "digits": _Kind("digits", "nothing", open_digits),
-    "cifar10": _Kind("cifar10[:FOLDER]", "optional", open_cifar),
-    "cifar100": _Kind("cifar100[:FOLDER]", "optional", open_cifar),
-    "tinyimagenet": _Kind("tinyimagenet:FOLDER", "required", open_tiny_imagenet),
-    "folder": _Kind("folder:FOLDER", "required", open_folder),
-    "rec": _Kind(records.SYNTAX, "required", records.open_records),
-    "train": _Kind("train:SOURCE", "required", _open_train),
-    "timm": _Kind("timm/READER/NAME", "required", open_timm),
+_OPENERS: dict[str, Callable[[Request], Parts]] = {
+    "digits": open_digits,
+    "cifar10": open_cifar,
+    "cifar100": open_cifar,
+    "tinyimagenet": open_tiny_imagenet,
+    "folder": open_folder,
+    "rec": open_records,
+    "train": _open_train,
+    "timm": open_timm,
 }

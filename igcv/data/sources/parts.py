@@ -1,5 +1,6 @@
 """What all sources share: the request, the division into parts, and the names of classes."""
 
+import re
 from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
@@ -11,11 +12,11 @@ from igcv.data.images import Images, SubsetImages, split_indices
 from igcv.data.sources.hashed import FREE, SHARE, VAL, hold_out
 from igcv.data.sources.listed import PARTS, SplitList, normal
 from igcv.data.streams import StreamImages
-from igcv.errors import InputError
+from igcv.errors import InputError, some
+from igcv.reading import read_text
 
 _NAME_FILES = ("synset.txt", "classes.txt", "labels.txt")
 _MAX_NUMBERED = 100_000  # classes without names: one wrong label must not make millions of them
-_SHOWN = 5  # classes named in a note
 
 
 class Rule(Enum):
@@ -166,9 +167,8 @@ def _helped(labels: Sequence[int], names: Sequence[str]) -> list[str]:
     """A line on classes that no hash gave a validation image; none if there are no such classes."""
     if not labels:
         return []
-    shown = ", ".join(names[label] for label in labels[:_SHOWN])
-    more = f" and {len(labels) - _SHOWN} more" if len(labels) > _SHOWN else ""
-    return [f"no image name has a hash below {SHARE}, so the lowest validates, in the classes: {shown}{more}"]
+    shown = some(names[label] for label in labels)
+    return [f"no image name has a hash below {SHARE}, so the lowest validates, in the classes: {shown}"]
 
 
 def _keys(images: Images) -> list[str]:
@@ -180,19 +180,23 @@ def _salt(request: Request) -> str:
     return request.salt + (f"{request.seed}:" if request.seed else "")
 
 
+def natural(name: str) -> tuple[list[str | int], str]:
+    """Return what class names are sorted by: numbers in them by value, upper and lower case alike, as timm does.
+
+    >>> sorted(["b10", "B9", "a", "10", "2"], key=natural)
+    ['2', '10', 'a', 'B9', 'b10']
+    """
+    pieces = re.split(r"([0-9]+)", name.lower())  # text and numbers alternate
+    return [int(piece) if i % 2 else piece for i, piece in enumerate(pieces)], name
+
+
 def names_beside(path: Path) -> list[str]:
     """The class names, one a line in label order, of the first names file in the folder of `path`."""
     for name in _NAME_FILES:
         file = path.parent / name
         if file.is_file():
-            try:
-                return [
-                    line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()
-                ]
-            except (OSError, UnicodeDecodeError) as error:
-                raise InputError(
-                    f"{file}: no readable class names ({error}); write one a line in UTF-8"
-                ) from error
+            lines = read_text(file, "class names, one a line").splitlines()
+            return [name for line in lines if (name := line.strip())]
     return []
 
 

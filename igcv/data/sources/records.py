@@ -2,19 +2,44 @@
 
 from pathlib import Path
 
-from igcv.data.images import RecordImages
-from igcv.data.sources.parts import Parts, Request, names_beside, names_by_number
-from igcv.errors import InputError
+import numpy as np
 
-SYNTAX = "rec:TRAIN.rec,VAL.rec"
+from igcv.data.images import Images, RecordImages, SubsetImages
+from igcv.data.recordio import UNLABELLED
+from igcv.data.sources.parts import Parts, Request, names_beside, names_by_number
+from igcv.data.sources.spec import KINDS
+from igcv.errors import InputError
 
 
 def open_records(request: Request) -> Parts:
     paths = request.argument.split(",")
     if len(paths) > 2 or not any(paths):
         raise InputError(
-            f"data source 'rec:{request.argument}' names {sum(map(bool, paths))} files, expected {SYNTAX}"
+            f"data source 'rec:{request.argument}' names {sum(map(bool, paths))} files, expected {KINDS['rec'].syntax}"
         )
-    train, val = (RecordImages(path) if path else None for path in (*paths, "")[:2])
+    notes: list[str] = []
+    train, val = (_labelled(path, notes) if path else None for path in (*paths, "")[:2])
     names = names_beside(Path(paths[0] or paths[1]))
-    return Parts(train, val, names or names_by_number(train, val), named=bool(names))
+    numbers = names or names_by_number(train, val)
+    return Parts(train, val, numbers, notes=tuple(notes), named=bool(names))
+
+
+def _labelled(path: str, notes: list[str]) -> Images:
+    """The images of a file that have a label; a line on others goes to `notes`."""
+    images = RecordImages(path)
+    left = np.flatnonzero(images.labels == UNLABELLED)
+    if not len(left):
+        return images
+    if len(left) == len(images):
+        raise InputError(
+            f"{path}: none of its {len(images):,} records is an image with a label, expected class numbers from 0 as "
+            "labels. Pack it again with labels"
+        )
+    tables = sum(not len(images.records[int(i)][1]) for i in left)
+    counts = {
+        "records without an image (header, tables)": tables,
+        "images without a label": len(left) - tables,
+    }
+    said = " and ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+    notes.append(f"{Path(path).name}: {said} are left out")
+    return SubsetImages(images, np.flatnonzero(images.labels != UNLABELLED))

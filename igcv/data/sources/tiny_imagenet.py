@@ -6,6 +6,7 @@ from igcv.data.images import FileImages
 from igcv.data.sources.folders import image_files
 from igcv.data.sources.parts import Parts, Request
 from igcv.errors import InputError
+from igcv.reading import read_text
 
 
 def open_tiny_imagenet(request: Request) -> Parts:
@@ -32,13 +33,8 @@ def open_tiny_imagenet(request: Request) -> Parts:
 
 def _rows(file: Path, columns: int) -> list[list[str]]:
     """The first columns of a file of lines with tabs."""
-    try:
-        rows = [line.split("\t")[:columns] for line in file.read_text("utf-8").splitlines() if line]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{file}: cannot be read ({error}), expected a file of tiny-imagenet-200. Give its folder as "
-            "tinyimagenet:FOLDER"
-        ) from None
+    text = read_text(file, "a file of tiny-imagenet-200, whose folder is named as tinyimagenet:FOLDER")
+    rows = [line.split("\t")[:columns] for line in text.splitlines() if line]
     if short := next((row for row in rows if len(row) < columns), None):
         raise InputError(f"{file}: got the line '{short[0]}', expected {columns} columns with tabs")
     return rows

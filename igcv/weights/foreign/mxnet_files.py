@@ -218,7 +218,7 @@ def _load_json(path: Path) -> Any:
         data = file.read(min(os.fstat(file.fileno()).st_size, MAX_SYMBOL_BYTES) + 1)
     _expect(len(data) <= MAX_SYMBOL_BYTES, f"{path}: at byte {len(data) - 1}", "more bytes", "16 MiB at most")
     try:
-        return json.loads(data.decode())
+        return json.loads(data.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:  # bad UTF-8, bad JSON, huge numbers, thousands of brackets
         offset = getattr(error, "start", getattr(error, "pos", 0))  # characters are bytes: MXNet writes ASCII
         found = repr(data[offset : offset + 20]) if offset < len(data) else "the end of the file"

@@ -18,7 +18,7 @@ from unittest import mock
 import typer
 from torch.distributed.run import get_args_parser
 
-from igcv.commands.main import app
+from igcv.commands.app import app
 from igcv.training import find_recipe, load_recipe
 from igcv.training.phases import folder_name
 from tests.conftest import ONE_THREAD, Igcv

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from igcv.commands.options import BatchOption, Engine, Force, Form, Threads
-from igcv.commands.terminal import print_export, print_int8, print_latency, print_line
+from igcv.commands.printing.deploy import print_export, print_int8, print_latency
+from igcv.commands.printing.lines import print_line
 
 
 def export(

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from igcv.commands.terminal import print_catalog, print_line, print_stages, print_unmet
+from igcv.commands.printing.lines import print_line
+from igcv.commands.printing.networks import print_catalog, print_stages, print_unmet
 from igcv.errors import InputError, unknown
 from igcv.extras import required
 

@@ -7,13 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from igcv.commands.options import DATA_HELP, Device, Force, Split, Weights, is_main
-from igcv.commands.terminal import (
-    print_copied,
-    print_evaluation,
-    print_predictions,
-    print_table,
-    progress_bar,
-)
+from igcv.commands.printing.lines import print_line, progress_bar
+from igcv.commands.printing.use import print_copied, print_evaluation, print_predictions, print_table
 
 if TYPE_CHECKING:
     from igcv.evaluation import ImagePrediction
@@ -44,7 +39,7 @@ def evaluate(
     if not is_main():
         return
     for note in result.notes:
-        typer.echo(note, err=as_json)
+        print_line(note, error=as_json)
     if as_json:
         print(json.dumps(figures))
     else:

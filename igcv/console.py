@@ -6,7 +6,7 @@ from typing import Any, TextIO, cast
 from rich.console import Console
 from rich.text import Text
 
-from igcv.terminal import visible
+from igcv.terminal import one_line
 
 
 class PlainConsole(Console):
@@ -17,7 +17,7 @@ class PlainConsole(Console):
 
     def render_str(self, text: str, **options: Any) -> Text:
         """As Rich's, of visible text; tables ask for their cells here."""
-        return super().render_str(visible(text, cast(TextIO, self.file).encoding or "utf-8"), **options)
+        return super().render_str(one_line(text, cast(TextIO, self.file).encoding or "utf-8"), **options)
 
 
 class Outliving:

@@ -6,23 +6,14 @@ from unicodedata import category
 HIDDEN = ("Cc", "Cs")  # Unicode's control characters, and what stands for bytes that are not UTF-8
 
 
-def visible(text: str, encoding: str = "utf-8") -> str:
-    r"""Return text that every terminal shows as it is: what it would obey or cannot show is spelled out.
+def one_line(text: str, encoding: str = "utf-8") -> str:
+    r"""Return text that every terminal shows as it is, on one line: what it would obey or cannot show is spelled out.
 
-    Args:
-        text: what to show; ends of lines stay.
-        encoding: of the terminal.
-
-    >>> print(visible("caf\udce9 \x1b[2J"))
+    >>> print(one_line("caf\udce9 \x1b[2J"))
     caf\xe9 \x1b[2J
     """
-    spelled = "".join(c if c == "\n" or category(c) not in HIDDEN else _spelled(c) for c in text)
+    spelled = "".join(_spelled(c) if category(c) in HIDDEN else c for c in text)
     return spelled.encode(encoding, "backslashreplace").decode(encoding)
-
-
-def one_line(text: str) -> str:
-    """Return visible text on one line."""
-    return visible(text).replace("\n", r"\n")
 
 
 def quoted(word: object) -> str:

@@ -77,7 +77,7 @@ def check(
     import igcv
     from igcv.training.recipe_file import parse_settings
 
-    with progress_bar() as progress:
+    with progress_bar("images") as progress:
         checked = igcv.check(
             data, split=split, out=out, device=device, progress=progress, **parse_settings(settings or [])
         )

@@ -24,6 +24,7 @@ from igcv.evaluation.scores import (
     constant_note,
     right_of,
 )
+from igcv.machine.memory import keep_freed_memory
 from igcv.machine.precision import autocast
 from igcv.machine.processes import (
     Process,
@@ -229,6 +230,8 @@ def evaluate_in(
     part: str = "val",
 ) -> Evaluation:
     """`evaluate` in a process that has joined the others."""
+    if process.device.type == "cpu":
+        keep_freed_memory()
     images = source.part(part)
     if len(source.class_names) != classifier.card.num_classes:
         raise InputError(

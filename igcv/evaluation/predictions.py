@@ -17,6 +17,7 @@ from igcv.data.finish import Finish
 from igcv.data.preprocessing import plain_transform
 from igcv.data.sources.folders import image_files
 from igcv.errors import InputError
+from igcv.machine.memory import keep_freed_memory
 from igcv.machine.processes import choose_device
 from igcv.machine.threads import available_cores
 
@@ -24,6 +25,7 @@ UNKNOWN = "unknown"  # the answer below the threshold
 DECODERS = 8  # threads that decode images, at most
 ImageLike = Image.Image | str | Path
 Progress = Callable[[int, int], None]  # how many images are done, and of how many
+_Answer = tuple[Prediction, ...] | InputError
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,29 @@ def predict(
         InputError: the network cannot be opened, a path does not exist, a folder holds no images, or a number is out
             of its range.
     """
+    parts = predict_in_batches(
+        network,
+        images,
+        top=top,
+        threshold=threshold,
+        device=device,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    return [entry for part in parts for entry in part]
+
+
+def predict_in_batches(
+    network: Classifier | str | Path,
+    images: ImageLike | Iterable[ImageLike],
+    *,
+    top: int | None = 5,
+    threshold: float = 0.0,
+    device: str = "auto",
+    batch_size: int = 32,
+    progress: Progress | None = None,
+) -> Iterator[list[ImagePrediction]]:
+    """As `predict`, with the answers of a batch as soon as they are known; what is wrong shows before the first one."""
     for name, value, low, high in (
         ("threshold", threshold, 0, 1),
         ("top", top, 1, float("inf")),
@@ -94,15 +119,23 @@ def predict(
                 f"{name}: got {value}, expected {low} {'to 1' if high == 1 else 'or more'}. Change it"
             )
     classifier = as_classifier(network, choose_device(device))
+    if next(classifier.model.parameters()).device.type == "cpu":
+        keep_freed_memory()  # a batch takes a third of the time then
     given = [images] if isinstance(images, Image.Image | str | Path) else list(images)
     found = find_images(given, classifier.class_names)
-    answers: list[ImagePrediction] = []
-    for part in _in_batches(classifier, found, batch_size, top or len(classifier.class_names)):
-        for wanted, answer in part:
-            answers.append(_entry(wanted, answer, threshold))
-        if progress:
-            progress(len(answers), len(found))
-    return answers
+    batches = _in_batches(classifier, found, batch_size, top or len(classifier.class_names))
+    return _entries(batches, threshold, len(found), progress or (lambda done, total: None))
+
+
+def _entries(
+    batches: Iterable[list[tuple[_Found, _Answer]]], threshold: float, total: int, progress: Progress
+) -> Iterator[list[ImagePrediction]]:
+    """Yield the entries of each batch, and tell how many images are done."""
+    done = 0
+    for batch in batches:
+        yield [_entry(wanted, answer, threshold) for wanted, answer in batch]
+        done += len(batch)
+        progress(done, total)
 
 
 def find_images(given: Sequence[ImageLike], class_names: Sequence[str]) -> list[_Found]:
@@ -144,9 +177,6 @@ def _class_of_folder(file: str | Path, top: Path, names: dict[str, str]) -> str 
 def _normal(name: str) -> str:
     """A name as file systems may spell it differently."""
     return unicodedata.normalize("NFC", name)
-
-
-_Answer = tuple[Prediction, ...] | InputError
 
 
 def _in_batches(

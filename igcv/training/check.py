@@ -58,7 +58,7 @@ def check(
     if len(checked.unreadable) < len(looks):
         checked = expecting(checked, job)
     if out is not None:
-        write_file(Path(out), page_of(checked, parts).encode())
+        write_file(Path(out), page_of(checked, parts))
     return checked
 
 
@@ -81,9 +81,10 @@ def expecting(checked: DataCheck, job: Job) -> DataCheck:
     return replace(checked, choices=job.chosen, epoch_s=last_s, training_s=job.expected_s)
 
 
-def page_of(checked: DataCheck, parts: Mapping[str, Images]) -> str:
+def page_of(checked: DataCheck, parts: Mapping[str, Images]) -> bytes:
     """The page of a check, with pictures."""
-    from igcv.report.data_page import data_page  # needs an extra
+    from igcv.report.data_page import data_page  # needs an extra, as the next
+    from igcv.report.page import page_bytes
 
     places = [(images, i) for images in parts.values() for i in range(len(images))]
     numbers = dict(zip(names_of(parts), places, strict=True))
@@ -97,9 +98,8 @@ def page_of(checked: DataCheck, parts: Mapping[str, Images]) -> str:
         kind: [[(name, picture(name)) for name in pair] for pair in pairs[:PAIRS]]
         for kind, pairs in kinds.items()
     }
-    return data_page(
-        checked.as_dict(), list(in_words(checked.choices)), dict(_thumbnails(checked, parts)), shown
-    )
+    thumbnails = dict(_thumbnails(checked, parts))
+    return page_bytes(data_page(checked.as_dict(), list(in_words(checked.choices)), thumbnails, shown))
 
 
 def _thumbnails(checked: DataCheck, parts: Mapping[str, Images]) -> Iterator[tuple[str, list[str]]]:

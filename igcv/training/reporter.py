@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from igcv.console import Outliving, PlainConsole
-from igcv.terminal import one_line
 from igcv.training.run import Metrics
 
 SILENCE_S = 60.0  # seconds after which a long epoch says where it is
@@ -62,7 +61,8 @@ class Lines:
         self.spoke = time.monotonic()
 
     def say(self, text: str) -> None:
-        self.console.print(one_line(text), soft_wrap=True)
+        for line in text.split("\n"):
+            self.console.print(line, soft_wrap=True)
         self.spoke = time.monotonic()
 
     def step(self, epoch: int, loss: float, images_per_s: float, lr: float) -> None:

@@ -1,6 +1,6 @@
 """What the commands that use a trained network print."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +9,11 @@ from rich.table import Table
 from igcv.commands.printing.lines import console, print_line
 
 
-def print_predictions(found: Iterable[Any]) -> None:
-    """The most probable classes of images, or why they cannot be read."""
-    for entry in found:
-        print_line(f"{entry.file}: unknown" if entry.is_unknown else entry.file, bold=True)
-        for guess in entry.predictions:
-            print_line(f"  {100 * guess.probability:6.2f} %  {guess.name}")
+def print_prediction(entry: Any) -> None:
+    """The most probable classes of an image."""
+    print_line(f"{entry.file}: unknown" if entry.is_unknown else entry.file, bold=True)
+    for guess in entry.predictions:
+        print_line(f"  {100 * guess.probability:6.2f} %  {guess.name}")
 
 
 def print_table(found: Sequence[Any], file: Path) -> None:

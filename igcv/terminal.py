@@ -16,6 +16,16 @@ def one_line(text: str, encoding: str = "utf-8") -> str:
     return spelled.encode(encoding, "backslashreplace").decode(encoding)
 
 
+def counted(number: int, name: str) -> str:
+    """Return a number of things in words.
+
+    >>> counted(1, "epoch"), counted(1200, "class")
+    ('1 epoch', '1,200 classes')
+    """
+    plural = f"{name}es" if name.endswith(("s", "ch")) else f"{name}s"
+    return f"{number:,} {name if number == 1 else plural}"
+
+
 def quoted(word: object) -> str:
     r"""Return a word as a shell takes it, in letters that can be copied from a terminal.
 

@@ -6,6 +6,7 @@ import typer
 
 from igcv.commands.deploy import bench_latency, export
 from igcv.commands.networks import convert, models, summary
+from igcv.commands.options import SettingsCommand
 from igcv.commands.printing.lines import print_line
 from igcv.commands.train import bench_data, check, report, train
 from igcv.commands.use import evaluate, predict
@@ -22,9 +23,9 @@ app = typer.Typer(
 )
 bench = typer.Typer(help="Measure speed on this machine.", no_args_is_help=True)
 for command in (check, train, evaluate, report, predict, models, convert, summary, export, web):
-    app.command()(command)
+    app.command(cls=SettingsCommand if command in (check, train) else None)(command)
 app.add_typer(bench, name="bench")
-bench.command("data")(bench_data)
+bench.command("data", cls=SettingsCommand)(bench_data)
 bench.command("latency")(bench_latency)
 
 

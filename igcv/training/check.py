@@ -19,7 +19,7 @@ from igcv.training.findings import DataCheck, findings, names_of
 from igcv.training.job import Job, resolve
 from igcv.training.pace import paced
 from igcv.training.start import resolve_precision, start_network
-from igcv.writing import write_file
+from igcv.writing import check_writable, write_file
 
 THUMBNAILS = 8  # of a class, on the page
 PAIRS = 24  # of equal images, on the page
@@ -49,6 +49,7 @@ def check(
     """
     if out is not None:
         required("jinja2", "check --out", "report")
+        check_writable(Path(out).parent)
     job = resolve(
         Draft({"data": data, "split": str(split or ""), **settings}), Process(choose_device(device))
     )

@@ -10,6 +10,7 @@ import torch
 
 from igcv.errors import InputError
 from igcv.machine.processes import Process
+from igcv.terminal import counted
 from igcv.training.checkpoint import SIGNALS
 from igcv.training.draft import Draft
 from igcv.training.job import resolve
@@ -24,7 +25,7 @@ def gpu_list(gpus: str) -> list[str]:
         raise InputError(f"--gpus {gpus} is no list of GPU numbers; give e.g. --gpus 0,1,2,3")
     if max(map(int, numbers)) >= count:
         raise InputError(
-            f"--gpus {gpus}: this machine has {count} GPUs, counted from 0; without --gpus the CPU serves"
+            f"--gpus {gpus}: this machine has {counted(count, 'GPU')}, counted from 0; without --gpus the CPU serves"
         )
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(count)))).split(",")
     return [visible[int(number)] for number in numbers]

@@ -7,18 +7,21 @@ from typing import Any
 from rich.table import Table
 
 from igcv.commands.printing.lines import console, print_line
+from igcv.terminal import counted
 
 
 def print_export(figures: Mapping[str, Any]) -> None:
     """What was written, how it compares, and how its blocks are computed."""
     print_line(f"{figures['file']}: {figures['bytes'] / 2**20:,.2f} MiB")
     print_line(
-        f"compared with the trained network on {figures['images']} images of {figures['on']}: largest difference "
-        f"{figures['error']:.1e} of the largest logit, same class for {100 * figures['agreement']:.1f} %"
+        f"compared with the trained network on {counted(figures['images'], 'image')} of {figures['on']}: "
+        f"largest difference {figures['error']:.1e} of the largest logit, "
+        f"same class for {100 * figures['agreement']:.1f} %"
     )
     counts = Counter(figures["forms"].values()).most_common()
     padded = f"; groups filled up to multiples of {width}" if (width := figures["vector_width"]) > 1 else ""
-    print_line(f"forms: {', '.join(f'{form} {count} blocks' for form, count in counts)}{padded}")
+    forms = ", ".join(f"{form} {counted(count, 'block')}" for form, count in counts)
+    print_line(f"forms: {forms}{padded}")
 
 
 def print_int8(figures: Mapping[str, Any]) -> None:
@@ -31,7 +34,7 @@ def print_int8(figures: Mapping[str, Any]) -> None:
         f"{100 * size['int8'] / size['float32']:.0f} %",
     )
     if top1["int8"] is not None:
-        lost = f"{top1['int8'] - top1['float32']:+.2f} points on {figures['images']:,} images"
+        lost = f"{top1['int8'] - top1['float32']:+.2f} points on {counted(figures['images'], 'image')}"
         table.add_row("top-1", *(f"{top1[kind]:.2f} %" for kind in top1), lost)
     ratio = figures["time_ratio"]
     spread = f"{ratio['median']:.2f} times ({ratio['low']:.2f} to {ratio['high']:.2f})"

@@ -7,6 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from igcv.commands.printing.lines import console, print_line
+from igcv.terminal import counted
 
 
 def print_prediction(entry: Any) -> None:
@@ -18,7 +19,7 @@ def print_prediction(entry: Any) -> None:
 
 def print_table(found: Sequence[Any], file: Path) -> None:
     """What is in a table of predictions; how many are right where the classes are known."""
-    counts = [f"{len(found):,} images"]
+    counts = [f"{counted(len(found), 'image')}"]
     if unknown := sum(entry.is_unknown for entry in found):
         counts.append(f"{unknown:,} unknown")
     if bad := sum(bool(entry.error) for entry in found):
@@ -33,12 +34,12 @@ def print_table(found: Sequence[Any], file: Path) -> None:
 def print_copied(copied: Mapping[str, int], folder: Path) -> None:
     """How many images were copied into which folder."""
     parts = ", ".join(f"{name} {count:,}" for name, count in sorted(copied.items()))
-    print_line(f"{folder}: {sum(copied.values()):,} images copied ({parts or 'none'})")
+    print_line(f"{folder}: {counted(sum(copied.values()), 'image')} copied ({parts or 'none'})")
 
 
 def print_evaluation(figures: dict[str, Any], note: str = "") -> None:
     """An evaluation as a table, its classes from worst to best, with a note if there is one."""
-    where = f"{figures['weights']} on {figures['data']}: {figures['images']:,} images"
+    where = f"{figures['weights']} on {figures['data']}: {counted(figures['images'], 'image')}"
     where += f" of the part '{figures['part']}'" if "part" in figures else ""
     print_line(where)
     print_line(

@@ -3,6 +3,7 @@
 import os
 import re
 from dataclasses import fields
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -60,10 +61,11 @@ class SettingsCommand(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         known = {name for parameter in self.params for name in parameter.opts} | {"--help"}
-        for word in args[: args.index("--") if "--" in args else None]:
+        words = args[: args.index("--") if "--" in args else None]
+        for word, following in zip_longest(words, words[1:], fillvalue="-"):
             name, equals, value = word.partition("=")
             if re.fullmatch(r"--?[A-Za-z][\w-]*", name) and name not in known:
-                explain_option(name, value if equals else "VALUE")
+                explain_option(name, value if equals else "VALUE" if following.startswith("-") else following)
         return super().parse_args(ctx, args)
 
 

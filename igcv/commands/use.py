@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -35,11 +36,19 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
 ) -> None:
     """Measure accuracy and loss on validation or test images, and recall, precision and F1 of every class."""
-    import igcv
+    with progress_bar("images") if is_main() else nullcontext(None) as progress:
+        import igcv
 
-    result = igcv.evaluate(
-        weights, data, split=split, part=part, batch_size=batch_size, workers=workers, device=device
-    )
+        result = igcv.evaluate(
+            weights,
+            data,
+            split=split,
+            part=part,
+            batch_size=batch_size,
+            workers=workers,
+            device=device,
+            progress=progress,
+        )
     figures = {"weights": weights, "data": result.data, **({} if part == "val" else {"part": part})}
     figures |= result.as_dict()
     if not is_main():

@@ -116,6 +116,7 @@ def export(
     source = images_to_compare(classifier, data, say)
     written = _written(classifier, out, settings, source, calibrate, say)
     if int8 and compare_int8:
+        say("comparing int8 with float32: accuracy, size and time")
         return replace(written, int8=beside_float32(classifier, out, settings, source))
     return written
 

@@ -1,7 +1,7 @@
 """Accuracy and loss of a network on a set of images."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -181,6 +181,17 @@ def evaluation_loader(
     return make_loader(images, plain_transform(finish.preprocessing), finish, settings)
 
 
+def _counted(
+    batches: Iterable[tuple[Tensor, Tensor]], images: int, progress: Callable[[int, int], None]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield batches, and tell how many of the images are done."""
+    done = 0
+    for batch in batches:
+        yield batch
+        done += len(batch[1])
+        progress(min(done, images), images)
+
+
 def evaluate(
     network: Classifier | str | Path,
     data: str | DataSource | None = None,
@@ -190,6 +201,7 @@ def evaluate(
     batch_size: int = 128,
     workers: int = 0,
     device: str = "auto",
+    progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Measure top-1, top-5, balanced accuracy, loss and the scores of every class on validation or test images.
 
@@ -205,6 +217,7 @@ def evaluate(
         batch_size: images at a time, per process.
         workers: processes that decode images; 0 decodes in this one.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+        progress: callback after each batch, with the images that this process has done, and all of its images.
 
     Raises:
         InputError: if network or data cannot be opened or do not fit each other, or for an unreadable image.
@@ -217,7 +230,9 @@ def evaluate(
             if isinstance(data, DataSource)
             else first_on_machine(process, lambda: classifier.open_data(data, split=split))
         )
-        return evaluate_in(process, classifier, source, batch_size=batch_size, workers=workers, part=part)
+        return evaluate_in(
+            process, classifier, source, batch_size=batch_size, workers=workers, part=part, progress=progress
+        )
 
 
 def evaluate_in(
@@ -228,6 +243,7 @@ def evaluate_in(
     batch_size: int,
     workers: int = 0,
     part: str = "val",
+    progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """`evaluate` in a process that has joined the others."""
     if process.device.type == "cpu":
@@ -244,6 +260,7 @@ def evaluate_in(
     if isinstance(network, Network):  # the caller's own keeps its device and forms
         network = deepcopy(network).to(process.device)
         set_form(network)
-    found = accuracy_of(network, loader, process.device, names=loader.names)
+    batches = loader if progress is None else _counted(loader, len(images) // process.world_size, progress)
+    found = accuracy_of(network, batches, process.device, names=loader.names)
     names = tuple(classifier.class_names)
     return replace(found, data=source.spec, class_names=names, notes=source.notes)

@@ -135,7 +135,9 @@ def _parse(name: str) -> tuple[Family, dict[str, Any]]:
         if match := re.fullmatch(family.pattern + width + suffix, name):
             return family, match.groupdict()
     if re.match(OURS, name.lower()) or get_close_matches(name, NAMES, n=1, cutoff=0.8):
-        raise unknown("model", name, NAMES, "igcv models lists them all")
+        plain = re.sub(r"\W", "_", name.lower()).replace("_v2", "v2")
+        meant = next((known for known in (plain, f"{plain}_100") if known in NAMES), None)
+        raise unknown("model", name, NAMES, "igcv models lists them all", meant)
     raise InputError(
         f"unknown model '{name[:99]}': igcv has networks of the families IGCV1, IGCV2, IGCV3 and MobileNetV2 "
         "(igcv models lists them all)"

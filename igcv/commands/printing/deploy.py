@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
-from igcv.commands.printing.lines import console, print_line
+from igcv.commands.printing.lines import print_line, print_rows
 from igcv.terminal import counted
 
 
@@ -40,7 +40,7 @@ def print_int8(figures: Mapping[str, Any]) -> None:
     spread = f"{ratio['median']:.2f} times ({ratio['low']:.2f} to {ratio['high']:.2f})"
     table.add_row("time", *(f"{time[kind]:.2f} ms" for kind in time), spread)
     table.add_row("same class", "", "", f"{100 * figures['agreement']:.1f} % of images")
-    console.print(table)
+    print_rows(table)
 
 
 def print_latency(results: Sequence[Any], ratios: Sequence[float], batch: int, threads: int) -> None:
@@ -58,7 +58,7 @@ def print_latency(results: Sequence[Any], ratios: Sequence[float], batch: int, t
             f"{result.memory_mib:,.0f}",
             "" if result.share is None else f"{100 * result.share:.0f} %",
         )
-    console.print(table)
+    print_rows(table)
 
 
 def print_page(page: Any) -> None:

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
-from igcv.commands.printing.lines import console, print_line
+from igcv.commands.printing.lines import print_line, print_rows
 
 
 def print_catalog(sizes: Mapping[str, int], costs: Mapping[str, Any]) -> None:
@@ -16,37 +17,38 @@ def print_catalog(sizes: Mapping[str, int], costs: Mapping[str, Any]) -> None:
     for name, cost in costs.items():
         row = (name, f"{sizes[name]} px", f"{cost.parameters:,}", f"{cost.multiply_adds / 1e6:,.1f} M")
         table.add_row(*row)
-    console.print(table)
+    print_rows(table)
 
 
 def print_stages(title: str, rows: list[Any]) -> None:
     """The stages of a network as a table, with totals."""
-    table = Table(title=title, box=None, header_style="bold", title_justify="left")
-    for column in ("part", "blocks", "output", "parameters", "multiply-adds", "activations"):
-        table.add_column(column, justify="left" if column == "part" else "right")
-    for column in ("condition", "paths", "above optimum"):
-        table.add_column(column)
+    table = Table(title=title, box=None, header_style="bold", title_justify="left", padding=(0, 1, 0, 0))
+    for column in ("part", "blocks", "output", "parameters", "multiply-\nadds, M", "outputs,\nMiB"):
+        table.add_column(Text(column), justify="left" if column == "part" else "right", no_wrap=True)
+    balanced = any(row.balance for row in rows)  # of IGCV2 alone
+    for column in ("condition", "paths", *(["above\noptimum"] if balanced else [])):
+        table.add_column(Text(column), no_wrap=True)
     for row in rows:
         paths = row.connectivity
         table.add_row(
             row.name,
             str(row.blocks or ""),
-            f"{row.out_channels} x {row.output_size} x {row.output_size}",
+            f"{row.out_channels}x{row.output_size}x{row.output_size}",
             *costs(row.parameters, row.multiply_adds, row.activation_bytes),
             f"{row.condition}: {'holds' if paths.holds else 'NOT MET'}" if paths else "",
             path_range(paths) if paths else "",
-            f"{100 * row.balance.excess:.0f} %" if row.balance else "",
+            *([f"{100 * row.balance.excess:.0f} %" if row.balance else ""] if balanced else []),
         )
     keys = ("parameters", "multiply_adds", "activation_bytes")
     table.add_row(
         "all", "", "", *costs(*(sum(getattr(row, key) for row in rows) for key in keys)), style="bold"
     )
-    console.print(table)
+    print_rows(table)
 
 
 def costs(parameters: int, multiply_adds: int, activation_bytes: int) -> tuple[str, str, str]:
-    """The three costs as a table shows them."""
-    return f"{parameters:,}", f"{multiply_adds / 1e6:,.1f} M", f"{activation_bytes / 2**20:,.2f} MiB"
+    """The three costs as a table shows them: parameters, million multiply-adds, MiB."""
+    return f"{parameters:,}", f"{multiply_adds / 1e6:,.1f}", f"{activation_bytes / 2**20:,.2f}"
 
 
 def path_range(paths: Any) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
-from igcv.commands.printing.lines import console, print_line
+from igcv.commands.printing.lines import print_line, print_rows
 from igcv.terminal import counted
 
 
@@ -60,6 +60,6 @@ def print_evaluation(figures: dict[str, Any], note: str = "") -> None:
             "" if scores[key] is None else f"{scores[key]:.2f} %" for key in ("recall", "precision", "f1")
         )
         table.add_row(name, f"{scores['images']:,}", *shares)
-    console.print(table)
+    print_rows(table)
     if len(known) > len(shown):
         print_line(f"(the {len(shown)} hardest of {len(known)} classes; --json has all)")

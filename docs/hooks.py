@@ -16,7 +16,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 from igcv.analysis import model_cost
-from igcv.commands.main import app
+from igcv.commands.app import app
 from igcv.models import default_input_size, list_models
 from igcv.training import Recipe
 

@@ -24,7 +24,9 @@ class Interrupted(Exception):  # noqa: N818 - nothing went wrong
         self.signal = signal
 
 
-def unknown(kind: str, given: str, known: Iterable[str], hint: str = "") -> InputError:
+def unknown(
+    kind: str, given: str, known: Iterable[str], hint: str = "", meant: str | None = None
+) -> InputError:
     """An error for a name that is not among the `known` ones, naming the nearest match.
 
     Args:
@@ -32,9 +34,10 @@ def unknown(kind: str, given: str, known: Iterable[str], hint: str = "") -> Inpu
         given: the name as the user wrote it.
         known: all names that would have been right.
         hint: how to see all of them; without it they are listed.
+        meant: the name that is meant, where that is known.
     """
     names = sorted(known)
-    nearest = difflib.get_close_matches(given[:99], names, n=1, cutoff=0.5)
+    nearest = [meant] if meant else difflib.get_close_matches(given[:99], names, n=1, cutoff=0.5)
     guess = f"; did you mean '{nearest[0]}'?" if nearest else ""
     return InputError(f"unknown {kind} '{given[:99]}'{guess} ({hint or 'one of: ' + ', '.join(names)})")
 

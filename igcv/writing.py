@@ -14,9 +14,26 @@ from igcv.errors import InputError
 
 
 def check_absent(path: Path, force: bool) -> None:
-    """Raise InputError where there is something at `path` already, unless `force` allows to replace it."""
+    """Raise InputError where there is something at `path` already, unless `force` allows to replace it.
+
+    The same where nothing can be written there, before any work is done for it.
+    """
     if path.exists() and not force:
         raise InputError(f"{path} exists already; choose another name, or give --force to replace it")
+    check_writable(path.parent)
+
+
+def check_writable(folder: Path) -> None:
+    """Raise InputError where no file can be written into a folder, or into the one around it that exists already."""
+    place = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    try:
+        with tempfile.TemporaryFile(dir=place) as file:
+            file.write(bytes(4096))  # a full disk still takes names
+            file.flush()
+    except OSError as error:
+        raise InputError(
+            f"cannot write into {place}: {error.strerror}; free some space or choose another place"
+        ) from error
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from unittest import mock
 import typer
 from torch.distributed.run import get_args_parser
 
-from igcv.commands.main import app
+from igcv.commands.app import app
 from igcv.training import find_recipe, load_recipe
 from igcv.training.phases import folder_name
 from tests.conftest import ONE_THREAD, Igcv
@@ -184,6 +184,11 @@ def run_python(words: list[str], igcv: Igcv) -> None:
     assert not unknown, f"{script} has no {unknown}"
 
 
+def run_under(words: list[str], igcv: Igcv) -> None:
+    """nohup COMMAND: the command; test_survival.py closes a terminal."""
+    KINDS[words[0]](words[1:], igcv)
+
+
 def find_target(words: list[str], igcv: Igcv) -> None:
     """make TARGET: that there is one."""
     run_program(["make", "--dry-run", "--directory", str(ROOT), *words])
@@ -209,6 +214,7 @@ def find_events(words: list[str], igcv: Igcv) -> None:
 KINDS: dict[str, Try] = {
     "igcv": run_igcv,
     "torchrun": run_torchrun,
+    "nohup": run_under,
     "python": run_python,
     "make": find_target,
     "pip": find_extra,

@@ -260,6 +260,49 @@ def test_a_signal_to_the_launcher_reaches_all_processes(photos: Path, tmp_path: 
     assert [part.steps for part in decode(out / STATE).progress] == [int(said[1])] * 2
 
 
+@pytest.mark.parametrize(
+    "program",
+    [
+        "from igcv.commands.main import main; main()",
+        "import sys; from igcv.training.launch import launch; sys.exit(launch(['0', '1'], sys.argv[1:]))",
+    ],
+    ids=["one process", "a launcher and two"],
+)
+def test_under_nohup_a_run_outlives_its_terminal(program: str, photos: Path, tmp_path: Path) -> None:
+    """The terminal takes its output and closes: what is printed then goes nowhere, and nobody obeys SIGHUP."""
+    out, (ours, theirs) = tmp_path / "run", os.openpty()
+    arguments = ["train", *STEPWISE, f"data={photos}", "--out", str(out), "--device", "cpu"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, *arguments],
+        env=ONE_THREAD,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+    )
+    os.close(theirs)
+    wait_for(out / STATE)
+    os.close(ours)
+    os.killpg(process.pid, signal.SIGHUP)
+    assert process.wait(LIMIT_S) == 0
+    assert json.loads((out / "summary.json").read_text())["epochs"] == 3
+
+
+def test_a_run_outlives_the_reader_of_its_lines(photos: Path, tmp_path: Path) -> None:
+    """As in `igcv train ... | head -1`."""
+    out = tmp_path / "run"
+    arguments = ["train", *SETTINGS, f"data={photos}", "--out", str(out), "--device", "cpu"]
+    command = [sys.executable, "-m", "igcv", *arguments]
+    with subprocess.Popen(command, env=ONE_THREAD, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout and process.stderr
+        assert process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(LIMIT_S) == 0
+    assert (out / "summary.json").is_file()
+
+
 def test_torchrun_does_not_go_on_with_a_run_that_it_did_not_start(
     alone: Path, photos: Path, tmp_path: Path
 ) -> None:

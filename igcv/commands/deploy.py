@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from igcv.commands.options import BatchOption, Engine, Force, Form, Match, Threads
-from igcv.commands.terminal import print_export, print_int8, print_latency, print_line
+from igcv.commands.printing.deploy import print_export, print_int8, print_latency
+from igcv.commands.printing.lines import print_error, print_line, working
 
 
 def export(
@@ -46,25 +47,26 @@ def export(
 
     Example: igcv export runs/digits --out digits.onnx --with-preprocessing
     """
-    import igcv
+    with working("exporting"):
+        import igcv
 
-    written = igcv.export(
-        weights,
-        out,
-        format=format,
-        form=form,
-        int8=int8,
-        calibrate=calibrate,
-        data=data,
-        match=match,
-        with_preprocessing=with_preprocessing,
-        dynamic_size=dynamic_size,
-        opset=opset,
-        batch_size=batch,
-        threads=threads,
-        force=force,
-        say=None if as_json else print_line,
-    )
+        written = igcv.export(
+            weights,
+            out,
+            format=format,
+            form=form,
+            int8=int8,
+            calibrate=calibrate,
+            data=data,
+            match=match,
+            with_preprocessing=with_preprocessing,
+            dynamic_size=dynamic_size,
+            opset=opset,
+            batch_size=batch,
+            threads=threads,
+            force=force,
+            say=print_error if as_json else print_line,
+        )
     if as_json:
         print(json.dumps(written.as_dict()))
         return

@@ -1,66 +1,47 @@
-"""The app: which commands there are, and the exit status and message of each error."""
+"""The entry point: the exit status and the message of each way in which a command ends.
+
+The commands are loaded inside `main`, so that Ctrl-C is quiet from the first moment on.
+"""
 
 import os
+import signal
 import sys
-from typing import Annotated
+from contextlib import suppress
 
-import typer
-
-from igcv.commands.deploy import bench_latency, export
-from igcv.commands.networks import convert, models, summary
-from igcv.commands.options import is_main
-from igcv.commands.terminal import print_line
-from igcv.commands.train import bench_data, check, report, train
-from igcv.commands.use import evaluate, predict
-from igcv.commands.web import web
 from igcv.errors import InputError, Interrupted, SharedError
-from igcv.version import __version__
-
-app = typer.Typer(
-    name="igcv",
-    help="Interleaved group convolution networks: train, evaluate, predict, convert, export.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-)
-bench = typer.Typer(help="Measure speed on this machine.", no_args_is_help=True)
-for command in (check, train, evaluate, report, predict, models, convert, summary, export, web):
-    app.command()(command)
-app.add_typer(bench, name="bench")
-bench.command("data")(bench_data)
-bench.command("latency")(bench_latency)
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        print_line(f"igcv {__version__}")
-        raise typer.Exit()
-
-
-@app.callback()
-def options(
-    version: Annotated[
-        bool,
-        typer.Option("--version", help="print the version and stop", is_eager=True, callback=_print_version),
-    ] = False,
-) -> None:
-    """Interleaved group convolution networks: train, evaluate, predict, convert, export."""
+from igcv.terminal import one_line
 
 
 def main() -> None:
-    """Entry point: what the user can fix is one line on standard error and exit status 2.
+    """Run a command: what the user can fix is one line on standard error and exit status 2.
 
-    A run that a signal ended has the exit status that shells give for the signal: 128 and its number.
+    What a signal ended has the exit status that shells give for the signal: 128 and its number.
     """
     try:
+        from igcv.commands.app import app
+
         app()
     except InputError as error:
-        if is_main() or not isinstance(error, SharedError):
-            place = "" if is_main() else f"process {os.environ['RANK']}: "
-            print(f"igcv: {place}{error}", file=sys.stderr)
+        if _is_main() or not isinstance(error, SharedError):
+            _complain(str(error) if _is_main() else f"process {os.environ['RANK']}: {error}")
         sys.exit(2)
     except Interrupted as end:
-        if is_main():
-            print(f"igcv: {end}", file=sys.stderr)
+        if _is_main():
+            _complain(str(end))
         sys.exit(128 + end.signal)
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second one ends what still closes files and threads
+        sys.exit(128 + signal.SIGINT)
+
+
+def _is_main() -> bool:
+    """Whether this is the process that prints."""
+    from igcv.commands.options import is_main
+
+    return is_main()
+
+
+def _complain(text: str) -> None:
+    """Print a line on standard error, if its terminal is still there."""
+    with suppress(OSError):
+        print(f"igcv: {one_line(text)}", file=sys.stderr)

@@ -7,13 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from igcv.commands.terminal import (
-    print_catalog,
-    print_line,
-    print_stages,
-    print_unmet,
-)
-from igcv.commands.weights_table import print_weights
+from igcv.commands.printing.lines import print_line
+from igcv.commands.printing.networks import print_catalog, print_stages, print_unmet
+from igcv.commands.printing.weights import print_weights
 from igcv.errors import InputError, unknown
 from igcv.extras import required
 

@@ -1,10 +1,16 @@
 """Arguments and options that several commands share, and what becomes of them."""
 
 import os
+import re
+from dataclasses import fields
+from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
+
+from igcv.errors import InputError
 
 if TYPE_CHECKING:
     from igcv.training.draft import Draft
@@ -57,6 +63,41 @@ Form = Annotated[
 Threads = Annotated[int, typer.Option(help="threads of the engine", min=1)]
 Force = Annotated[bool, typer.Option("--force", help="replace an existing --out")]
 BatchOption = Annotated[int, typer.Option(help="images at a time", min=1)]
+
+
+class SettingsCommand(TyperCommand):
+    """A command with settings as key=value, which says so where one is given as an option."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        known = {name for parameter in self.params for name in parameter.opts} | {"--help"}
+        words = args[: args.index("--") if "--" in args else None]
+        for word, following in zip_longest(words, words[1:], fillvalue="-"):
+            name, equals, value = word.partition("=")
+            if re.fullmatch(r"--?[A-Za-z][\w-]*", name) and name not in known:
+                explain_option(name, value if equals else "VALUE" if following.startswith("-") else following)
+        return super().parse_args(ctx, args)
+
+
+def explain_option(name: str, value: str) -> None:
+    """Raise InputError where an option that does not exist is a setting, or another option, by a usual name."""
+    from igcv.training.usual_names import USUAL_NAMES, our_name
+
+    key = name.lstrip("-").replace("-", "_")
+    meant = our_name(key) or (key if key in USUAL_NAMES or key in recipe_keys() else None)
+    if meant is None:
+        return
+    if meant.startswith("--"):
+        raise InputError(f"there is no option {name}; did you mean {meant}? (igcv train --help)")
+    raise InputError(
+        f"there is no option {name}; give the setting {meant}={value} (igcv train --keys lists all settings)"
+    )
+
+
+def recipe_keys() -> set[str]:
+    """The keys of a recipe."""
+    from igcv.training.recipe import Recipe
+
+    return {f.name for f in fields(Recipe)}
 
 
 def is_main() -> bool:

@@ -8,14 +8,9 @@ from typing import Annotated
 import typer
 
 from igcv.commands.options import DATA_HELP, Data, Device, Model, RecipeArguments, Split, is_main, recipe_of
-from igcv.commands.terminal import (
-    print_check,
-    print_data_bench,
-    print_line,
-    print_settings,
-    print_summary,
-    progress_bar,
-)
+from igcv.commands.printing.lines import print_line, progress_bar
+from igcv.commands.printing.training import print_check, print_data_bench, print_settings, print_summary
+from igcv.terminal import quoted
 
 
 def train(
@@ -61,7 +56,7 @@ def train(
     run = igcv.train(recipe, out, resume=resume, device=device, quiet=quiet)
     if not quiet and is_main():
         if run.was_there:
-            longer = f"igcv train --resume --out {run.folder} epochs=N"
+            longer = f"igcv train --resume --out {quoted(run.folder)} epochs=N"
             print_line(f"{run.folder} holds this training. Longer: {longer}. Again: another --out")
         print_summary(run.summary, run.folder)
 
@@ -85,7 +80,7 @@ def check(
     import igcv
     from igcv.training.recipe_file import parse_settings
 
-    with progress_bar() as progress:
+    with progress_bar("images") as progress:
         checked = igcv.check(
             data, split=split, out=out, device=device, progress=progress, **parse_settings(settings or [])
         )

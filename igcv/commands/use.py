@@ -1,19 +1,21 @@
 """The commands that use a trained network: `igcv evaluate` and `igcv predict`."""
 
 import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from igcv.commands.images import STANDARD_INPUT, NamedImages, named_images
 from igcv.commands.options import DATA_HELP, Device, Force, Match, Split, Weights, is_main
-from igcv.commands.terminal import (
-    print_copied,
-    print_evaluation,
-    print_predictions,
-    print_table,
-    progress_bar,
-)
+from igcv.commands.printing.lines import print_error, print_line, progress_bar
+from igcv.commands.printing.use import print_copied, print_evaluation, print_prediction, print_table
+from igcv.errors import InputError
 
 if TYPE_CHECKING:
     from igcv.evaluation import ImagePrediction
@@ -35,24 +37,26 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
 ) -> None:
     """Measure accuracy and loss on validation or test images, and recall, precision and F1 of every class."""
-    import igcv
+    with progress_bar("images") if is_main() else nullcontext(None) as progress:
+        import igcv
 
-    result = igcv.evaluate(
-        weights,
-        data,
-        split=split,
-        part=part,
-        match=match,
-        batch_size=batch_size,
-        workers=workers,
-        device=device,
-    )
+        result = igcv.evaluate(
+            weights,
+            data,
+            split=split,
+            part=part,
+            match=match,
+            batch_size=batch_size,
+            workers=workers,
+            device=device,
+            progress=progress,
+        )
     figures = {"weights": weights, "data": result.data, **({} if part == "val" else {"part": part})}
     figures |= result.as_dict()
     if not is_main():
         return
     for note in result.notes:
-        typer.echo(note, err=as_json)
+        (print_error if as_json else print_line)(note)
     if as_json:
         print(json.dumps(figures))
     else:
@@ -62,8 +66,11 @@ def evaluate(
 def predict(
     weights: Weights,
     images: Annotated[
-        list[Path],
-        typer.Argument(metavar="IMAGE|FOLDER...", help="image files, and folders searched recursively"),
+        list[str],
+        typer.Argument(
+            metavar="IMAGE|FOLDER|PATTERN|-...",
+            help="image files, folders searched recursively, patterns such as '*.jpg'; -: one on standard input",
+        ),
     ],
     top: Annotated[int, typer.Option(help="number of top predictions per image", min=1)] = 5,
     threshold: Annotated[
@@ -83,39 +90,71 @@ def predict(
     device: Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object per image")] = False,
 ) -> None:
-    """Classify images and folders of images: print the most probable classes, or write a table.
+    """Classify images and folders of images: print the most probable classes as they come, or write a table.
 
-    An unreadable image is a line or row with an error. All other images are classified, and the exit status is 2.
+    An unreadable image is a line on standard error, and in the table a row with an error. All other images are
+    classified, and the exit status is 2.
 
     Example: igcv predict runs/photos holiday --out predictions.csv --threshold 0.5
     """
-    import igcv
-    from igcv.evaluation.outputs import check_folder, check_table, write_table
-    from igcv.evaluation.outputs import sort_into as copy_into
-
     if all_classes and out is None:
-        raise igcv.InputError("--all adds columns to the table: give --out, e.g. --out predictions.csv")
+        raise InputError("--all adds columns to the table: give --out, e.g. --out predictions.csv")
+    named, kept, counts = named_images(images), [], Counter[str]()
+    printed = as_json or (out is None and sort_into is None)
+    with progress_bar("images") as progress:
+        check_targets(out, force, sort_into)
+        shown = None if all_classes else top
+        for entry in answers(named, weights, shown, threshold, device, progress):
+            counts.update(images=1, unreadable=bool(entry.error))
+            if entry.error:
+                print_error(entry.error)
+            if as_json:
+                print_line(json.dumps(as_json_object(entry, top)))
+            elif printed and not entry.error:
+                print_prediction(entry)
+            if out is not None or sort_into is not None:
+                kept.append(entry)
+    if out is not None:
+        from igcv.evaluation import write_table
+
+        write_table(kept, out, all_classes=all_classes, force=force)
+        print_table(kept, out)
+    if sort_into is not None:
+        from igcv.evaluation import sort_into as copy_into
+
+        print_copied(copy_into(kept, sort_into), sort_into)
+    if counts["unreadable"]:
+        raise InputError(f"{counts['unreadable']:,} of {counts['images']:,} images cannot be read")
+
+
+def check_targets(out: Path | None, force: bool, sort_into: Path | None) -> None:
+    """Raise InputError unless all that the command is to write can be written."""
+    from igcv.evaluation.outputs import check_folder, check_table
+
     if out is not None:
         check_table(out, force)
     if sort_into is not None:
         check_folder(sort_into)
-    shown = None if all_classes else top
-    with progress_bar() as progress:
-        found = igcv.predict(
-            weights, images, top=shown, threshold=threshold, device=device, progress=progress
-        )
-    if as_json:
-        for entry in found:
-            print(json.dumps(as_json_object(entry, top)))
-    elif out is None and sort_into is None:
-        print_predictions(found)
-    if out is not None:
-        write_table(found, out, all_classes=all_classes, force=force)
-        print_table(found, out)
-    if sort_into is not None:
-        print_copied(copy_into(found, sort_into), sort_into)
-    if bad := [entry.error for entry in found if entry.error]:
-        raise igcv.InputError(f"{len(bad)} of {len(found)} images cannot be read; the first: {bad[0]}")
+
+
+def answers(
+    named: NamedImages,
+    weights: str,
+    top: int | None,
+    threshold: float,
+    device: str,
+    progress: Callable[[int, int], None],
+) -> "Iterator[ImagePrediction]":
+    """Yield the answer for each image as soon as it is known, first those for images that there are not."""
+    from igcv.evaluation import ImagePrediction, predict_in_batches
+
+    batches = predict_in_batches(
+        weights, named.found, top=top, threshold=threshold, device=device, progress=progress
+    )
+    for word, error in named.missing.items():
+        yield ImagePrediction(word, "", None, None, (), error)
+    for entry in chain.from_iterable(batches):
+        yield entry if entry.file else replace(entry, file=STANDARD_INPUT)
 
 
 def as_json_object(entry: "ImagePrediction", top: int) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from igcv.commands.terminal import print_line, print_page
+from igcv.commands.printing.deploy import print_page
+from igcv.commands.printing.lines import print_line
 from igcv.errors import InputError
 
 

@@ -120,6 +120,7 @@ def export(
     calibration = matching_source(classifier, calibrate, match) if int8 else None
     written = _written(classifier, out, settings, source, calibration, say)
     if int8 and compare_int8:
+        say("comparing int8 with float32: accuracy, size and time")
         return replace(written, int8=beside_float32(classifier, out, settings, source))
     return written
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from igcv.cache import unwritable
 from igcv.classifier import Classifier
 from igcv.data.preprocessing import Preprocessing
 from igcv.deploy.choose import choose_int8_plan
@@ -61,7 +62,8 @@ def write_compared(
     assert settings.int8 == (calibration is not None)
     pre = classifier.preprocessing
     if settings.form == AUTO:
-        say("looking for the fastest form on this machine (minutes at most; remembered for the next time)")
+        kept = f"not remembered: {why}" if (why := unwritable()) else "remembered for the next time"
+        say(f"looking for the fastest form on this machine (minutes at most; {kept})")
     folded = folded_for(classifier, settings, calibration)
     inputs = normalized(pixels, pre)
     given = pixels if settings.with_preprocessing else inputs

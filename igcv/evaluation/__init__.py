@@ -2,6 +2,14 @@
 
 from igcv.evaluation.accuracy import Evaluation, evaluate
 from igcv.evaluation.outputs import sort_into, write_table
-from igcv.evaluation.predictions import ImagePrediction, predict
+from igcv.evaluation.predictions import ImagePrediction, predict, predict_in_batches
 
-__all__ = ["Evaluation", "ImagePrediction", "evaluate", "predict", "sort_into", "write_table"]
+__all__ = [
+    "Evaluation",
+    "ImagePrediction",
+    "evaluate",
+    "predict",
+    "predict_in_batches",
+    "sort_into",
+    "write_table",
+]

@@ -1,7 +1,7 @@
 """Accuracy and loss of a network on a set of images."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from igcv.evaluation.scores import (
     constant_note,
     right_of,
 )
+from igcv.machine.memory import keep_freed_memory
 from igcv.machine.processes import (
     Process,
     first_on_machine,
@@ -204,6 +205,17 @@ def evaluation_loader(
     return make_loader(images, plain_transform(finish.preprocessing), finish, settings)
 
 
+def _counted(
+    batches: Iterable[tuple[Tensor, Tensor]], images: int, progress: Callable[[int, int], None]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield batches, and tell how many of the images are done."""
+    done = 0
+    for batch in batches:
+        yield batch
+        done += len(batch[1])
+        progress(min(done, images), images)
+
+
 def evaluate(
     network: Classifier | str | Path,
     data: str | DataSource | None = None,
@@ -214,6 +226,7 @@ def evaluate(
     batch_size: int = 128,
     workers: int = 0,
     device: str = "auto",
+    progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Measure top-1, top-5, balanced accuracy, loss and the scores of every class on validation or test images.
 
@@ -231,6 +244,7 @@ def evaluate(
         batch_size: images at a time, per process.
         workers: processes that decode images; 0 decodes in this one.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+        progress: callback after each batch, with the images that this process has done, and all of its images.
 
     Raises:
         InputError: if network or data cannot be opened or do not fit each other, or for an unreadable image.
@@ -244,7 +258,9 @@ def evaluate(
             else first_on_machine(process, lambda: classifier.open_data(data, split=split))
         )
         source = classifier.labelled(source, match)
-        return evaluate_in(process, classifier, source, batch_size=batch_size, workers=workers, part=part)
+        return evaluate_in(
+            process, classifier, source, batch_size=batch_size, workers=workers, part=part, progress=progress
+        )
 
 
 def evaluate_in(
@@ -255,8 +271,11 @@ def evaluate_in(
     batch_size: int,
     workers: int = 0,
     part: str = "val",
+    progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """`evaluate` in a process that has joined the others, on images with the network's labels."""
+    if process.device.type == "cpu":
+        keep_freed_memory()
     images = source.part(part)
     finish = Finish(classifier.preprocessing, process.device)
     loader = evaluation_loader(images, finish, batch_size, workers, process)
@@ -264,7 +283,8 @@ def evaluate_in(
     if isinstance(network, Network):  # the caller's own keeps its device and forms
         network = deepcopy(network).to(process.device)
         set_form(network)
-    found = accuracy_of(network, loader, process.device, names=loader.names)
+    batches = loader if progress is None else _counted(loader, len(images) // process.world_size, progress)
+    found = accuracy_of(network, batches, process.device, names=loader.names)
     names = tuple(classifier.class_names)
     int8 = classifier.card.source.get("export", {}).get("int8", False)
     precision = "int8" if int8 else "float32"

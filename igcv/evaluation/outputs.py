@@ -11,7 +11,7 @@ from pathlib import Path
 
 from igcv.errors import InputError
 from igcv.evaluation.predictions import UNKNOWN, ImagePrediction
-from igcv.writing import write_file
+from igcv.writing import check_writable, write_file
 
 COLUMNS = ("file", "class", "probability", "true_class", "error")
 LONGEST = 100  # characters of a folder name
@@ -25,6 +25,7 @@ def check_table(file: Path, force: bool = False) -> None:
         )
     if file.exists() and not force:
         raise InputError(f"'{file}' exists already. Give another --out, or --force to replace it")
+    check_writable(file.parent)
 
 
 def check_folder(folder: Path) -> None:
@@ -39,6 +40,7 @@ def check_folder(folder: Path) -> None:
         raise InputError(
             f"'{folder}' is not an empty folder. Choose another --sort-into, or empty the folder"
         )
+    check_writable(folder)
 
 
 def write_table(

@@ -19,12 +19,14 @@ from igcv.data.given import PATHS, ImageLike, as_list, name_of, open_image
 from igcv.data.preprocessing import plain_transform
 from igcv.data.sources.folders import image_files, unread_images
 from igcv.errors import InputError
+from igcv.machine.memory import keep_freed_memory
 from igcv.machine.processes import choose_device
 from igcv.machine.threads import available_cores
 
 UNKNOWN = "unknown"  # the answer below the threshold
 DECODERS = 8  # threads that decode images, at most
 Progress = Callable[[int, int], None]  # how many images are done, and of how many
+_Answer = tuple[Prediction, ...] | InputError
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,29 @@ def predict(
         InputError: the network cannot be opened, a path does not exist or is a URL, a folder holds no images, an array
             has another shape or type, or a number is out of its range.
     """
+    parts = predict_in_batches(
+        network,
+        images,
+        top=top,
+        threshold=threshold,
+        device=device,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    return [entry for part in parts for entry in part]
+
+
+def predict_in_batches(
+    network: Classifier | str | Path,
+    images: ImageLike | Iterable[ImageLike],
+    *,
+    top: int | None = 5,
+    threshold: float = 0.0,
+    device: str = "auto",
+    batch_size: int = 32,
+    progress: Progress | None = None,
+) -> Iterator[list[ImagePrediction]]:
+    """As `predict`, with the answers of a batch as soon as they are known; what is wrong shows before the first one."""
     for name, value, low, high in (
         ("threshold", threshold, 0, 1),
         ("top", top, 1, float("inf")),
@@ -97,15 +122,23 @@ def predict(
                 f"{name}: got {value}, expected {low} {'to 1' if high == 1 else 'or more'}. Change it"
             )
     classifier = as_classifier(network, choose_device(device))
+    if next(classifier.model.parameters()).device.type == "cpu":
+        keep_freed_memory()  # a batch takes a third of the time then
     max_pixels()  # else every image would be told that the limit is wrong
     found = find_images(as_list(images), classifier.class_names)
-    answers: list[ImagePrediction] = []
-    for part in _in_batches(classifier, found, batch_size, top or len(classifier.class_names)):
-        for wanted, answer in part:
-            answers.append(_entry(wanted, answer, threshold))
-        if progress:
-            progress(len(answers), len(found))
-    return answers
+    batches = _in_batches(classifier, found, batch_size, top or len(classifier.class_names))
+    return _entries(batches, threshold, len(found), progress or (lambda done, total: None))
+
+
+def _entries(
+    batches: Iterable[list[tuple[_Found, _Answer]]], threshold: float, total: int, progress: Progress
+) -> Iterator[list[ImagePrediction]]:
+    """Yield the entries of each batch, and tell how many images are done."""
+    done = 0
+    for batch in batches:
+        yield [_entry(wanted, answer, threshold) for wanted, answer in batch]
+        done += len(batch)
+        progress(done, total)
 
 
 def find_images(given: Sequence[ImageLike], class_names: Sequence[str]) -> list[_Found]:
@@ -150,9 +183,6 @@ def _class_of_folder(file: str | Path, top: Path, names: dict[str, str]) -> str 
 def _normal(name: str) -> str:
     """A name as file systems may spell it differently."""
     return unicodedata.normalize("NFC", name)
-
-
-_Answer = tuple[Prediction, ...] | InputError
 
 
 def _in_batches(

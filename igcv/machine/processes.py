@@ -14,6 +14,7 @@ from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from igcv.errors import InputError, SharedError
+from igcv.terminal import counted
 
 T = TypeVar("T")
 
@@ -48,7 +49,8 @@ def choose_device(name: str) -> torch.device:
     if not available.get(device.type, False):
         raise InputError(f"device '{name}' is not available on this machine; give auto or cpu")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"device '{name}' does not exist; this machine has {torch.cuda.device_count()} GPUs")
+        count = counted(torch.cuda.device_count(), "GPU")
+        raise InputError(f"device '{name}' does not exist; this machine has {count}")
     return device
 
 

@@ -4,6 +4,7 @@ import fnmatch
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from difflib import get_close_matches
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -34,6 +35,7 @@ class Family(NamedTuple):
     original: bool = False
 
 
+OURS = r"igc|mobilenet(?!_?v[13-9])"  # how names of these families begin, in any spelling
 FAMILIES = (
     Family(
         rf"igcv3_(?P<table>{'|'.join(TABLES)})",
@@ -132,7 +134,14 @@ def _parse(name: str) -> tuple[Family, dict[str, Any]]:
         suffix = r"(?P<original>_mxnet)?" if family.original else ""
         if match := re.fullmatch(family.pattern + width + suffix, name):
             return family, match.groupdict()
-    raise unknown("model", name, NAMES, "igcv models lists them all")
+    if re.match(OURS, name.lower()) or get_close_matches(name, NAMES, n=1, cutoff=0.8):
+        plain = re.sub(r"\W", "_", name.lower()).replace("_v2", "v2")
+        meant = next((known for known in (plain, f"{plain}_100") if known in NAMES), None)
+        raise unknown("model", name, NAMES, "igcv models lists them all", meant)
+    raise InputError(
+        f"unknown model '{name[:99]}': igcv has networks of the families IGCV1, IGCV2, IGCV3 and MobileNetV2 "
+        "(igcv models lists them all)"
+    )
 
 
 def _builder(name: str, multiplier: float | None) -> Callable[..., Network]:

@@ -39,5 +39,5 @@ def data_page(
         parts=parts,
         largest=largest,
         totals={part: sum(c.get(part, 0) for c in checked["classes"].values()) for part in parts},
-        css=files("igcv.report").joinpath("page.css").read_text(),
+        css=files("igcv.report").joinpath("page.css").read_text("utf-8"),
     )

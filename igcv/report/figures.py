@@ -45,7 +45,7 @@ PANELS = (
             "balanced": lambda row: row.get("val_balanced"),
         },
     ),
-    Panel("Learning rate", "at the start of the epoch", {"rate": lambda row: row["lr"]}),
+    Panel("Learning rate", "at the end of the epoch", {"rate": lambda row: row["lr"]}),
     Panel("Speed", "training images per second", {"images/s": lambda row: row["images_per_s"]}),
     Panel("Waiting for images", "% of the training time", {"waiting": _share_waited}),
 )

@@ -52,7 +52,7 @@ def report_page(runs: Sequence[RunReport]) -> str:
         class_accuracy=class_accuracy,
         stage_costs=lambda stages: stage_costs({s.name: (s.parameters, s.multiply_adds) for s in stages}),
         plotly=get_plotlyjs(),
-        **{kind: files("igcv.report").joinpath(f"page.{kind}").read_text() for kind in ("css", "js")},
+        **{kind: files("igcv.report").joinpath(f"page.{kind}").read_text("utf-8") for kind in ("css", "js")},
     )
 
 
@@ -65,6 +65,11 @@ def templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def page_bytes(page: str) -> bytes:
+    """A page as a file; names may hold bytes that are not UTF-8, which are spelled out."""
+    return page.encode("utf-8", "backslashreplace")
 
 
 def columns_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:

@@ -19,7 +19,7 @@ from igcv.training.findings import DataCheck, findings, names_of
 from igcv.training.job import Job, resolve
 from igcv.training.pace import paced
 from igcv.training.start import resolve_precision, start_network
-from igcv.writing import write_file
+from igcv.writing import check_writable, write_file
 
 THUMBNAILS = 8  # of a class, on the page
 PAIRS = 24  # of equal images, on the page
@@ -49,6 +49,7 @@ def check(
     """
     if out is not None:
         required("jinja2", "check --out", "report")
+        check_writable(Path(out).parent)
     job = resolve(
         Draft({"data": data, "split": str(split or ""), **settings}), Process(choose_device(device))
     )
@@ -58,7 +59,7 @@ def check(
     if len(checked.unreadable) < len(looks):
         checked = expecting(checked, job)
     if out is not None:
-        write_file(Path(out), page_of(checked, parts).encode())
+        write_file(Path(out), page_of(checked, parts))
     return checked
 
 
@@ -81,9 +82,10 @@ def expecting(checked: DataCheck, job: Job) -> DataCheck:
     return replace(checked, choices=job.chosen, epoch_s=last_s, training_s=job.expected_s)
 
 
-def page_of(checked: DataCheck, parts: Mapping[str, Images]) -> str:
+def page_of(checked: DataCheck, parts: Mapping[str, Images]) -> bytes:
     """The page of a check, with pictures."""
-    from igcv.report.data_page import data_page  # needs an extra
+    from igcv.report.data_page import data_page  # needs an extra, as the next
+    from igcv.report.page import page_bytes
 
     places = [(images, i) for images in parts.values() for i in range(len(images))]
     numbers = dict(zip(names_of(parts), places, strict=True))
@@ -97,9 +99,8 @@ def page_of(checked: DataCheck, parts: Mapping[str, Images]) -> str:
         kind: [[(name, picture(name)) for name in pair] for pair in pairs[:PAIRS]]
         for kind, pairs in kinds.items()
     }
-    return data_page(
-        checked.as_dict(), list(in_words(checked.choices)), dict(_thumbnails(checked, parts)), shown
-    )
+    thumbnails = dict(_thumbnails(checked, parts))
+    return page_bytes(data_page(checked.as_dict(), list(in_words(checked.choices)), thumbnails, shown))
 
 
 def _thumbnails(checked: DataCheck, parts: Mapping[str, Images]) -> Iterator[tuple[str, list[str]]]:

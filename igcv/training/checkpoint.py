@@ -1,7 +1,6 @@
 """From a trainer to the state of its run and back; and who saves it between two steps."""
 
 import os
-import shlex
 import signal
 import threading
 import time
@@ -17,6 +16,7 @@ from igcv.data import Loader
 from igcv.errors import Interrupted
 from igcv.machine.processes import gather, together
 from igcv.models import blocks_with_forms
+from igcv.terminal import quoted
 from igcv.training.loop import Trainer, Wish
 from igcv.training.run import Run
 from igcv.training.state import EpochProgress, State, combined, flatten_optimizer, restore_optimizer
@@ -155,7 +155,7 @@ class CheckpointKeeper:
             number = signal.Signals(wish.signal)
             message = f"{number.name}: saved after step {progress.steps} of epoch {state.epoch + 1}"
             if self.run:  # this process says it for all
-                folder = shlex.quote(str(self.run.path))
+                folder = quoted(self.run.path)
                 message += f"; resume it with: igcv train --resume --out {folder}"
                 if state.epoch:
                     message += f" or use the best epoch so far: igcv predict {folder} IMAGE"

@@ -205,7 +205,7 @@ def _row(
     row: Metrics = {
         "epoch": epoch + 1,
         "train_loss": round(measured.loss, 6),
-        "lr": learning_rate(recipe, epoch),
+        "lr": learning_rate(recipe, epoch + 1 - 1 / max(measured.steps, 1)),  # of the last step
         "images_per_s": round(measured.images / measured.time_s, 2),
         "train_time_s": round(measured.time_s, 3),
         "data_wait_s": round(measured.data_wait_s, 3),

@@ -8,6 +8,7 @@ import torch
 from igcv.data.classes import NAME
 from igcv.models import strides_text
 from igcv.report.run import duration
+from igcv.terminal import counted
 from igcv.training.auto import in_words
 from igcv.training.cautions import cautions
 from igcv.training.epochs import Training
@@ -36,10 +37,10 @@ def headline(training: Training, out: Path) -> str:
     warned = "".join(f"\n{line}" for line in cautions(job, len(training.parts.train)))
     return (
         f"{recipe.model}: {parameters:,} parameters, {pixels}, "
-        f"strides {strides_text(recipe.strides)}, {len(source.class_names)} classes\n"
+        f"strides {strides_text(recipe.strides)}, {counted(len(source.class_names), 'class')}\n"
         f"{origin(job)}"
         f"{source.name}: {images}; {places}{device}, {recipe.precision}{why}; "
-        f"{going_on} {recipe.epochs} epochs; run folder {out}\n"
+        f"{going_on} {counted(recipe.epochs, 'epoch')}; run folder {out}\n"
         f"{notes}{whereabouts(job)}{note}{chosen(job)}{expected(job)}{warned}"
     )
 

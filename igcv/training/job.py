@@ -1,7 +1,7 @@
 """A resolved run: the recipe with everything filled in that it leaves to the data, the network and the machine."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -91,8 +91,10 @@ def resolve(recipe: Recipe | Draft, process: Process, kept: KeptRun | None = Non
     crop = 1.0 if source.image_size is not None and source.image_size <= size else preset.crop
     strides = choose_strides(recipe, size, start.card if start else None)
     check_sizes(recipe.progressive_sizes, strides)
+    recipe = replace(recipe, input_size=size, strides=strides, resident="on" if resident else "off")
+    check_single_images(recipe, batch_size, len(source.train), process)
     return Job(
-        recipe=replace(recipe, input_size=size, strides=strides, resident="on" if resident else "off"),
+        recipe=recipe,
         source=source,
         preprocessing=replace(preset, input_size=size, crop=crop),
         process=process,
@@ -210,6 +212,34 @@ def check_sizes(sizes: tuple[int, ...], strides: tuple[int, ...]) -> None:
             f"progressive_sizes: got {min(sizes)}, expected at least {smallest}, by which the strides "
             f"{strides_text(strides)} divide the image size. Give larger sizes"
         )
+
+
+def check_single_images(recipe: Recipe, batch_size: int, images: int, process: Process) -> None:
+    """Raise InputError where batch norm would have one value for each channel: one image, which ends in one pixel.
+
+    Args:
+        recipe: resolved, with input_size and strides.
+        batch_size: images of a micro-batch in one process.
+        images: all that there are to train on.
+        process: this process.
+    """
+    alone = min(batch_size, images // process.world_size) < 2
+    pixels = [_last_side(size, recipe.strides) for size in recipe.sizes]
+    if alone and min(pixels) == 1 and not (recipe.sync_batch_norm and process.world_size > 1):
+        size = recipe.sizes[pixels.index(1)]
+        raise InputError(
+            f"batch_size = {recipe.batch_size} with accumulation = {recipe.accumulation}, {process.world_size} "
+            f"process(es) and {images} training images gives micro-batches of one image. Of {size} x {size} pixels the "
+            "last layers keep one, which is too little for batch norm. Give at least two images per process and "
+            "micro-batch, or a larger input_size"
+        )
+
+
+def _last_side(size: int, strides: Sequence[int]) -> int:
+    """The side in pixels of the last layers' output for images of `size` pixels."""
+    for stride in strides:
+        size = math.ceil(size / stride)
+    return size
 
 
 def is_resident(recipe: Recipe, source: DataSource, side: int, device: torch.device) -> bool:

@@ -10,6 +10,8 @@ import torch
 
 from igcv.errors import InputError
 from igcv.machine.processes import Process
+from igcv.terminal import counted
+from igcv.training.checkpoint import SIGNALS
 from igcv.training.draft import Draft
 from igcv.training.job import resolve
 from igcv.training.kept import kept_by
@@ -24,7 +26,7 @@ def gpu_list(gpus: str) -> list[str]:
         raise InputError(f"--gpus {gpus} is no list of GPU numbers; give e.g. --gpus 0,1,2,3")
     if max(map(int, numbers)) >= count:
         raise InputError(
-            f"--gpus {gpus}: this machine has {count} GPUs, counted from 0; without --gpus the CPU serves"
+            f"--gpus {gpus}: this machine has {counted(count, 'GPU')}, counted from 0; without --gpus the CPU serves"
         )
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(count)))).split(",")
     return [visible[int(number)] for number in numbers]
@@ -39,14 +41,20 @@ def check_before_launch(recipe: Recipe | Draft, folder: Path, resume: bool, gpus
 def launch(gpus: list[str], arguments: list[str]) -> int:
     """Run `igcv` with `arguments` under torchrun, one process for each of `gpus`.
 
+    A signal that this process ignores, as nohup has it ignore the end of its terminal, all of them ignore.
+
     Returns:
         Its exit status; for a run that a signal ended 128 and the signal's number, where torchrun has 1.
     """
     caught: list[int] = []
+    heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     runner = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={len(gpus)}"]
     command = [*runner, "-m", "igcv", *arguments]
-    # One thread each is torchrun's own default, about which it warns unless it is set.
-    environment = {"OMP_NUM_THREADS": "1", **os.environ, "CUDA_VISIBLE_DEVICES": ",".join(gpus)}
+    defaults = {
+        "OMP_NUM_THREADS": "1",  # torchrun's own default, about which it warns unless it is set
+        "PET_SIGNALS_TO_HANDLE": ",".join(number.name for number in [*heard, signal.SIGQUIT]),
+    }
+    environment = {**defaults, **os.environ, "CUDA_VISIBLE_DEVICES": ",".join(gpus)}
     with subprocess.Popen(command, env=environment) as runner_process:
 
         def pass_on(number: int, frame: object) -> None:
@@ -54,9 +62,12 @@ def launch(gpus: list[str], arguments: list[str]) -> int:
             if number != signal.SIGINT:  # a terminal sends Ctrl-C to all by itself
                 runner_process.send_signal(number)
 
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, pass_on)
-        status = runner_process.wait()
+        before = {number: signal.signal(number, pass_on) for number in heard}
+        try:
+            status = runner_process.wait()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
     return 128 + caught[0] if status and caught else status
 
 

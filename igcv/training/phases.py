@@ -15,6 +15,7 @@ from igcv.classifier import Classifier, load
 from igcv.errors import InputError
 from igcv.machine.memory import keep_freed_memory
 from igcv.machine.processes import Process, from_main, parallel, process_group, together
+from igcv.terminal import counted
 from igcv.training.checkpoint import restore
 from igcv.training.choose_forms import choose_forms
 from igcv.training.draft import Draft, resolve_recipe
@@ -31,6 +32,7 @@ from igcv.training.reporter import reporter
 from igcv.training.run import RECIPE, Metrics, Run, summary_of, was_restarted
 from igcv.training.start import lay_out_gradients, make_trainer, resolve_precision, start_network
 from igcv.training.state import EpochProgress, State
+from igcv.writing import check_writable
 
 # Values for which a run stores what it resolved them to.
 UNRESOLVED = {"input_size": 0, "strides": (), "resident": "auto", "precision": "auto"}
@@ -158,12 +160,15 @@ def train_in(
         report.say(headline(training, out))
         if training.parts.job.recipe.form == "measure":
             counts = Counter(training.trainer.use_forms(training.parts.size).values()).most_common()
-            report.say(f"fastest forms: {', '.join(f'{form} {count} blocks' for form, count in counts)}")
+            forms = ", ".join(f"{form} {counted(count, 'block')}" for form, count in counts)
+            report.say(f"fastest forms: {forms}")
         return run_epochs(training, report)
 
 
 def opened(process: Process, given: Recipe | Draft, out: Path, resume: bool, quiet: bool = False) -> Training:
     """Open data, folder and state, and make the network; whatever is wrong with the input shows here."""
+    if process.is_main:
+        check_writable(out)
     torch.manual_seed(given.recipe.seed if isinstance(given, Draft) else given.seed)
     kept = kept_by(out) if resume else None
     job = resolve(given, process, kept)
@@ -176,7 +181,7 @@ def opened(process: Process, given: Recipe | Draft, out: Path, resume: bool, qui
         beyond = state.epoch > recipe.epochs or (state.epoch == recipe.epochs and state.progress)
         if beyond or (state.epoch == recipe.epochs and folder.is_finished(recipe.epochs)):
             raise InputError(
-                f"the run in {out} has its {state.epoch} epochs; give epochs=N with a larger N to go on"
+                f"the run in {out} has its {counted(state.epoch, 'epoch')}; give epochs=N with a larger N to go on"
             )
     network = start_network(job)
     job = resolve_precision(job, network)
@@ -186,8 +191,8 @@ def opened(process: Process, given: Recipe | Draft, out: Path, resume: bool, qui
     parts = Parts.of(job.at(state.epoch))
     if len(parts.train) < recipe.accumulation:
         raise InputError(
-            f"{recipe.data} makes {len(parts.train)} batches, fewer than accumulation = {recipe.accumulation}; "
-            "lower accumulation or batch_size"
+            f"{recipe.data} makes {counted(len(parts.train), 'batch')}, fewer than accumulation = "
+            f"{recipe.accumulation}; lower accumulation or batch_size"
         )
     if folder and process.is_main:
         folder.keep_data(job.source, resume)

@@ -5,6 +5,7 @@ import tomllib
 import types
 import typing
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from igcv.data.sources.spec import absolute, located
 from igcv.errors import InputError, unknown
 from igcv.reading import read_text
 from igcv.training.recipe import NO_START, Recipe
+from igcv.training.usual_names import our_name
 
 _TYPES = typing.get_type_hints(Recipe)
 
@@ -74,33 +76,40 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def _parse(key: str, text: str) -> Any:
-    """The value of `key=text` from the command line: TOML where it is, else plain text."""
-    if _kind(key) is str:
-        return text
-    if typing.get_origin(_kind(key)) is tuple and not text.startswith("["):
-        text = f"[{text}]"
-    try:
-        return tomllib.loads(f"value = {text.lower()}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
+    """The value of `key=text` from the command line; plain text where it is not of the setting's type."""
+    kind = _kind(key)
+    if typing.get_origin(kind) is tuple:
+        parts = text.strip().removeprefix("[").removesuffix("]").split(",")
+        return [_scalar(part.strip()) for part in parts if part.strip()]
+    return text if kind is str else _scalar(text.strip())
+
+
+def _scalar(text: str) -> int | float | bool | str:
+    """The number or truth value that a text is, in any usual spelling (.1, 1e2, 1_000, True), else the text."""
+    for number in (int, float):
+        with suppress(ValueError):
+            return number(text)
+    return {"true": True, "false": False}.get(text.lower(), text)
 
 
 def _kind(key: str) -> Any:
     """The type of a setting, without `| None`."""
     if key not in _TYPES:
-        raise unknown("recipe key", key, _TYPES, "igcv train --keys lists them all")
+        raise unknown("recipe key", key, _TYPES, "igcv train --keys lists them all", our_name(key))
     kind = _TYPES[key]
     return typing.get_args(kind)[0] if isinstance(kind, types.UnionType) else kind
 
 
 def convert(key: str, value: Any) -> Any:
-    """`value` in the type of setting `key`; whole numbers pass as floats, single numbers as lists.
+    """`value` in the type of setting `key`; whole numbers pass as floats and back, single numbers as lists.
 
     Places become absolute (see `PLACES`), so that a run means the same images from every folder.
     """
     if key in PLACES and isinstance(value, str):
         return PLACES[key](value)
     kind = _kind(key)
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return int(value)
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if kind is float and number:
         return float(value)
@@ -116,6 +125,8 @@ def convert(key: str, value: Any) -> Any:
 
 def _number(key: str, value: Any, kind: type) -> Any:
     """An item of a list in the type of its items; whole numbers pass as floats."""
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return int(value)
     if isinstance(value, bool) or not isinstance(value, int | kind):
         words = "whole numbers, e.g. 1,2" if kind is int else "numbers, e.g. 100,200"
         raise InputError(f"{key} holds {value!r}; expected a list of {words}")

@@ -9,6 +9,7 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from igcv.console import Outliving, PlainConsole
 from igcv.training.run import Metrics
 
 SILENCE_S = 60.0  # seconds after which a long epoch says where it is
@@ -60,7 +61,8 @@ class Lines:
         self.spoke = time.monotonic()
 
     def say(self, text: str) -> None:
-        self.console.print(text, highlight=False, soft_wrap=True, markup=False)
+        for line in text.split("\n"):
+            self.console.print(line, soft_wrap=True)
         self.spoke = time.monotonic()
 
     def step(self, epoch: int, loss: float, images_per_s: float, lr: float) -> None:
@@ -120,7 +122,7 @@ def reporter(costs: Sequence[int], steps: int, done: int, quiet: bool) -> Iterat
         done: steps already done, when resuming.
         quiet: say nothing.
     """
-    console = Console(file=sys.stdout)
+    console = PlainConsole(file=Outliving(sys.stdout))
     if quiet:
         yield Silent()
     elif not console.is_terminal:

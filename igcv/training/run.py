@@ -20,7 +20,9 @@ Each file is replaced in one step, so that whoever reads it sees the old or the 
 import fcntl
 import json
 import os
+import shutil
 import socket
+import tempfile
 import weakref
 from contextlib import suppress
 from dataclasses import replace
@@ -260,12 +262,16 @@ def write_events(path: Path, history: list[dict[str, Any]]) -> None:
     from torch.utils.tensorboard import SummaryWriter  # slow to import, needed once
 
     try:
-        for old in path.glob("events.*") if path.is_dir() else ():
+        path.mkdir(exist_ok=True)
+        for old in path.glob("events.*"):
             old.unlink()
-        with SummaryWriter(str(path)) as writer:
-            for row in history:
-                for name, value in row.items():
-                    if name != "epoch":
-                        writer.add_scalar(name, value, row["epoch"])
+        with tempfile.TemporaryDirectory() as plain:  # TensorBoard takes no folder whose name is not UTF-8
+            with SummaryWriter(plain) as writer:
+                for row in history:
+                    for name, value in row.items():
+                        if name != "epoch":
+                            writer.add_scalar(name, value, row["epoch"])
+            for events in Path(plain).iterdir():
+                shutil.copy(events, path)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}; free some space") from error

@@ -38,11 +38,11 @@ def write_report(runs: Sequence[str | Path], out: str | Path | None = None) -> P
     """
     for package in NEEDED:
         required(package, "report", "report")
-    from igcv.report.page import report_page
+    from igcv.report.page import page_bytes, report_page
 
     folders = [Path(run) for run in runs]
     page = Path(out or (folders[0] / REPORT if len(folders) == 1 else "runs.html"))
-    write_file(page, report_page([read_run(folder) for folder in folders]).encode())
+    write_file(page, page_bytes(report_page([read_run(folder) for folder in folders])))
     return page
 
 

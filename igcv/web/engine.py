@@ -10,7 +10,7 @@ from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
-from igcv.cache import cache_folder
+from igcv.cache import cache_folder, unwritable
 from igcv.errors import InputError
 from igcv.writing import write_file
 
@@ -33,6 +33,8 @@ def engine_files(say: Callable[[str], None] = lambda text: None) -> list[Path]:
     folder = cache_folder() / f"{PACKAGE}-{VERSION}"
     files = [folder / name for name in FILES]
     if not all(file.is_file() for file in files):
+        if why := unwritable():
+            raise InputError(f"{PACKAGE} has to be kept: {why} to a folder that can be written")
         say(f"fetching {PACKAGE} {VERSION} with npm (33 MB; kept in {folder} for the next time)")
         content = unpacked(packed())
         try:

@@ -10,7 +10,9 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from igcv.errors import InputError, differences
+from igcv.terminal import quoted
 from igcv.weights.card import CARD_KEY, Card
+from igcv.weights.kinds import TORCH, kind_of
 from igcv.writing import write_file
 
 
@@ -30,10 +32,14 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not path.is_file():
         raise InputError(f"there is no file {path}; give a run folder or a .safetensors file")
     try:
+        if kind := kind_of(path):
+            raise InputError(f"{path} is {kind}. Expected weights of igcv (.safetensors)")
         content = path.read_bytes()
         tensors = load(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         return tensors, header.get("__metadata__", {})
+    except InputError:
+        raise
     # A KeyError is what a type of numbers gives that torch does not have.
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise InputError(
@@ -71,7 +77,8 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], Card]:
 def _card_in(metadata: Mapping[str, str], path: Path) -> Card:
     if CARD_KEY not in metadata:
         raise InputError(
-            f"{path} has no igcv card; expected weights written by igcv (igcv train, igcv convert)"
+            f"{path} has no igcv card, which tells the network; expected weights written by igcv (igcv train, igcv "
+            f"convert). Those of {TORCH} become such weights with: igcv convert {quoted(path)} OUT.safetensors"
         )
     return Card.from_json(metadata[CARD_KEY], path)
 

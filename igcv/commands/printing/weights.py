@@ -3,10 +3,9 @@
 from collections.abc import Iterable
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
-from igcv.commands.terminal import console, print_line
+from igcv.commands.printing.lines import print_line, print_rows
 
 
 def print_weights(rows: Iterable[Any]) -> None:
@@ -22,7 +21,7 @@ def print_weights(rows: Iterable[Any]) -> None:
         note = notes.setdefault(f"accuracy: {row.source}; license: {row.license}", len(notes) + 1)
         accuracy = ("" if value is None else f"{value:.2f}" for value in (row.top1, row.top5))
         place = row.place if row.place in ("igcv", "cache") else "to download"
-        table.add_row(escape(row.name), *accuracy, f"{row.megabytes:.1f}", place, str(note))
-    console.print(table)
+        table.add_row(row.name, *accuracy, f"{row.megabytes:.1f}", place, str(note))
+    print_rows(table)
     for text, note in notes.items():
         print_line(f"{note:2} {text}")

@@ -1,0 +1,116 @@
+"""What the commands around training print."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from igcv.commands.printing.lines import console, print_line
+from igcv.report.run import duration
+from igcv.terminal import quoted
+
+
+def print_check(checked: Any) -> None:
+    """What a data set holds, what is wrong with it, and what a training would do."""
+    from igcv.training.auto import in_words  # loads torch, as the check has
+
+    counts = checked.classes.values()
+    parts = [part for part in ("train", "val", "test") if any(part in found for found in counts)]
+    table = Table("class", box=None, header_style="bold")
+    for part in parts:
+        table.add_column(part, justify="right")
+    for name, found in checked.classes.items():
+        table.add_row(name, *(f"{found.get(part, 0):,}" for part in parts))
+    if len(checked.classes) > 1:
+        table.add_row(
+            "all", *(f"{sum(found.get(part, 0) for found in counts):,}" for part in parts), style="bold"
+        )
+    console.print(table)
+    low, middle, high = checked.sizes
+    modes = ", ".join(f"{mode} {images:,}" for mode, images in checked.modes.items())
+    print_line(
+        f"shorter side: {low} to {high} pixels, median {middle:g}; stored as {modes or 'nothing readable'}"
+    )
+    for line in checked.notes:
+        print_line(line)
+    if checked.choices:
+        print_line("a training would choose (igcv train --data ...):")
+        for line in in_words(checked.choices):
+            print_line(line)
+        print_line(
+            f"expected time: {duration(checked.epoch_s)} an epoch, {duration(checked.training_s)} in all"
+        )
+    for line in checked.problems:
+        console.print("fix: ", style="bold red", end="")
+        print_line(line)
+    if not checked.problems:
+        print_line("nothing to fix")
+
+
+def print_settings(recipe: type[Any]) -> None:
+    """All keys of the dataclass `recipe` with default and meaning."""
+    table = Table("key", "default", "meaning", box=None, header_style="bold")
+    for f in fields(recipe):
+        choices = f" ({', '.join(f.metadata['choices'])})" if f.metadata["choices"] else ""
+        default = "" if f.default in (None, "", ()) else str(f.default)
+        table.add_row(f.name, default, f.metadata["help"] + choices)
+    console.print(table)
+
+
+def print_summary(summary: dict[str, Any], folder: Path) -> None:
+    """The end of a training run: figures, files, and what to type next."""
+    table = Table(title="Run finished", box=None, show_header=False, title_justify="left", title_style="bold")
+    table.add_column()
+    table.add_column(overflow="fold")
+    bad = summary["bad_images"]
+    rows = {
+        "network": f"{summary['model']}, {summary['parameters']:,} parameters",
+        "data": summary["data"] + (f", {bad:,} unreadable images skipped (bad_images.jsonl)" if bad else ""),
+        "best top-1": best_text(summary),
+        "epochs": f"{summary['epochs']} in {summary['time_s']:,.0f} s",
+        "peak memory": f"{summary['peak_memory_mib']:,} MiB" if summary["peak_memory_mib"] else "unknown",
+        **({"report": str(folder / "report.html")} if (folder / "report.html").is_file() else {}),
+        "weights": str(folder / "best.safetensors"),
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    console.print(table)
+    name = quoted(folder)
+    following = [f"igcv evaluate {name}", f"igcv predict {name} IMAGE..."]
+    if (folder / "tensorboard").is_dir():
+        following.append(f"tensorboard --logdir {quoted(folder / 'tensorboard')}")
+    print_line("")
+    for i, command in enumerate(following):
+        print_line(f"{'' if i else 'Next:':5}  {command}")
+
+
+def best_text(summary: Mapping[str, Any]) -> str:
+    """The accuracy of the best epoch; epochs before balanced accuracy was logged have none."""
+    top1, balanced = summary["best_top1"], summary["best_balanced"]
+    if top1 is None:
+        return "no validation images"
+    return f"{top1:.2f} %" + ("" if balanced is None else f", balanced accuracy {balanced:.2f} %")
+
+
+def print_data_bench(figures: dict[str, Any]) -> None:
+    """How fast images come, and how much of a training step waits for them."""
+    kept = "kept on the device" if figures["resident"] == "on" else f"augment {figures['augment']}"
+    print_line(
+        f"{figures['data']}: {figures['images']:,} training images, {kept}; batches of {figures['batch_size']}, "
+        f"{figures['input_size']} px; {figures['workers']} loading processes; {figures['machine']['device']}"
+    )
+    table = Table("", "median", "range", box=None, header_style="bold")
+    apart = {key: value / max(figures["workers"], 1) for key, value in figures["loading"].items()}
+    for name, spread in (
+        ("loading alone, images/s", figures["loading"]),
+        ("  of each loading process", apart),
+        (f"training {figures['model']}, images/s", figures["training"]),
+    ):
+        table.add_row(name, f"{spread['median']:,.1f}", f"{spread['low']:,.1f} to {spread['high']:,.1f}")
+    median, low, high = (f"{100 * figures['waiting'][key]:.1f} %" for key in ("median", "low", "high"))
+    table.add_row("  waiting for images", median, f"{low} to {high}")
+    table.add_row("peak memory, MiB", f"{figures['peak_memory_mib']:,}", "")
+    table.add_row("largest batch_size that fits, estimate", f"{figures['largest_batch_size']:,}", "")
+    console.print(table)

@@ -1,0 +1,51 @@
+"""Where long jobs and commands print: as the text is, and without failing when nobody reads it any more."""
+
+import os
+from typing import Any, TextIO, cast
+
+from rich.console import Console
+from rich.text import Text
+
+from igcv.terminal import one_line
+
+
+class PlainConsole(Console):
+    """A console that prints text as it is: no markup, no emoji codes, no colored numbers, nothing that fails."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """As Rich's, of visible text; tables ask for their cells here."""
+        return super().render_str(one_line(text, cast(TextIO, self.file).encoding or "utf-8"), **options)
+
+
+class Outliving:
+    """A stream whose terminal may close, or whose reader may end: then what is written goes nowhere.
+
+    A long job goes on then, instead of failing at its next line.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError:
+            self._to_nowhere()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError:
+            self._to_nowhere()
+
+    def _to_nowhere(self) -> None:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self._stream.fileno())
+        os.close(nowhere)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)

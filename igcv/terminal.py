@@ -1,0 +1,44 @@
+"""Text for a terminal and its shell: any name, whatever characters are in it."""
+
+import shlex
+from unicodedata import category
+
+HIDDEN = ("Cc", "Cs")  # Unicode's control characters, and what stands for bytes that are not UTF-8
+
+
+def one_line(text: str, encoding: str = "utf-8") -> str:
+    r"""Return text that every terminal shows as it is, on one line: what it would obey or cannot show is spelled out.
+
+    >>> print(one_line("caf\udce9 \x1b[2J"))
+    caf\xe9 \x1b[2J
+    """
+    spelled = "".join(_spelled(c) if category(c) in HIDDEN else c for c in text)
+    return spelled.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def counted(number: int, name: str) -> str:
+    """Return a number of things in words.
+
+    >>> counted(1, "epoch"), counted(1200, "class")
+    ('1 epoch', '1,200 classes')
+    """
+    plural = f"{name}es" if name.endswith(("s", "ch")) else f"{name}s"
+    return f"{number:,} {name if number == 1 else plural}"
+
+
+def quoted(word: object) -> str:
+    r"""Return a word as a shell takes it, in letters that can be copied from a terminal.
+
+    >>> print(quoted("my run [1]"), quoted("caf\udce9"))
+    'my run [1]' $'caf\xe9'
+    """
+    text = str(word)
+    if one_line(text) == text:
+        return shlex.quote(text)
+    return "$'" + "".join(f"\\{c}" if c in "\\'" else one_line(c) for c in text) + "'"
+
+
+def _spelled(character: str) -> str:
+    """A character as Python and shells write it, that of an undecodable byte as the byte."""
+    byte = ord(character) - 0xDC00
+    return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else character.encode("unicode_escape").decode()

@@ -1,0 +1,139 @@
+"""Images per second of `igcv.predict`: in batches, decoded beside the network's work, and one image at a time.
+
+Both decode, resize and classify the same files with the same weights, alternately. The answers are compared.
+
+    OMP_NUM_THREADS=1 python studies/benchmarks/predict.py FOLDER
+"""
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import igcv
+from igcv.classifier import Classifier
+from igcv.data.preprocessing import IMAGENET
+from igcv.data.sources.folders import image_files
+from igcv.weights.card import Card
+from studies.benchmarks.conditions import host_and_versions
+from studies.benchmarks.spreads import spread
+
+ALONE, BATCHES = "one image at a time", "igcv.predict, batches of {}"
+Answers = list[tuple[str, float]]  # class and probability of each image
+
+
+def main() -> None:
+    """Measure in turns, print a table and write it with the conditions."""
+    given = parse()
+    files = image_files(given.folder)
+    result = {
+        "rates": rates(classifier_of(given.network), files, given.batch_size, given.rounds),
+        "network": given.network,
+        "images": len(files),
+        "batch_size": given.batch_size,
+        "torch_threads": torch.get_num_threads(),
+        "machine": host_and_versions(),
+    }
+    text = page(result)
+    print(text)
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    given.out.with_suffix(".md").write_text(f"# Images per second of igcv predict\n\n{text}")
+    given.out.with_suffix(".json").write_text(json.dumps(result, indent=2) + "\n")
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="images, searched recursively")
+    parser.add_argument(
+        "--network", default="igcv3_d_100", help="name of the network; its weights are random"
+    )
+    parser.add_argument("--batch-size", type=int, default=32, help="images at a time (default: 32)")
+    parser.add_argument("--rounds", type=int, default=5, help="measurements of each (default: 5)")
+    default = Path(__file__).parent / "results" / "predict"
+    parser.add_argument(
+        "--out", type=Path, default=default, help="file name of the results, without .md or .json"
+    )
+    return parser.parse_args()
+
+
+def classifier_of(name: str) -> Classifier:
+    """A network with random weights that takes images as ImageNet's."""
+    torch.manual_seed(0)
+    network = igcv.create_model(name, 1000).eval()
+    card = Card(
+        model=name,
+        num_classes=1000,
+        input_size=IMAGENET.input_size,
+        strides=network.strides,
+        preprocessing=IMAGENET.to_dict(),
+    )
+    return Classifier(network, card)
+
+
+def rates(
+    classifier: Classifier, files: Sequence[str], batch_size: int, rounds: int
+) -> dict[str, list[float]]:
+    """Return the images per second of each way, a number for each round; the first round warms up."""
+    ways: dict[str, Callable[[], Answers]] = {
+        ALONE: lambda: [best(classifier.predict([file], top=1)[0]) for file in files],
+        BATCHES.format(batch_size): lambda: [
+            best(entry.predictions)
+            for entry in igcv.predict(classifier, files, top=1, device="cpu", batch_size=batch_size)
+        ],
+    }
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds + 1):
+        answers = {}
+        for name, way in ways.items():
+            begun = time.perf_counter()
+            answers[name] = way()
+            found[name].append(len(files) / (time.perf_counter() - begun))
+        check_same(*answers.values())
+    return {name: [round(rate, 2) for rate in measured[1:]] for name, measured in found.items()}
+
+
+def best(predictions: Sequence[igcv.Prediction]) -> tuple[str, float]:
+    """The most probable class and its probability."""
+    return predictions[0].name, predictions[0].probability
+
+
+def check_same(first: Answers, second: Answers) -> None:
+    """Stop where two ways give other answers: their speeds do not compare."""
+    for (_, one), (_, other) in zip(first, second, strict=True):
+        assert math.isclose(one, other, rel_tol=1e-3), (one, other)
+
+
+def page(result: dict[str, Any]) -> str:
+    """The rates as a table with their conditions."""
+    alone = result["rates"][ALONE]
+    rows = [
+        f"| {name} | {spread(measured)} | {spread([b / a for b, a in zip(measured, alone, strict=True)], 2)} |"
+        for name, measured in result["rates"].items()
+    ]
+    conditions = ", ".join(f"{key} {value}" for key, value in result["machine"].items())
+    return "\n".join(
+        [
+            "| way | images/s | times as fast |",
+            "|---|---:|---:|",
+            *rows,
+            "",
+            f"Median (smallest to largest) of {len(alone)} rounds, alternately; ratios within rounds. "
+            f"{result['network']}, {result['images']} images, PyTorch on the CPU with {result['torch_threads']} "
+            "thread(s); decoding included.",
+            "",
+            conditions,
+            "",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()

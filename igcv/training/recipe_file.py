@@ -105,8 +105,8 @@ def convert(key: str, value: Any) -> Any:
 
     Places become absolute (see `PLACES`), so that a run means the same images from every folder.
     """
-    if key in PLACES and isinstance(value, str):
-        return PLACES[key](value)
+    if key in PLACES and isinstance(value, str | os.PathLike):
+        return PLACES[key](os.fspath(value))
     kind = _kind(key)
     if kind is int and isinstance(value, float) and value.is_integer():
         return int(value)

@@ -19,6 +19,7 @@ import typer
 from torch.distributed.run import get_args_parser
 
 from igcv.commands.app import app
+from igcv.data.sources.spec import source_name
 from igcv.training import find_recipe, load_recipe
 from igcv.training.phases import folder_name
 from tests.conftest import ONE_THREAD, Igcv
@@ -28,6 +29,7 @@ ROOT = Path(__file__).parents[1]
 COMMANDS = typer.main.get_command(app).commands
 NETWORK = "model=igcv3_w_025"
 SMALL = ["input_size=16", "workers=0", "epochs=1", "batch_size=8", "ema_decay=0.5", "lr=0.01"]
+LONGER = ["epochs=3"]  # of a run that is resumed, which has ended
 TIME_LIMIT_S = 240
 
 # The words after a command's name, and `igcv` in this process.
@@ -66,7 +68,7 @@ def make_room(words: list[str]) -> None:
     """Remove what the command is to write, if an earlier one has."""
     written = words[2] if words[0] == "convert" else option(words, "--out")
     if words[0] == "train" and written is None:
-        written = str(Path("runs") / folder_name(option(words, "--data") or ""))
+        written = str(Path("runs") / folder_name(source_name(option(words, "--data") or "")))
     if written and "--resume" not in words:
         shutil.rmtree(written, ignore_errors=True)
         with suppress(OSError):
@@ -93,7 +95,7 @@ def tiny(words: list[str]) -> list[str]:
 def small(words: list[str]) -> list[str]:
     """A training with a small network (where it names one itself, or by a recipe), on few images, not for long."""
     if "--resume" in words:
-        return [*words, "epochs=3"]
+        return [*words, *LONGER]
     recipe = next((word for word in words if word.endswith(".toml")), None)
     named = recipe is not None or "--model" in words
     few = recipe and load_recipe(find_recipe(recipe)).data and option(words, "--data") is None

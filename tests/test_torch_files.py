@@ -117,6 +117,15 @@ def test_a_file_with_a_name_is_known(archived: bool, tmp_path: Path, monkeypatch
     assert same_logits(file, model)
 
 
+def test_the_original_file_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "igcv3_d_100.imagenet_original"
+    row, content = published(name, project_model(name), tmp_path)
+    monkeypatch.setitem(KNOWN, name, row)
+    (tmp_path / "mine.params").write_bytes(content)
+    card = igcv.from_mxnet(tmp_path / "mine.params", input_size=160).card
+    assert (card.class_ids[0], card.preprocessing["input_size"]) == ("n01440764", 160)
+
+
 def test_both_lists_of_names(tmp_path: Path) -> None:
     model = small_timm()
     state = model.state_dict()

@@ -5,6 +5,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -188,6 +189,26 @@ def test_damaged_and_hostile_files(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         igcv.from_torch(file)
     with pytest.raises(igcv.InputError, match="there is no file"):
         igcv.from_torch(tmp_path / "none.pth")
+
+
+@pytest.mark.parametrize("as_archive", [True, False])
+def test_changed_bytes(as_archive: bool, tmp_path: Path) -> None:
+    """A file is read or refused, whatever is in it."""
+    file, rng = tmp_path / "a.pth", np.random.default_rng(0)
+    torch.save(
+        {f"layer{i}": torch.ones(3, i) for i in range(4)}, file, _use_new_zipfile_serialization=as_archive
+    )
+    whole, refused = file.read_bytes(), 0
+    for _ in range(300):
+        changed = bytearray(whole)
+        for at in rng.integers(0, len(whole), rng.integers(1, 4)):
+            changed[at] = rng.integers(0, 256)
+        file.write_bytes(changed)
+        try:
+            read_state(file)
+        except igcv.InputError:
+            refused += 1
+    assert refused > 50
 
 
 @pytest.mark.parametrize(

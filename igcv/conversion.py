@@ -9,7 +9,7 @@ from igcv.weights.files import save_weights
 from igcv.weights.foreign.mxnet import checkpoint_arrays, read_checkpoint
 from igcv.weights.foreign.mxnet_files import write_params
 from igcv.weights.foreign.torch_files import PICKLES
-from igcv.weights.pretrained import read_torch, weights_names
+from igcv.weights.pretrained import identified, read_torch, weights_names
 from igcv.writing import check_absent
 
 
@@ -110,7 +110,7 @@ def from_mxnet(
             missing or left over (both are listed).
     """
     network, card = read_checkpoint(Path(params), symbol, input_size, strides)
-    return Classifier(network.eval(), card)
+    return Classifier(network.eval(), identified(card, Path(params)))
 
 
 def to_mxnet(weights: str | Path, out: str | Path) -> Classifier:

@@ -5,6 +5,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -117,6 +118,15 @@ def test_a_file_with_a_name_is_known(archived: bool, tmp_path: Path, monkeypatch
     assert same_logits(file, model)
 
 
+def test_the_original_file_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "igcv3_d_100.imagenet_original"
+    row, content = published(name, project_model(name), tmp_path)
+    monkeypatch.setitem(KNOWN, name, row)
+    (tmp_path / "mine.params").write_bytes(content)
+    card = igcv.from_mxnet(tmp_path / "mine.params", input_size=160).card
+    assert (card.class_ids[0], card.preprocessing["input_size"]) == ("n01440764", 160)
+
+
 def test_both_lists_of_names(tmp_path: Path) -> None:
     model = small_timm()
     state = model.state_dict()
@@ -179,6 +189,26 @@ def test_damaged_and_hostile_files(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         igcv.from_torch(file)
     with pytest.raises(igcv.InputError, match="there is no file"):
         igcv.from_torch(tmp_path / "none.pth")
+
+
+@pytest.mark.parametrize("as_archive", [True, False])
+def test_changed_bytes(as_archive: bool, tmp_path: Path) -> None:
+    """A file is read or refused, whatever is in it."""
+    file, rng = tmp_path / "a.pth", np.random.default_rng(0)
+    torch.save(
+        {f"layer{i}": torch.ones(3, i) for i in range(4)}, file, _use_new_zipfile_serialization=as_archive
+    )
+    whole, refused = file.read_bytes(), 0
+    for _ in range(300):
+        changed = bytearray(whole)
+        for at in rng.integers(0, len(whole), rng.integers(1, 4)):
+            changed[at] = rng.integers(0, 256)
+        file.write_bytes(changed)
+        try:
+            read_state(file)
+        except igcv.InputError:
+            refused += 1
+    assert refused > 50
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -114,13 +114,14 @@ def serving() -> Iterator[Published]:
             site.asked.append(self.path)
             time.sleep(site.wait_s)
             content = site.files.get(self.path)
-            if content is None:
-                self.send_error(404)
-                return
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content[: site.cut])
+            with suppress(ConnectionError):  # of who no longer waits
+                if content is None:
+                    self.send_error(404)
+                    return
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content[: site.cut])
 
         def log_message(self, format: str, *args: Any) -> None:
             """Nothing."""

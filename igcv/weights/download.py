@@ -24,6 +24,7 @@ from igcv.errors import InputError
 from igcv.weights.known import Known
 
 WAIT_S = 8.0  # for a connection and its answer, and for each piece of a file
+NO_ANSWER = "no answer within {:g} s"
 CHUNK = 2**18  # bytes
 ROOM = 1.5  # times its expected size a file may have
 MIRROR, OFFLINE = "IGCV_MIRROR", ("IGCV_OFFLINE", "HF_HUB_OFFLINE")  # environment variables
@@ -212,24 +213,32 @@ def _opened(url: str) -> Any:
     """The answer to a request; a thread waits for it, as looking up a host may take longer than any time limit."""
     answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
     request = Request(url, headers={"User-Agent": "igcv"})
+    late = threading.Event()
 
     def ask() -> None:
         try:
-            answers.put(build_opener().open(request, timeout=WAIT_S))  # reads the proxy variables each time
+            answer = build_opener().open(request, timeout=WAIT_S)  # reads the proxy variables each time
         except (OSError, ValueError, http.client.HTTPException) as error:
             answers.put(error)
+            return
+        answers.put(answer)
+        if late.is_set():
+            answer.close()
 
     threading.Thread(target=ask, daemon=True).start()
     try:
         answer = answers.get(timeout=WAIT_S)
     except queue.Empty:
-        raise _NetworkError(f"no answer within {WAIT_S:g} s") from None
+        late.set()
+        raise _NetworkError(NO_ANSWER.format(WAIT_S)) from None
     if isinstance(answer, Exception):
         raise _NetworkError(_in_words(answer)) from answer
     return answer
 
 
 def _in_words(error: Exception) -> str:
+    if isinstance(error, TimeoutError) or isinstance(getattr(error, "reason", None), TimeoutError):
+        return NO_ANSWER.format(WAIT_S)
     if isinstance(error, HTTPError):
         with suppress(OSError):
             error.close()

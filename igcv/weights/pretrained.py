@@ -208,8 +208,13 @@ def read_torch(
             f"{file} holds weights of igcv already; give OUT.params to write an MXNet checkpoint"
         )
     network, card = torch_files.read_checkpoint(file, input_size, strides)
-    known = known_file(file) if input_size is None and strides is None else None
-    return network, known_card(card, known) if known else card
+    return network, identified(card, file)
+
+
+def identified(card: Card, file: Path) -> Card:
+    """Return the card of a converted file, with what is known of the file if its checksum has a name here."""
+    known = known_file(file)
+    return known_card(card, known) if known else card
 
 
 def known_file(file: Path) -> Known | None:
@@ -232,7 +237,7 @@ def known_card(card: Card, known: Known) -> Card:
         card,
         class_names=names,
         class_ids=ids,
-        preprocessing=known.preprocessing.to_dict(),
+        preprocessing=replace(known.preprocessing, input_size=card.input_size).to_dict(),
         source={**source, "format": known.project},
     )
 

@@ -28,7 +28,15 @@ from train_imagenet import translate
 ROOT = Path(__file__).parents[1]
 COMMANDS = typer.main.get_command(app).commands
 NETWORK = "model=igcv3_w_025"
-SMALL = ["input_size=16", "workers=0", "epochs=1", "batch_size=8", "ema_decay=0.5", "lr=0.01"]
+SMALL = [
+    "input_size=16",
+    "workers=0",
+    "epochs=1",
+    "batch_size=8",
+    "ema_decay=0.5",
+    "lr=0.01",
+    "warmup_epochs=0",
+]
 LONGER = ["epochs=3"]  # of a run that is resumed, which has ended
 TIME_LIMIT_S = 240
 
@@ -102,7 +110,7 @@ def small(words: list[str]) -> list[str]:
     words = [
         word
         for word in without(words, "--model")
-        if not re.match("input_size=|epochs=|workers=|progressive_|max_minutes=", word)
+        if not re.match("input_size=|(warmup_)?epochs=|workers=|progressive_|max_minutes=", word)
     ]
     return [*words, *SMALL, *([NETWORK] if named else []), *(["data=folder:photos"] if few else [])]
 

@@ -37,7 +37,10 @@ from tests.page_commands import COMMANDS, NETWORK, ROOT, SMALL, lines, make_room
 from tests.weights_server import known_weights
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-FIRST_PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("start", "train", "fine_tune"))]
+FIRST_PAGES = [
+    ROOT / "README.md",
+    *(ROOT / "docs" / f"{name}.md" for name in ("start", "train", "fine_tune")),
+]
 BLOCK = re.compile(r"^( *)```(\w*)(?: title=\"(\S+)\")?\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 RUNS = ("photos", "digits", "imagenet", "c10")  # that commands on the pages go on with
 FOREIGN = re.compile(
@@ -96,9 +99,7 @@ def everything(weights: None, digit_folder: Path, tmp_path_factory: pytest.TempP
 def make_networks() -> None:
     """Run folders, a checkpoint of MXNet, a converted one and an exported file, of one small network."""
     first, *others = (Path("runs") / name for name in RUNS)
-    recipe = load_recipe(
-        find_recipe("cifar_fast.toml"), [*SMALL, NETWORK, "warmup_epochs=0", "data=folder:photos"]
-    )
+    recipe = load_recipe(find_recipe("cifar_fast.toml"), [*SMALL, NETWORK, "data=folder:photos"])
     train_in(Process(torch.device("cpu")), recipe, first, quiet=True)
     for folder in others:
         shutil.copytree(first, folder)

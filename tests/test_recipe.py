@@ -54,7 +54,7 @@ def test_text_is_kept_in_toml() -> None:
         (["optimizer=sdg"], "optimizer = 'sdg' is unknown; did you mean 'sgd'"),
         (["label_smoothing=1"], "are shares: give 0 to 1"),
         (["lr=inf"], "lr = inf is no finite number"),
-        (["epochs=2", "warmup_epochs=10"], "warmup_epochs: got 10, expected less than epochs = 2"),
+        (["epochs=2", "warmup_epochs=10"], "warmup_epochs: got 10, expected at most epochs = 2"),
         (["schedule=step"], "schedule: got step, but lr_step_epochs names no epochs"),
         (["min_lr=0.1", "lr=0.05"], "min_lr: got 0.1, expected less than lr = 0.05"),
     ],

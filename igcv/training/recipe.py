@@ -230,9 +230,9 @@ def _check_parts(recipe: Recipe) -> None:
 
 def _check_schedule(recipe: Recipe) -> None:
     """Raise InputError where settings of the learning rate contradict each other."""
-    if recipe.warmup_epochs >= recipe.epochs:
+    if recipe.warmup_epochs > recipe.epochs:
         raise InputError(
-            f"warmup_epochs: got {recipe.warmup_epochs:g}, expected less than epochs = {recipe.epochs}, so that the "
+            f"warmup_epochs: got {recipe.warmup_epochs:g}, expected at most epochs = {recipe.epochs}, so that the "
             f"rate reaches its peak. Give warmup_epochs={recipe.epochs / 10:g}, or more epochs"
         )
     if recipe.schedule == "step" and not recipe.lr_step_epochs:

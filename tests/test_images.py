@@ -200,7 +200,7 @@ def test_streams_give_the_same_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
         [],
         ["wds/x train sample 4"],
     ]
-    assert "mode F, where 8 or 16 are expected" in found[1].bad["wds/x train sample 1"]
+    assert "(mode F), expected 8 or 16" in found[1].bad["wds/x train sample 1"]
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

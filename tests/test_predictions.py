@@ -202,7 +202,7 @@ def test_the_class_of_a_folder(photos: Path) -> None:
         (photos / "zero" / "deeper", "photos/zero/deeper/0.png", None),
         (photos, "photos/zero/deeper/0.png", "zero"),
     ):
-        found = {str(image): true for image, true in find_images([given], NAMES)}
+        found = {entry.name: entry.true_class for entry in find_images([given], NAMES)}
         assert found[file] == expected
 
 

@@ -9,7 +9,7 @@ import struct
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -130,7 +130,7 @@ def as_rgb(image: Image.Image, name: str) -> Image.Image:
     try:
         image.load()
         turn = _turn_of(image)  # a PNG may have its EXIF data behind the pixels
-        image = _eight_bits(image)
+        image = _eight_bits(image, name)
         if image.has_transparency_data:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, BACKGROUND), image)
@@ -138,21 +138,23 @@ def as_rgb(image: Image.Image, name: str) -> Image.Image:
         if turn is not None:
             image = image.transpose(turn)
             image.info.pop("exif", None)  # it is upright now
-    except BadImageError:  # of a JPEG that names itself
+    except BadImageError:
         raise
     except Exception as error:  # noqa: BLE001 - as in decode
         raise _no_image(name, error) from None
     return image
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
+def _eight_bits(image: Image.Image, name: str) -> Image.Image:
     """Return an image of 16-bit gray values as 8-bit gray, and any other 8-bit image as it is."""
     if image.mode[0] not in "IF":
         return image
     # Pillow opens 16-bit files of these two formats with 32 bits a pixel, in some versions or in all.
     is_16_bit = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
     if not is_16_bit:
-        raise ValueError(f"its pixels have 32 bits, mode {image.mode}, where 8 or 16 are expected")
+        raise BadImageError(
+            f"{name}: its pixels have 32 bits (mode {image.mode}), expected 8 or 16; convert it to 8-bit RGB or gray"
+        )
     values = np.asarray(image).astype(np.uint32)
     gray = Image.fromarray(((values + 128) // 257).astype(np.uint8))
     if "transparency" in image.info:  # the value that stands for a transparent pixel
@@ -222,15 +224,16 @@ class Jpeg(JpegImageFile):
         return mode, (top, left, bottom, right)
 
     def load(self) -> Any:
-        if self.tile:  # not decoded yet
-            try:
-                with self._as_stored():
-                    super().load()
-            except Exception as error:  # noqa: BLE001 - as in decode
-                raise _no_image(self.filename, error) from None
-            if self._turn is not None:
+        is_encoded = bool(self.tile)
+        try:
+            with self._as_stored() if is_encoded else nullcontext():
+                pixels = super().load()
+            if is_encoded and self._turn is not None:
                 self.im = self.im.transpose(self._turn)
-        return super().load()
+                pixels = super().load()
+        except Exception as error:  # noqa: BLE001 - as in decode
+            raise _no_image(self.filename, error) from None
+        return pixels
 
     @contextmanager
     def _as_stored(self) -> Iterator[None]:

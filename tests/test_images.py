@@ -1,5 +1,6 @@
 """What the pixels of an image mean, whichever way it comes in; the rows of docs/images.md."""
 
+import re
 import struct
 import tracemalloc
 import warnings
@@ -286,6 +287,8 @@ def test_16_bits_are_divided_by_257() -> None:
         assert np.array_equal(decode(FILES[name], name), expected[..., None].repeat(3, -1)), name
     eight = np.arange(256, dtype=np.uint16).reshape(16, 16)  # 8-bit values stored as 16-bit ones come back
     assert np.array_equal(as_rgb(Image.fromarray(eight * 257), "x").convert("L"), eight)
+    swapped = Image.frombytes("I;16B", (9, 6), np.asarray(gray_16()).astype(">u2").tobytes())
+    assert np.array_equal(as_rgb(swapped, "x").convert("L"), expected)
     keyed = with_16_bit_key(gray_16(), 65_535)
     assert np.array_equal(
         decode(keyed, "x"), decode(FILES["gray_16.png"], "x")
@@ -426,6 +429,10 @@ def test_endings_are_those_of_the_formats_that_are_read() -> None:
     known = {ending for ending, kind in Image.registered_extensions().items() if kind in formats}
     assert set(READ) == known - {".pfm"}  # of floating-point pixels
     assert not UNREAD & set(READ)
+    page = (Path(__file__).parents[1] / "docs" / "images.md").read_text()
+    (row,) = (line for line in page.splitlines() if "| read, by their content" in line)
+    assert set(re.findall(r"`(\.\w+)`", row.split("|")[1])) == set(READ)
+    assert f"more than {MAX_PIXELS:,} pixels" in page
     assert is_read("A.JPG") and not is_read("jpg") and not is_read("a.heic")
 
 

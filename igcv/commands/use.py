@@ -84,6 +84,7 @@ def predict(
     import igcv
     from igcv.evaluation.outputs import check_folder, check_table, write_table
     from igcv.evaluation.outputs import sort_into as copy_into
+    from igcv.evaluation.predictions import skipped_images
 
     if all_classes and out is None:
         raise igcv.InputError("--all adds columns to the table: give --out, e.g. --out predictions.csv")
@@ -91,6 +92,8 @@ def predict(
         check_table(out, force)
     if sort_into is not None:
         check_folder(sort_into)
+    if skipped := skipped_images(images):
+        typer.echo(skipped, err=True)
     shown = None if all_classes else top
     with progress_bar() as progress:
         found = igcv.predict(

@@ -211,7 +211,9 @@ def test_images_are_turned_upright(orientation: int, kind: str) -> None:
     settings = {"WEBP": {"lossless": True}, "JPEG": {"quality": 95}}.get(kind, {})
     encoded = file_of(COLORS, kind, exif=turned(orientation), **settings)
     plain = np.asarray(Image.open(BytesIO(file_of(COLORS, kind, **settings))).convert("RGB"))
-    found = np.asarray(decode(encoded, "x"))
+    image = decode(encoded, "x")
+    found = np.asarray(image)
+    assert np.array_equal(found, ImageOps.exif_transpose(image)), "turned again"
     assert np.array_equal(found, ImageOps.exif_transpose(Image.open(BytesIO(encoded))).convert("RGB"))
     by_hand = {
         1: plain,
@@ -247,6 +249,9 @@ def test_exif_data_that_are_damaged_turn_nothing() -> None:
     for data in (b"Exif\0\0", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff", b"nothing", b""):
         found = decode(file_of(COLORS, "PNG", exif=data), "x")
         assert np.array_equal(found, COLORS)
+        segment = b"\xff\xe1" + struct.pack(">H", 2 + len(data)) + data
+        damaged = FILES["rgb.jpg"][:2] + segment + FILES["rgb.jpg"][2:]
+        assert np.array_equal(decode(damaged, "x"), decode(FILES["rgb.jpg"], "x"))
 
 
 def test_transparency_is_composited_over_white() -> None:

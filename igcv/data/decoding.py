@@ -25,7 +25,7 @@ BACKGROUND = "white"  # what browsers and viewers show behind a transparent imag
 MAX_PIXELS = 89_478_485  # where Pillow begins to suspect a small file that is made to fill the memory
 MAX_PIXELS_VARIABLE = "IGCV_MAX_PIXELS"  # it reaches every command, Python and all loader processes alike
 MAX_BYTES = 2**28  # of an image file
-_WARNINGS = threading.Lock()  # which warnings are shown is the same for all threads
+_WARNINGS = threading.RLock()  # which warnings are shown is the same for all threads
 _TURNS = {  # from pixels as they are stored to the upright image, by the EXIF orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -85,10 +85,10 @@ def _opened(encoded: bytes | memoryview, name: str, limit: int) -> Image.Image:
     """Read the header of an image file."""
     if Image.MAX_IMAGE_PIXELS is not None and limit > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = limit  # the user asked for more, and Pillow looks at crops as well
-    if bytes(encoded[:3]) == b"\xff\xd8\xff":
-        return Jpeg(encoded, name)
     try:
         with _no_warnings():  # of too many pixels, which are refused after this, and of damaged metadata
+            if bytes(encoded[:3]) == b"\xff\xd8\xff":
+                return Jpeg(encoded, name)
             return Image.open(BytesIO(_without_texts(encoded)), formats=IMAGE_FORMATS)
     except Image.DecompressionBombError:  # of more than twice the limit
         raise ValueError(_too_many("the image has", limit)) from None
@@ -212,7 +212,9 @@ class Jpeg(JpegImageFile):
     def __init__(self, encoded: bytes | memoryview, name: str) -> None:
         super().__init__(BytesIO(encoded), name)
         self._turn = _turn_of(self)
-        self.info.pop("exif", None)  # so that nobody turns it again
+        self.info.pop("exif", None)
+        if self._turn is not None:
+            self.getexif().pop(ExifTags.Base.Orientation, None)  # so that nobody turns it again
         self._change_sides()
 
     def draft(self, mode: str | None, size: tuple[int, int] | None) -> Any:

@@ -254,6 +254,14 @@ def test_exif_data_that_are_damaged_turn_nothing() -> None:
         assert np.array_equal(decode(damaged, "x"), decode(FILES["rgb.jpg"], "x"))
 
 
+def test_xmp_data_turn_nothing() -> None:
+    """Pillow asks them where there are no EXIF data; browsers do not."""
+    image = Image.open(BytesIO(FILES["rgb.png"]))
+    image.info["xmp"] = b'<x tiff:Orientation="6"/>'
+    assert ImageOps.exif_transpose(image).size == (6, 9)
+    assert np.array_equal(as_rgb(Image.open(BytesIO(FILES["rgb.png"])), "x"), as_rgb(image, "x"))
+
+
 def test_transparency_is_composited_over_white() -> None:
     colors, alpha = np.asarray(COLORS), np.asarray(ALPHA)
     assert np.array_equal(decode(FILES["rgba.png"], "x"), on_white(colors, alpha))

@@ -125,7 +125,10 @@ def test_what_is_no_image_is_named(kind: str, classifier: Classifier) -> None:
         (b"nothing", r"images\[1\]: no readable image \(its content is of no known format\)"),
         (BytesIO(), r"images\[1\]: no readable image"),
         (StringIO("text"), r"images\[1\]: got a file opened as text, .* Open it with open\(path, 'rb'\)"),
-        (Image.new("F", (4, 4)), r"images\[1\]: no readable image \(its pixels have 32 bits, mode F"),
+        (
+            Image.new("F", (4, 4)),
+            r"images\[1\]: its pixels have 32 bits \(mode F\), expected 8 or 16; convert it",
+        ),
     ],
 )
 def test_what_cannot_be_read_is_an_answer_among_others(

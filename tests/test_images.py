@@ -1,5 +1,6 @@
 """What the pixels of an image mean, whichever way it comes in; the rows of docs/images.md."""
 
+import re
 import struct
 import tracemalloc
 import warnings
@@ -152,7 +153,7 @@ def test_deeper_pixels_are_refused_everywhere(name: str, tmp_path: Path) -> None
     for way, opened in WAYS.items():
         with pytest.raises(
             BadImageError,
-            match=r": no readable image \(its pixels have 32 bits, mode [IF], where 8 or 16 are",
+            match=r": its pixels have 32 bits \(mode [IF]\), expected 8 or 16; convert it to 8-bit",
         ):
             pytest.fail(f"{way}: {opened(REFUSED[name], tmp_path)}")
 
@@ -200,7 +201,7 @@ def test_streams_give_the_same_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
         [],
         ["wds/x train sample 4"],
     ]
-    assert "mode F, where 8 or 16 are expected" in found[1].bad["wds/x train sample 1"]
+    assert "(mode F), expected 8 or 16" in found[1].bad["wds/x train sample 1"]
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -210,7 +211,9 @@ def test_images_are_turned_upright(orientation: int, kind: str) -> None:
     settings = {"WEBP": {"lossless": True}, "JPEG": {"quality": 95}}.get(kind, {})
     encoded = file_of(COLORS, kind, exif=turned(orientation), **settings)
     plain = np.asarray(Image.open(BytesIO(file_of(COLORS, kind, **settings))).convert("RGB"))
-    found = np.asarray(decode(encoded, "x"))
+    image = decode(encoded, "x")
+    found = np.asarray(image)
+    assert np.array_equal(found, ImageOps.exif_transpose(image)), "turned again"
     assert np.array_equal(found, ImageOps.exif_transpose(Image.open(BytesIO(encoded))).convert("RGB"))
     by_hand = {
         1: plain,
@@ -246,6 +249,17 @@ def test_exif_data_that_are_damaged_turn_nothing() -> None:
     for data in (b"Exif\0\0", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff", b"nothing", b""):
         found = decode(file_of(COLORS, "PNG", exif=data), "x")
         assert np.array_equal(found, COLORS)
+        segment = b"\xff\xe1" + struct.pack(">H", 2 + len(data)) + data
+        damaged = FILES["rgb.jpg"][:2] + segment + FILES["rgb.jpg"][2:]
+        assert np.array_equal(decode(damaged, "x"), decode(FILES["rgb.jpg"], "x"))
+
+
+def test_xmp_data_turn_nothing() -> None:
+    """Pillow asks them where there are no EXIF data; browsers do not."""
+    image = Image.open(BytesIO(FILES["rgb.png"]))
+    image.info["xmp"] = b'<x tiff:Orientation="6"/>'
+    assert ImageOps.exif_transpose(image).size == (6, 9)
+    assert np.array_equal(as_rgb(Image.open(BytesIO(FILES["rgb.png"])), "x"), as_rgb(image, "x"))
 
 
 def test_transparency_is_composited_over_white() -> None:
@@ -286,6 +300,8 @@ def test_16_bits_are_divided_by_257() -> None:
         assert np.array_equal(decode(FILES[name], name), expected[..., None].repeat(3, -1)), name
     eight = np.arange(256, dtype=np.uint16).reshape(16, 16)  # 8-bit values stored as 16-bit ones come back
     assert np.array_equal(as_rgb(Image.fromarray(eight * 257), "x").convert("L"), eight)
+    swapped = Image.frombytes("I;16B", (9, 6), np.asarray(gray_16()).astype(">u2").tobytes())
+    assert np.array_equal(as_rgb(swapped, "x").convert("L"), expected)
     keyed = with_16_bit_key(gray_16(), 65_535)
     assert np.array_equal(
         decode(keyed, "x"), decode(FILES["gray_16.png"], "x")
@@ -426,6 +442,10 @@ def test_endings_are_those_of_the_formats_that_are_read() -> None:
     known = {ending for ending, kind in Image.registered_extensions().items() if kind in formats}
     assert set(READ) == known - {".pfm"}  # of floating-point pixels
     assert not UNREAD & set(READ)
+    page = (Path(__file__).parents[1] / "docs" / "images.md").read_text()
+    (row,) = (line for line in page.splitlines() if "| read, by their content" in line)
+    assert set(re.findall(r"`(\.\w+)`", row.split("|")[1])) == set(READ)
+    assert f"more than {MAX_PIXELS:,} pixels" in page
     assert is_read("A.JPG") and not is_read("jpg") and not is_read("a.heic")
 
 

@@ -172,7 +172,8 @@ def test_the_card_of_a_converted_checkpoint(checkpoint):
         None,
         32,
     )
-    assert card.preprocessing == dataclasses.replace(MXNET, input_size=32, crop=1.0).to_dict()
+    as_stored = dataclasses.replace(MXNET, input_size=32, crop=1.0, pixels="as stored")
+    assert card.preprocessing == as_stored.to_dict()
     assert card.source["file"] == f"{SMALL}.params" and card.source["format"] == "mxnet"
     assert len(card.source["sha256"]) == 64
 

@@ -194,6 +194,16 @@ def test_folder_names_for_any_class() -> None:
     assert folders == ["_", "a_b", "a_b-2", "A_B-3", "_-2", "unknown", "_x", "a_b", "x" * 100]
 
 
+def test_files_that_are_no_images_for_igcv(weights: Path, photos: Path, igcv_command: Igcv) -> None:
+    for name in ("one/a.heic", "zero/b.HEIC", "c.svg", ".hidden.heic"):
+        (photos / name).touch()
+    ended = igcv_command("predict", weights, photos, photos / "c.svg", "--out", "p.csv", "--device", "cpu")
+    assert ended.err.startswith("3 files skipped: 2 .heic, 1 .svg (convert them to JPEG or PNG)\n")
+    rows = {row["file"]: row["error"] for row in rows_of(Path("p.csv"))}
+    assert "photos/one/a.heic" not in rows
+    assert rows["photos/c.svg"].endswith("no readable image (.svg is not read); convert it to JPEG or PNG")
+
+
 def test_the_class_of_a_folder(photos: Path) -> None:
     for given, file, expected in (
         (photos / "one", "photos/one/1.png", "one"),
@@ -202,7 +212,7 @@ def test_the_class_of_a_folder(photos: Path) -> None:
         (photos / "zero" / "deeper", "photos/zero/deeper/0.png", None),
         (photos, "photos/zero/deeper/0.png", "zero"),
     ):
-        found = {str(image): true for image, true in find_images([given], NAMES)}
+        found = {entry.name: entry.true_class for entry in find_images([given], NAMES)}
         assert found[file] == expected
 
 

@@ -1,20 +1,25 @@
 """The examples on docs/ship_it.md, typed from the page: they give the answers of `igcv predict` on photographs."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
 import igcv
+from igcv.data.preprocessing import IMAGENET, eval_transform
 from igcv.web.writer import write_page
+from igcv.weights import save_weights
+from igcv.weights.card import Card
 from tests.browser import engine, served
+from tests.conftest import randomized
 from tests.page_commands import ROOT
 from tests.test_pages import blocks
-from tests.test_web_troubles import save_network
 
 PAGE = ROOT / "docs" / "ship_it.md"
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "imagenet_photos"
@@ -58,11 +63,27 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the exported network of the page."""
+def network(photos: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with weights and the exported network of the page: of many classes, all as probable on the mean.
+
+    So each pixel counts: photographs get different answers, and the examples that the page once had get others.
+    """
     folder = tmp_path_factory.mktemp("network")
-    weights = save_network(folder / "w.safetensors")
-    igcv.export(weights, folder / "photos.onnx", form="dense", with_preprocessing=True)
+    network = randomized("igcv3_w_025", 200, 32)
+    pre = replace(IMAGENET, input_size=32)
+    seen = torch.stack([eval_transform(pre)(Image.open(file)) for file in photos.values()])
+    with torch.no_grad():
+        network.classifier.bias -= network(seen).mean(0)
+    card = Card(
+        model="igcv3_w_025",
+        num_classes=200,
+        input_size=32,
+        strides=network.strides,
+        class_names=tuple(f"class {i}" for i in range(200)),
+        preprocessing=pre.to_dict(),
+    )
+    save_weights(folder / "w.safetensors", network.state_dict(), card)
+    igcv.export(folder / "w.safetensors", folder / "photos.onnx", form="dense", with_preprocessing=True)
     return folder
 
 
@@ -81,7 +102,7 @@ def test_the_python_example(
         shutil.copy(file, "photo.jpg")  # whatever its format
         variables: dict[str, Any] = {}
         exec(code, variables)
-        expected = classifier.predict(file, top=99)[0]
+        expected = classifier.predict(file, top=200)[0]
         assert capsys.readouterr().out.strip() == expected[0].name, name
         shares = np.exp(variables["logits"] - variables["logits"].max())
         shares /= shares.sum()
@@ -111,7 +132,7 @@ def test_the_javascript_example(
         )
         tab.close()
     for (name, file), answer in zip(photos.items(), answers, strict=True):
-        best, second = classifier.predict(file, top=2)[0]
-        near = best.probability - second.probability < 0.01 and name.lower().endswith(("jpg", "jpeg"))
-        assert answer in ([best.name, second.name] if near else [best.name]), name
-    assert len(set(answers)) > 2  # the network tells some of them apart
+        guesses = classifier.predict(file, top=3)[0]
+        least = guesses[0].probability * (0.97 if name.lower().endswith(("jpg", "jpeg")) else 1)
+        assert answer in [guess.name for guess in guesses if guess.probability >= least], name
+    assert len(set(answers)) > 5  # the network tells some of them apart

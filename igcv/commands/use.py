@@ -147,7 +147,10 @@ def answers(
 ) -> "Iterator[ImagePrediction]":
     """Yield the answer for each image as soon as it is known, first those for images that there are not."""
     from igcv.evaluation import ImagePrediction, predict_in_batches
+    from igcv.evaluation.predictions import skipped_images
 
+    if skipped := skipped_images(named.found):
+        print_error(skipped)
     batches = predict_in_batches(
         weights, named.found, top=top, threshold=threshold, device=device, progress=progress
     )

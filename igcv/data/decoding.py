@@ -9,7 +9,7 @@ import struct
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ BACKGROUND = "white"  # what browsers and viewers show behind a transparent imag
 MAX_PIXELS = 89_478_485  # where Pillow begins to suspect a small file that is made to fill the memory
 MAX_PIXELS_VARIABLE = "IGCV_MAX_PIXELS"  # it reaches every command, Python and all loader processes alike
 MAX_BYTES = 2**28  # of an image file
-_WARNINGS = threading.Lock()  # which warnings are shown is the same for all threads
+_WARNINGS = threading.RLock()  # which warnings are shown is the same for all threads
 _TURNS = {  # from pixels as they are stored to the upright image, by the EXIF orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -85,10 +85,10 @@ def _opened(encoded: bytes | memoryview, name: str, limit: int) -> Image.Image:
     """Read the header of an image file."""
     if Image.MAX_IMAGE_PIXELS is not None and limit > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = limit  # the user asked for more, and Pillow looks at crops as well
-    if bytes(encoded[:3]) == b"\xff\xd8\xff":
-        return Jpeg(encoded, name)
     try:
         with _no_warnings():  # of too many pixels, which are refused after this, and of damaged metadata
+            if bytes(encoded[:3]) == b"\xff\xd8\xff":
+                return Jpeg(encoded, name)
             return Image.open(BytesIO(_without_texts(encoded)), formats=IMAGE_FORMATS)
     except Image.DecompressionBombError:  # of more than twice the limit
         raise ValueError(_too_many("the image has", limit)) from None
@@ -130,7 +130,7 @@ def as_rgb(image: Image.Image, name: str) -> Image.Image:
     try:
         image.load()
         turn = _turn_of(image)  # a PNG may have its EXIF data behind the pixels
-        image = _eight_bits(image)
+        image = _eight_bits(image, name)
         if image.has_transparency_data:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, BACKGROUND), image)
@@ -138,21 +138,23 @@ def as_rgb(image: Image.Image, name: str) -> Image.Image:
         if turn is not None:
             image = image.transpose(turn)
             image.info.pop("exif", None)  # it is upright now
-    except BadImageError:  # of a JPEG that names itself
+    except BadImageError:
         raise
     except Exception as error:  # noqa: BLE001 - as in decode
         raise _no_image(name, error) from None
     return image
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
+def _eight_bits(image: Image.Image, name: str) -> Image.Image:
     """Return an image of 16-bit gray values as 8-bit gray, and any other 8-bit image as it is."""
     if image.mode[0] not in "IF":
         return image
     # Pillow opens 16-bit files of these two formats with 32 bits a pixel, in some versions or in all.
     is_16_bit = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
     if not is_16_bit:
-        raise ValueError(f"its pixels have 32 bits, mode {image.mode}, where 8 or 16 are expected")
+        raise BadImageError(
+            f"{name}: its pixels have 32 bits (mode {image.mode}), expected 8 or 16; convert it to 8-bit RGB or gray"
+        )
     values = np.asarray(image).astype(np.uint32)
     gray = Image.fromarray(((values + 128) // 257).astype(np.uint8))
     if "transparency" in image.info:  # the value that stands for a transparent pixel
@@ -210,7 +212,9 @@ class Jpeg(JpegImageFile):
     def __init__(self, encoded: bytes | memoryview, name: str) -> None:
         super().__init__(BytesIO(encoded), name)
         self._turn = _turn_of(self)
-        self.info.pop("exif", None)  # so that nobody turns it again
+        self.info.pop("exif", None)
+        if self._turn is not None:
+            self.getexif().pop(ExifTags.Base.Orientation, None)  # so that nobody turns it again
         self._change_sides()
 
     def draft(self, mode: str | None, size: tuple[int, int] | None) -> Any:
@@ -222,15 +226,16 @@ class Jpeg(JpegImageFile):
         return mode, (top, left, bottom, right)
 
     def load(self) -> Any:
-        if self.tile:  # not decoded yet
-            try:
-                with self._as_stored():
-                    super().load()
-            except Exception as error:  # noqa: BLE001 - as in decode
-                raise _no_image(self.filename, error) from None
-            if self._turn is not None:
+        is_encoded = bool(self.tile)
+        try:
+            with self._as_stored() if is_encoded else nullcontext():
+                pixels = super().load()
+            if is_encoded and self._turn is not None:
                 self.im = self.im.transpose(self._turn)
-        return super().load()
+                pixels = super().load()
+        except Exception as error:  # noqa: BLE001 - as in decode
+            raise _no_image(self.filename, error) from None
+        return pixels
 
     @contextmanager
     def _as_stored(self) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 import os
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -168,6 +169,12 @@ def find_images(given: Sequence[ImageLike], class_names: Sequence[str]) -> list[
         else:
             raise InputError(f"file not found: '{image}'. Give image files or folders that exist")
     return found
+
+
+def skipped_images(given: Iterable[ImageLike]) -> str:
+    """A line that says how many image files in the folders among some images are not read; empty if there are none."""
+    folders = (Path(image) for image in given if isinstance(image, PATHS) and os.path.isdir(image))
+    return skipped_line(sum(map(unread_images, folders), Counter()))
 
 
 def _class_of_folder(file: str | Path, top: Path, names: dict[str, str]) -> str | None:

@@ -31,6 +31,7 @@ EXAMPLES = 8  # images
 # stores no zeros. In int8 the times of both are alike, and its file is the smaller one.
 FORM = "group_branches"
 LARGEST_PNG = 512 * 512  # pixels of an example; larger ones are photographs and become JPEGs
+LONGEST_JPEG = 65_500  # pixels of its longer side, as far as the format goes
 PAD_SIDE = 32  # pixels, the largest images that can be drawn by hand
 
 
@@ -162,7 +163,8 @@ def write_examples(
     examples = []
     for i, (image, label) in enumerate(images):
         folder.mkdir(exist_ok=True)
-        kind = "png" if image.width * image.height <= LARGEST_PNG else "jpg"
+        is_jpeg = image.width * image.height > LARGEST_PNG and max(image.size) <= LONGEST_JPEG
+        kind = "jpg" if is_jpeg else "png"
         file = folder / f"{i + 1}.{kind}"
         bare = Image.fromarray(np.asarray(image))  # no position, no date
         bare.save(file, quality=95, subsampling=0)  # which PNG passes over

@@ -41,7 +41,7 @@ def test_specs(home: Path) -> None:
         "cifar10:.": f"cifar10:{home}/work",
         **{
             same: same
-            for same in ("digits", "cifar10", "train:digits", "folder:", "timm/hfds/me/pets", "fodler:x")
+            for same in ("", "digits", "cifar10", "train:digits", "folder:", "timm/hfds/me/pets", "fodler:x")
         },
     }
     assert {spec: located(spec) for spec in places} == places

@@ -66,6 +66,7 @@ def example(**changed: object) -> RunReport:
     }
     values = {
         "name": "runs/a",
+        "data": "photos",
         "recipe": {
             "model": "igcv3_d_025",
             "data": "folder:x",

@@ -198,6 +198,45 @@ def test_rec_files_and_class_names(tmp_path):
             open_source(spec)
 
 
+def faces(path: Path, with_index: bool) -> Path:
+    """Three persons with two images each, as face recognition packs them: header and table of persons after the images.
+
+    The header has the key 0, and the numbers of its first and its last table record as labels. An image has two labels:
+    its person and whether it is aligned.
+    """
+    images = [((i // 2, 1.0), png(10 + i)) for i in range(6)]
+    tables = [((7.0, 10.0), b""), *(((1.0 + 2 * i, 3.0 + 2 * i), b"") for i in range(3))]
+    write_records(path, [*images, *tables])
+    index = path.with_suffix(".idx")
+    offsets = [line.split("\t")[1] for line in index.read_text().splitlines()]
+    keys = [*range(1, 7), 0, *range(7, 10)]
+    index.write_text("".join(f"{key}\t{offset}\n" for key, offset in zip(keys, offsets, strict=True)))
+    if not with_index:
+        index.unlink()
+    return path
+
+
+@pytest.mark.parametrize("with_index", [True, False])
+def test_records_of_faces(tmp_path, with_index):
+    file = faces(tmp_path / "faces.rec", with_index)
+    source = open_source(f"rec:,{file}")
+    assert source.class_names == ("0", "1", "2") and source.val.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert shades(source.val) == [10, 11, 12, 13, 14, 15] and source.val.name(0) == f"{file} record 0"
+    assert source.notes == ("faces.rec: 4 records without an image (header, tables) are left out",)
+    assert source.val.key(0) == ("1" if with_index else "0")
+
+
+def test_records_without_labels(tmp_path):
+    file = tmp_path / "some.rec"
+    write_records(file, [(-1 if i % 3 == 0 else i % 3 - 1, png(i)) for i in range(9)])
+    source = open_source(f"rec:,{file}")
+    assert source.class_names == ("0", "1") and shades(source.val) == [1, 2, 4, 5, 7, 8]
+    assert source.notes == ("some.rec: 3 images without a label are left out",)
+    write_records(file, [(-1, png(0)), ([5, 6], b"")])
+    with refused("some.rec: none of its 2 records is an image with a label, expected class numbers"):
+        open_source(f"rec:{file}")
+
+
 @pytest.mark.parametrize(
     "spec, message",
     [

@@ -134,9 +134,10 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
     table.add_column()
     table.add_column(overflow="fold")
     bad = summary["bad_images"]
+    skipped = f", {bad:,} unreadable image{'s' * (bad > 1)} skipped (bad_images.jsonl)" if bad else ""
     rows = {
         "network": f"{summary['model']}, {summary['parameters']:,} parameters",
-        "data": summary["data"] + (f", {bad:,} unreadable images skipped (bad_images.jsonl)" if bad else ""),
+        "data": summary["data"] + skipped,
         "best top-1": best_text(summary),
         "epochs": f"{summary['epochs']} in {summary['time_s']:,.0f} s",
         "peak memory": f"{summary['peak_memory_mib']:,} MiB" if summary["peak_memory_mib"] else "unknown",

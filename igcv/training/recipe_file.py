@@ -98,8 +98,8 @@ def convert(key: str, value: Any) -> Any:
 
     Places become absolute (see `PLACES`), so that a run means the same images from every folder.
     """
-    if key in PLACES and isinstance(value, str):
-        return PLACES[key](value)
+    if key in PLACES and isinstance(value, str | Path):
+        return PLACES[key](str(value))
     kind = _kind(key)
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if kind is float and number:

@@ -198,5 +198,5 @@ def test_two_classes_of_one_name(tmp_path: Path) -> None:
 def test_classes_that_differ_between_the_parts(digit_folder: Path, tmp_path: Path) -> None:
     root = Path(shutil.copytree(digit_folder, tmp_path / "photos"))
     (root / "val" / "one").rename(root / "val" / "won")
-    with pytest.raises(igcv.InputError, match="only in one: one, won"):
+    with pytest.raises(igcv.InputError, match="only in one: 'one', 'won'"):
         open_source(str(root))

@@ -146,7 +146,7 @@ def test_a_class_that_came_later_is_one_thing_to_export_and_to_the_page(
     exported = igcv_command("export", grown, "--out", tmp_path / "a.onnx", "--form", "dense")
     assert exported.status == 0 and why in exported.out and "two photographs" in exported.out
     page = igcv_command("web", grown, "--out", tmp_path / "page")
-    assert page.status == 0 and f"no int8: {tmp_path / 'photos'} {why}" in page.out
+    assert page.status == 0 and f"no int8: folder:{tmp_path / 'photos'} {why}" in page.out
     int8 = igcv_command("export", grown, "--out", tmp_path / "b.onnx", "--form", "dense", "--int8")
     assert int8.status == 2 and why in int8.err
 

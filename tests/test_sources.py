@@ -1,5 +1,6 @@
 """Sources: what each spec opens, how it is split, and the text of every error."""
 
+import os
 import pickle
 from io import BytesIO
 from pathlib import Path
@@ -165,7 +166,7 @@ def test_folder_errors(tmp_path, monkeypatch):
     fill(tmp_path / "gap", {"full": 1, "void": 0})
     with refused("gap/void: the class 'void' has no images, expected files ending in .jpg,"):
         open_source(f"folder:{tmp_path / 'gap'}")
-    monkeypatch.setattr(Path, "iterdir", deny)
+    monkeypatch.setattr(os, "scandir", deny)
     with refused(r"gap: cannot be read as a folder \(Denied\).*check the path and its perm"):
         open_source(f"folder:{tmp_path / 'gap'}")
 
@@ -175,7 +176,7 @@ def test_parts_must_have_the_same_classes(tmp_path):
     fill(tmp_path / "val", {"a": 1, "c": 1})
     with refused(
         r"train/ and val/ have different class folders, expected the same in both; "
-        r"only in one: b, c \(2 in all\)"
+        r"only in one: 'b', 'c' \(2 in all\)"
     ):
         open_source(f"folder:{tmp_path}")
 

@@ -46,7 +46,8 @@ class Evaluation:
     images: int
     confusion: dict[tuple[int, int], int]  # (class, most probable class): images, where there are any
     mistakes: list[Mistake]  # the worst first, a few
-    data: str = ""  # what it was measured on
+    data: str = ""  # what it was measured on, as --data takes it
+    data_name: str = ""  # what that is called
     class_names: tuple[str, ...] = ()  # in label order
     notes: tuple[str, ...] = ()  # on how the data was divided into parts, a line each
 
@@ -243,4 +244,4 @@ def evaluate_in(
         set_form(network)
     found = accuracy_of(network, loader, process.device, names=loader.names)
     names = tuple(classifier.class_names)
-    return replace(found, data=source.name, class_names=names, notes=source.notes)
+    return replace(found, data=source.spec, data_name=source.name, class_names=names, notes=source.notes)

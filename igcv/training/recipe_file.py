@@ -19,7 +19,7 @@ _TYPES = typing.get_type_hints(Recipe)
 
 def _start(text: str) -> str:
     """The weights to start from: a path as an absolute one; other text is the name of released weights."""
-    is_path = os.path.exists(os.path.expanduser(text)) or "/" in text
+    is_path = os.path.exists(os.path.expanduser(text)) or "/" in text or text.endswith(".safetensors")
     return absolute(text) if text != NO_START and is_path else text
 
 

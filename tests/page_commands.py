@@ -19,6 +19,7 @@ import typer
 from torch.distributed.run import get_args_parser
 
 from igcv.commands.main import app
+from igcv.data.sources.spec import source_name
 from igcv.training import find_recipe, load_recipe
 from igcv.training.phases import folder_name
 from tests.conftest import ONE_THREAD, Igcv
@@ -66,7 +67,7 @@ def make_room(words: list[str]) -> None:
     """Remove what the command is to write, if an earlier one has."""
     written = words[2] if words[0] == "convert" else option(words, "--out")
     if words[0] == "train" and written is None:
-        written = str(Path("runs") / folder_name(option(words, "--data") or ""))
+        written = str(Path("runs") / folder_name(source_name(option(words, "--data") or "")))
     if written and "--resume" not in words:
         shutil.rmtree(written, ignore_errors=True)
         with suppress(OSError):

@@ -68,7 +68,7 @@ def find_recipe(name: str) -> Path:
 def read_toml(path: Path) -> dict[str, Any]:
     """The keys of a recipe file."""
     try:
-        return tomllib.loads(read_text(path, "a recipe, as in recipes/"))
+        return tomllib.loads(read_text(path, "a recipe (TOML, see recipes/)"))
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InputError(f"the recipe {path} is not TOML: {error}") from error
 

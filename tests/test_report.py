@@ -66,7 +66,6 @@ def example(**changed: object) -> RunReport:
     }
     values = {
         "name": "runs/a",
-        "data": "photos",
         "recipe": {
             "model": "igcv3_d_025",
             "data": "folder:x",

@@ -24,7 +24,7 @@ from igcv.training.draft import Draft
 from igcv.training.facts import Facts, start_for, start_model, typical_side
 from igcv.training.job import resolve, with_epochs
 from igcv.training.pace import Pace, fitting
-from igcv.training.phases import default_folder, folder_name
+from igcv.training.phases import default_folder
 from igcv.weights import load_weights
 from igcv.weights.card import Card
 from tests.conftest import Igcv
@@ -182,7 +182,13 @@ def test_given_settings_are_kept(digit_folder: Path, tmp_path: Path) -> None:
 
 def test_run_folders_tell_the_data() -> None:
     assert default_folder(Draft({"data": "folder:/home/me/My Photos"})) == Path("runs/my_photos")
-    assert folder_name("tinyimagenet:data/tiny-imagenet-200") == "tiny_imagenet_200"
+    assert default_folder(Draft({"data": "tinyimagenet:data/tiny-imagenet-200"})) == Path(
+        "runs/tiny_imagenet_200"
+    )
+    assert default_folder(Recipe(data="folder:/home/me/My Photos")) == Path("runs/igcv3_d_100-my_photos")
+    assert default_folder(Recipe(data="digits", data_name="Summer birds")) == Path(
+        "runs/igcv3_d_100-summer_birds"
+    )
 
 
 @pytest.mark.parametrize(

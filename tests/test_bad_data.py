@@ -12,11 +12,13 @@ from PIL import Image
 
 import igcv
 from igcv.data import Finish, LoaderSettings, make_loader
+from igcv.data.loaders import accepted_bad
 from igcv.data.preprocessing import IMAGENET, plain_transform
 from igcv.data.sources.open import open_source
 from igcv.machine.processes import Process
 from igcv.training import load_recipe, read_metrics
 from igcv.training.phases import train_in
+from tests.conftest import Igcv
 
 CPU = Process(torch.device("cpu"))
 
@@ -107,13 +109,48 @@ def test_every_good_image_is_used(photos: Path) -> None:
 def test_a_limit_of_bad_images(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(
         igcv.InputError,
-        match=r"images cannot be read, expected at most 3 \(max_bad_images\); the last: \S+/one/",
+        match=r"images cannot be read, expected at most 3; the last: \S+/one/",
     ):
         run(photos, tmp_path / "out", "max_bad_images=3")
     listed = (tmp_path / "out" / "bad_images.jsonl").read_text().splitlines()
     assert len(listed) >= 4
     assert not (tmp_path / "out" / "state.safetensors").exists()
     run(photos, tmp_path / "out", f"max_bad_images={len(BAD)}")
+
+
+@pytest.mark.parametrize(("images", "limit"), [(4, 1), (34, 3), (990, 99), (5_000, 100), (50_000, 500)])
+def test_the_limit_of_small_and_large_sets(images: int, limit: int) -> None:
+    assert accepted_bad(images) == limit
+
+
+@pytest.mark.parametrize("resident", ["on", "off"])
+def test_a_class_of_which_no_image_can_be_read(resident: str, digit_folder: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(digit_folder, tmp_path / "photos"))
+    for part in ("train", "val"):
+        shutil.copytree(root / part / "one", root / part / "two")
+    for file in (root / "train" / "two").iterdir():
+        file.write_bytes(b"")
+    with pytest.raises(igcv.InputError, match=r"images cannot be read, expected at most 3"):
+        run(root, tmp_path / "limit", f"resident={resident}", "augment=shift")
+    message = r"none of the 12 training images of the class 'two' can be read, expected one or more; the first: .*/two/"
+    with pytest.raises(igcv.InputError, match=message):
+        run(root, tmp_path / "out", f"resident={resident}", "augment=shift", "max_bad_images=20")
+    assert len((tmp_path / "out" / "bad_images.jsonl").read_text().splitlines()) == 12
+
+
+def test_the_summary_counts_unreadable_images(digit_folder: Path, tmp_path: Path, igcv_command: Igcv) -> None:
+    root = Path(shutil.copytree(digit_folder, tmp_path / "photos"))
+    (root / "train" / "one" / "0.png").write_bytes(b"")
+    settings = (
+        "model=igcv3_w_010",
+        "input_size=16",
+        "batch_size=8",
+        "epochs=1",
+        "workers=0",
+        "precision=float32",
+    )
+    ended = igcv_command("train", "--data", root, "--out", tmp_path / "out", "--device", "cpu", *settings)
+    assert ended.status == 0 and "photos, 1 unreadable image skipped (bad_images.jsonl)" in ended.out
 
 
 def test_files_that_vanish_in_an_epoch(digit_folder: Path, tmp_path: Path) -> None:
@@ -163,5 +200,5 @@ def test_two_classes_of_one_name(tmp_path: Path) -> None:
 def test_classes_that_differ_between_the_parts(digit_folder: Path, tmp_path: Path) -> None:
     root = Path(shutil.copytree(digit_folder, tmp_path / "photos"))
     (root / "val" / "one").rename(root / "val" / "won")
-    with pytest.raises(igcv.InputError, match="only in one: one, won"):
+    with pytest.raises(igcv.InputError, match="only in one: 'one', 'won'"):
         open_source(str(root))

@@ -146,7 +146,7 @@ def test_a_class_that_came_later_is_one_thing_to_export_and_to_the_page(
     exported = igcv_command("export", grown, "--out", tmp_path / "a.onnx", "--form", "dense")
     assert exported.status == 0 and why in exported.out and "two photographs" in exported.out
     page = igcv_command("web", grown, "--out", tmp_path / "page")
-    assert page.status == 0 and f"no int8: {tmp_path / 'photos'} {why}" in page.out
+    assert page.status == 0 and f"no int8: folder:{tmp_path / 'photos'} {why}" in page.out
     int8 = igcv_command("export", grown, "--out", tmp_path / "b.onnx", "--form", "dense", "--int8")
     assert int8.status == 2 and why in int8.err
 
@@ -164,6 +164,31 @@ def test_a_page_from_python(
     assert igcv.write_page(trained.folder, tmp_path / "page", force=True).networks == page.networks
     assert not (tmp_path / "page" / "stale.txt").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["page"]
+
+
+def test_a_page_has_own_photos_on_request(
+    trained: igcv.TrainedRun,
+    digits_run: Path,
+    tmp_path: Path,
+    igcv_command: Igcv,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Images of a folder are somebody's own; those of the digits are everybody's."""
+    monkeypatch.setattr("igcv.web.writer.engine_files", lambda say: [])
+
+    def written(run: Path, *options: str) -> tuple[str, int, list]:
+        ended = igcv_command("web", run, "--out", tmp_path / "page", "--force", *options)
+        assert ended.status == 0, ended.err
+        images = sum(path.suffix in (".png", ".jpg") for path in (tmp_path / "page").rglob("*"))
+        return ended.out, images, json.loads((tmp_path / "page" / "page.json").read_text())["examples"]
+
+    said, images, listed = written(trained.folder)
+    assert (images, listed) == (0, []) and "may be your own; --examples adds 8" in said
+    said, images, listed = written(trained.folder, "--examples")
+    assert (images, len(listed)) == (8, 8) and "8 validation images of" in said
+    assert written(digits_run)[1] == 8
+    said, images, listed = written(digits_run, "--no-examples")
+    assert (images, listed) == (0, []) and "may be your own" not in said
 
 
 def test_only_a_page_is_replaced(trained: igcv.TrainedRun, tmp_path: Path) -> None:

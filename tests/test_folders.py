@@ -77,6 +77,12 @@ def test_an_empty_validation_folder(tmp_path: Path) -> None:
     (root / "val").mkdir()
     source = open_source(str(root))
     assert source.divided and source.notes[0] == "photos: train/ trains; not used: val/ (no class folders)"
+    parts(root, "test")
+    source = open_source(str(root))
+    assert source.divided and len(source.test) == 4
+    assert source.notes[0].startswith(
+        "photos: train/ trains, test/ is kept for the final accuracy; not used: val/"
+    )
 
 
 def test_classes_that_validation_images_lack(tmp_path: Path) -> None:

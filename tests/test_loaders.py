@@ -206,7 +206,7 @@ def test_a_loader_process_that_is_killed():
 
 
 def test_evaluation_leaves_bad_images_out():
-    batches = loader(Numbered(10, broken=(0, 5, 8, 9)), train=False, workers=0)
+    batches = loader(Numbered(10, broken=(0, 5, 8, 9)), train=False, workers=0, max_bad=4)
     assert labels_of(batches) == [1, 2, 3, 4, 6, 7]
     assert batches.bad["image 5"] == "image 5: broken" and len(batches.bad) == 4
 
@@ -226,10 +226,12 @@ def test_too_many_bad_images(broken, max_bad, message):
 
 def test_a_set_without_any_readable_image():
     with pytest.raises(InputError, match="none of the 6 images can be read; the last: image"):
-        list(loader(Numbered(6, tuple(range(6)))))
+        list(loader(Numbered(6, tuple(range(6))), max_bad=6))
 
 
-@pytest.mark.parametrize("count, expected", [(10, 100), (10_100, 101)])
+@pytest.mark.parametrize(
+    "count, expected", [(1, 1), (10, 1), (99, 9), (1_000, 100), (10_000, 100), (10_100, 101)]
+)
 def test_default_limit_of_bad_images(count, expected):
     assert loader(Numbered(count)).max_bad == expected
 

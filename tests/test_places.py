@@ -41,7 +41,7 @@ def test_specs(home: Path) -> None:
         "cifar10:.": f"cifar10:{home}/work",
         **{
             same: same
-            for same in ("digits", "cifar10", "train:digits", "folder:", "timm/hfds/me/pets", "fodler:x")
+            for same in ("", "digits", "cifar10", "train:digits", "folder:", "timm/hfds/me/pets", "fodler:x")
         },
     }
     assert {spec: located(spec) for spec in places} == places
@@ -91,6 +91,7 @@ def test_a_run_knows_its_images_from_every_folder(
     assert summary["data"] == "photos" and igcv.load(run).card.results["data"] == "photos"
     page = (run / "report.html").read_text()
     assert "<dt>data</dt><dd>photos</dd>" in page and "<title>igcv3_w_010 on photos · igcv</title>" in page
+    assert f"folder:{home}" not in page
     again = igcv_command(
         "train", "--data", "~/photos", "--out", run, "--device", "cpu", "epochs=2", *TINY[:3], *TINY[4:]
     )

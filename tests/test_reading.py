@@ -58,6 +58,14 @@ def test_every_other_text_file(records: Path, tmp_path: Path) -> None:
     shutil.rmtree(root)
 
 
+def test_a_file_that_timm_reads(tmp_path: Path) -> None:
+    (tmp_path / "_info.json").write_bytes(BOM + b"{}")
+    with pytest.raises(
+        InputError, match=r"_info.json: starts with a byte order mark, expected plain UTF-8 for timm"
+    ):
+        open_source(f"timm/wds/{tmp_path}")
+
+
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
 def test_wide_text_is_refused(encoding: str, records: Path) -> None:
     (records.parent / "classes.txt").write_bytes("cat\ndog\n".encode(encoding))

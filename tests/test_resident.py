@@ -98,7 +98,7 @@ def test_images_are_moved_as_often_as_one_at_a_time(augment: str) -> None:
 @pytest.mark.parametrize("broken", [(), (0, 6, 7, 24)])
 def test_evaluation_gives_the_tensors_of_images_one_at_a_time(world_size, broken) -> None:
     for rank in range(world_size):
-        places = {"train": False, "rank": rank, "world_size": world_size}
+        places = {"train": False, "rank": rank, "world_size": world_size, "max_bad": 4}
         held = loader(Pictures(25, broken), 4, BATCHED["flip_crop"], **places)
         plain = loader(Pictures(25, broken), 4, None, **places)
         assert same(held, plain) and same(held, plain) and len(held) == len(plain)
@@ -161,7 +161,9 @@ def test_images_are_decoded_once(workers: int) -> None:
 
 def test_training_replaces_bad_images_by_the_next() -> None:
     broken = (0, 4, 5, 11)
-    held, plain = loader(Pictures(12, broken)), loader(Pictures(12, broken), 4, None)
+    held, plain = (
+        loader(Pictures(12, broken), 4, resident, max_bad=4) for resident in (BATCHED["none"], None)
+    )
     for _ in range(2):
         assert same(held, plain)
         assert sorted(labels_of(held)) == [1, 1, 1, 2, 3, 6, 6, 6, 7, 8, 9, 10]  # 11 and 0 are replaced by 1
@@ -173,7 +175,7 @@ def test_training_replaces_bad_images_by_the_next() -> None:
     [
         ((3,), {"skip_bad": False}, "^image 3: broken$"),
         ((1, 2, 3), {"max_bad": 2}, "3 images cannot be read, expected at most 2; the last: image 3: broken"),
-        (tuple(range(12)), {}, "none of the 12 images can be read; the last: image 11: broken"),
+        (tuple(range(12)), {"max_bad": 12}, "none of the 12 images can be read; the last: image 11: broken"),
     ],
 )
 @pytest.mark.parametrize("train", [True, False])

@@ -1,5 +1,6 @@
 """Sources: what each spec opens, how it is split, and the text of every error."""
 
+import os
 import pickle
 from io import BytesIO
 from pathlib import Path
@@ -165,7 +166,7 @@ def test_folder_errors(tmp_path, monkeypatch):
     fill(tmp_path / "gap", {"full": 1, "void": 0})
     with refused("gap/void: the class 'void' has no images, expected files ending in .jpg,"):
         open_source(f"folder:{tmp_path / 'gap'}")
-    monkeypatch.setattr(Path, "iterdir", deny)
+    monkeypatch.setattr(os, "scandir", deny)
     with refused(r"gap: cannot be read as a folder \(Denied\).*check the path and its perm"):
         open_source(f"folder:{tmp_path / 'gap'}")
 
@@ -175,7 +176,7 @@ def test_parts_must_have_the_same_classes(tmp_path):
     fill(tmp_path / "val", {"a": 1, "c": 1})
     with refused(
         r"train/ and val/ have different class folders, expected the same in both; "
-        r"only in one: b, c \(2 in all\)"
+        r"only in one: 'b', 'c' \(2 in all\)"
     ):
         open_source(f"folder:{tmp_path}")
 
@@ -196,6 +197,45 @@ def test_rec_files_and_class_names(tmp_path):
     for spec in (f"rec:{train},{val}", f"rec:{val}"):
         with refused("v.rec record 1: the label is 2, expected 0 to 1 for 2 class names; correct"):
             open_source(spec)
+
+
+def faces(path: Path, with_index: bool) -> Path:
+    """Three persons with two images each, as face recognition packs them: header and table of persons after the images.
+
+    The header has the key 0, and the numbers of its first and its last table record as labels. An image has two labels:
+    its person and whether it is aligned.
+    """
+    images = [((i // 2, 1.0), png(10 + i)) for i in range(6)]
+    tables = [((7.0, 10.0), b""), *(((1.0 + 2 * i, 3.0 + 2 * i), b"") for i in range(3))]
+    write_records(path, [*images, *tables])
+    index = path.with_suffix(".idx")
+    offsets = [line.split("\t")[1] for line in index.read_text().splitlines()]
+    keys = [*range(1, 7), 0, *range(7, 10)]
+    index.write_text("".join(f"{key}\t{offset}\n" for key, offset in zip(keys, offsets, strict=True)))
+    if not with_index:
+        index.unlink()
+    return path
+
+
+@pytest.mark.parametrize("with_index", [True, False])
+def test_records_of_faces(tmp_path, with_index):
+    file = faces(tmp_path / "faces.rec", with_index)
+    source = open_source(f"rec:,{file}")
+    assert source.class_names == ("0", "1", "2") and source.val.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert shades(source.val) == [10, 11, 12, 13, 14, 15] and source.val.name(0) == f"{file} record 0"
+    assert source.notes == ("faces.rec: 4 records without an image (header, tables) are left out",)
+    assert source.val.key(0) == ("1" if with_index else "0")
+
+
+def test_records_without_labels(tmp_path):
+    file = tmp_path / "some.rec"
+    write_records(file, [(-1 if i % 3 == 0 else i % 3 - 1, png(i)) for i in range(9)])
+    source = open_source(f"rec:,{file}")
+    assert source.class_names == ("0", "1") and shades(source.val) == [1, 2, 4, 5, 7, 8]
+    assert source.notes == ("some.rec: 3 images without a label are left out",)
+    write_records(file, [(-1, png(0)), ([5, 6], b"")])
+    with refused("some.rec: none of its 2 records is an image with a label, expected class numbers"):
+        open_source(f"rec:{file}")
 
 
 @pytest.mark.parametrize(

@@ -270,7 +270,9 @@ def test_a_third_part(tmp_path):
     said = f"{tmp_path.name}: train/ trains, val/ validates; not used: test/ (no class folders)"
     assert open_source(str(tmp_path)).notes == (said,)
     fill(tmp_path / "test", {"c": 1})
-    with pytest.raises(InputError, match=r"train/ and test/ have different class folders.*only in one: a, b"):
+    with pytest.raises(
+        InputError, match=r"train/ and test/ have different class folders.*only in one: 'a', 'b'"
+    ):
         open_source(str(tmp_path))
 
 

@@ -60,7 +60,7 @@ def evaluate(
     if as_json:
         print(json.dumps(figures))
     else:
-        print_evaluation(figures, result.note)
+        print_evaluation({**figures, "data": result.data_name}, result.note)
 
 
 def predict(

@@ -116,7 +116,7 @@ def copies(sets: Sequence[Sequence[str]]) -> list[list[tuple[int, str]]]:
     """
     groups = [[(number, path) for number, paths in enumerate(sets) for path in paths]]
     for key in (_size, _end, _digest):
-        found = (alike for group in groups for alike in _alike(group, lambda file, key=key: key(file[1])))  # type: ignore[misc]
+        found = [alike for group in groups for alike in _files_alike(group, key)]
         groups = [alike for alike in found if len({number for number, _ in alike}) > 1]
     return groups
 
@@ -127,6 +127,12 @@ def _alike(members: Iterable[Member], key: Callable[[Member], Hashable]) -> list
     for member in members:
         by_key.setdefault(key(member), []).append(member)
     return [found for value, found in by_key.items() if value is not None and len(found) > 1]
+
+
+def _files_alike(
+    files: Iterable[tuple[int, str]], key: Callable[[str], Hashable]
+) -> list[list[tuple[int, str]]]:
+    return _alike(files, lambda file: key(file[1]))
 
 
 def _size(path: str) -> int | None:

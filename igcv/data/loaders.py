@@ -90,8 +90,8 @@ class Loader:
             raise BadImageError(next(iter(bad.values())))
         if len(self.bad) > self.max_bad:
             raise InputError(
-                f"{len(self.bad)} images cannot be read, expected at most {self.max_bad} (max_bad_images); "
-                f"the last: {self._last()}"
+                f"{len(self.bad)} images cannot be read, expected at most {self.max_bad}; the last: {self._last()} "
+                "(max_bad_images sets the limit)"
             )
 
     def _last(self) -> str:

@@ -1,5 +1,6 @@
 """Images that come as a stream: the iterable data sets of timm (WebDataset shards, Hugging Face, TFDS)."""
 
+import codecs
 import logging
 import sys
 import tarfile
@@ -160,7 +161,12 @@ class StreamImages:
 def _check_folder(folder: str) -> None:
     if not Path(folder).is_dir():
         raise InputError(f"{folder}: no such folder, expected one with shards (.tar) and {_INFO_FILES[0]}")
-    if not any(Path(folder, name).is_file() for name in _INFO_FILES):
+    infos = [info for name in _INFO_FILES if (info := Path(folder, name)).is_file()]
+    if infos and infos[0].read_bytes().startswith(codecs.BOM_UTF8):
+        raise InputError(
+            f"{infos[0]}: starts with a byte order mark, expected plain UTF-8 for timm. Save it without"
+        )
+    if not infos:
         raise InputError(
             f"{folder}: has neither {' nor '.join(_INFO_FILES)}; write one that gives the 'splits' with name, "
             "num_samples, filenames and shard_lengths"

@@ -49,7 +49,8 @@ class Evaluation:
     images: int
     confusion: dict[tuple[int, int], int]  # (class, most probable class): images, where there are any
     mistakes: list[Mistake]  # the worst first, a few
-    data: str = ""  # what it was measured on
+    data: str = ""  # what it was measured on, as --data takes it
+    data_name: str = ""  # what that is called
     class_names: tuple[str, ...] = ()  # in label order
     notes: tuple[str, ...] = ()  # on how the data was divided into parts, a line each
     precision: str = "float32"  # of the arithmetic; int8 for a quantized file
@@ -288,4 +289,11 @@ def evaluate_in(
     names = tuple(classifier.class_names)
     int8 = classifier.card.source.get("export", {}).get("int8", False)
     precision = "int8" if int8 else "float32"
-    return replace(found, data=source.name, class_names=names, notes=source.notes, precision=precision)
+    return replace(
+        found,
+        data=source.spec,
+        data_name=source.name,
+        class_names=names,
+        notes=source.notes,
+        precision=precision,
+    )

@@ -42,7 +42,9 @@ def report_page(runs: Sequence[RunReport]) -> str:
     keys = {key: None for run in runs for key in run.recipe}
     return environment.get_template("page.html").render(
         runs=runs,
-        title=f"{len(runs)} runs" if len(runs) > 1 else f"{runs[0].recipe['model']} on {runs[0].data}",
+        title=f"{len(runs)} runs"
+        if len(runs) > 1
+        else f"{runs[0].recipe['model']} on {runs[0].recipe['data']}",
         colours=run_colours(len(runs)),
         panels=[(panel.title, panel.unit, curves(panel, histories)) for panel in PANELS],
         differing=[key for key in keys if len({run.recipe.get(key, "") for run in runs}) > 1],

@@ -27,7 +27,6 @@ class RunReport:
 
     Attributes:
         name: what to call it, its folder.
-        data: what its data set is called.
         recipe: its settings, key -> value as text.
         defaults: what each setting is if nothing is said.
         history: the metrics log, a row for each epoch (see igcv.training.run).
@@ -40,7 +39,6 @@ class RunReport:
     """
 
     name: str
-    data: str
     recipe: Mapping[str, str]
     defaults: Mapping[str, str]
     history: Sequence[Mapping[str, Any]]

@@ -161,7 +161,7 @@ def _evaluate(parts: Parts, trainer: Trainer) -> Evaluation | None:
     if loader is None:
         return None
     found = accuracy_of(trainer.evaluated, loader, job.process.device, loader.names)
-    return replace(found, data=job.source.name, class_names=job.source.class_names)
+    return replace(found, data=job.source.spec, data_name=job.source.name, class_names=job.source.class_names)
 
 
 def _best_before(recipe: Recipe, epoch: int, state: State) -> float | None:

@@ -21,7 +21,7 @@ _TYPES = typing.get_type_hints(Recipe)
 
 def _start(text: str) -> str:
     """The weights to start from: a path as an absolute one; other text is the name of released weights."""
-    is_path = os.path.exists(os.path.expanduser(text)) or "/" in text
+    is_path = os.path.exists(os.path.expanduser(text)) or "/" in text or text.endswith(".safetensors")
     return absolute(text) if text != NO_START and is_path else text
 
 
@@ -70,7 +70,7 @@ def find_recipe(name: str) -> Path:
 def read_toml(path: Path) -> dict[str, Any]:
     """The keys of a recipe file."""
     try:
-        return tomllib.loads(read_text(path, "a recipe, as in recipes/"))
+        return tomllib.loads(read_text(path, "a recipe (TOML, see recipes/)"))
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InputError(f"the recipe {path} is not TOML: {error}") from error
 

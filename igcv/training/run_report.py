@@ -62,8 +62,7 @@ def read_run(path: Path) -> RunReport:
     evaluation = _evaluation(path / EVALUATION)
     return RunReport(
         name=str(path),
-        data=recipe.data_set,
-        recipe=_as_text(recipe),
+        recipe=_as_text(recipe) | {"data": recipe.data_set},
         defaults=_as_text(Recipe()),
         history=history,
         stages=_stages(path, recipe),

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from igcv.commands.printing.lines import console, print_line
 from igcv.report.run import duration
-from igcv.terminal import quoted
+from igcv.terminal import counted, quoted
 
 
 def print_check(checked: Any) -> None:
@@ -65,9 +65,10 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
     table.add_column()
     table.add_column(overflow="fold")
     bad = summary["bad_images"]
+    skipped = f", {counted(bad, 'unreadable image')} skipped (bad_images.jsonl)" if bad else ""
     rows = {
         "network": f"{summary['model']}, {summary['parameters']:,} parameters",
-        "data": summary["data"] + (f", {bad:,} unreadable images skipped (bad_images.jsonl)" if bad else ""),
+        "data": summary["data"] + skipped,
         "best top-1": best_text(summary),
         "epochs": f"{summary['epochs']} in {summary['time_s']:,.0f} s",
         "peak memory": f"{summary['peak_memory_mib']:,} MiB" if summary["peak_memory_mib"] else "unknown",

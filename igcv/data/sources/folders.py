@@ -71,7 +71,7 @@ def _common_classes(root: Path, parts: Sequence[Path]) -> tuple[list[str], list[
         known, found = (set(map(normal, part)) for part in (first, names))
         here, there = parts[0].relative_to(root), part.relative_to(root)
         if found - known:
-            odd = sorted(known ^ found, key=natural)
+            odd = [f"'{name}'" for name in sorted(known ^ found, key=natural)]
             raise InputError(
                 f"{root}: {here}/ and {there}/ have different class folders, expected the same in both; only in one: "
                 f"{some(odd)} ({len(odd)} in all)"
@@ -122,18 +122,18 @@ def _class_folders(root: Path) -> list[Path]:
 
 def _folders(root: Path) -> list[Path]:
     """The folders in `root` that are the user's own, in the order of their classes."""
-    try:
-        found = [entry for entry in root.iterdir() if entry.is_dir() and is_shown(entry.name)]
-    except OSError as error:
-        raise _unreadable(error) from None
-    return sorted(found, key=lambda folder: natural(folder.name))
+    return [root / name for name in _inside(root).folders]
 
 
 def _inside(folder: Path) -> Inside:
-    """The folders and the number of images right in a folder."""
-    files = (entry.name for entry in folder.iterdir() if is_shown(entry.name))
-    loose = sum(is_read(name) for name in files)
-    return Inside([found.name for found in _folders(folder)], loose)
+    """What is right in a folder: folders in the order of their classes, and how many images."""
+    try:
+        with os.scandir(folder) as entries:
+            shown = [(entry.name, entry.is_dir()) for entry in entries if is_shown(entry.name)]
+    except OSError as error:
+        raise _unreadable(error) from None
+    folders = sorted((name for name, is_folder in shown if is_folder), key=natural)
+    return Inside(folders, sum(is_read(name) for name, is_folder in shown if not is_folder))
 
 
 def image_files(folder: Path) -> list[str]:

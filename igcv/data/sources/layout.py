@@ -57,7 +57,8 @@ def role_of(name: str) -> str | None:
 def layout_of(root: Path, folders: Mapping[str, Inside]) -> Layout | None:
     """Return which folders of a data set are its parts; None where they are its classes.
 
-    A folder is a part by its name, if it has class folders. Without a validation folder the test images validate.
+    A folder is a part by its name, if it has class folders. The test images validate only where no folder, not even an
+    empty one, is named as validation images.
 
     Args:
         root: the data set.
@@ -95,7 +96,7 @@ def _described(
 ) -> Layout:
     """The layout, with the lines about it."""
     notes = []
-    if val is None and test is not None:
+    if test is not None and not any(role_of(name) == "val" for name in folders):
         val, test = test, None
         if train is not None:
             notes.append(

@@ -76,7 +76,7 @@ def located(spec: str) -> str:
     if spec.startswith(SHARDS) and spec != SHARDS:
         return SHARDS + absolute(spec.removeprefix(SHARDS))
     if kind not in KINDS:
-        return f"folder:{absolute(spec)}" if os.path.isdir(absolute(spec)) else spec
+        return f"folder:{absolute(spec)}" if spec and os.path.isdir(absolute(spec)) else spec
     follows = KINDS[kind].follows
     if not argument or follows == "name":
         return spec

@@ -81,14 +81,12 @@ class StreamImages:
             BadImageError: the stream breaks off.
             InputError: a label that is out of range.
         """
-        # timm opens all that Pillow knows, and this format would run a program.
-        EpsImagePlugin.gs_binary = False
         reader = self.reader(train, seed, batch_size)
         worker = get_worker_info()
         reader.dist_rank, reader.dist_num_replicas = (rank, world_size) if train else (0, 1)
         reader.set_loader_cfg(num_workers=worker.num_workers if worker else 1)
         stream = iter(reader)
-        with _listening() as bad:
+        with _listening() as bad, _no_programs():
             number, passed = -1, 0
             while True:
                 try:
@@ -167,6 +165,17 @@ class _Listener(logging.Handler):
             trace = trace.tb_next
         name = name or str(error)
         self.bad[name] = f"{name}: no readable sample ({error}); replace or remove it"
+
+
+@contextmanager
+def _no_programs() -> Iterator[None]:
+    """Let Pillow start no program meanwhile: timm opens all formats that Pillow knows, and PostScript would run one."""
+    before = EpsImagePlugin.gs_binary
+    EpsImagePlugin.gs_binary = False
+    try:
+        yield
+    finally:
+        EpsImagePlugin.gs_binary = before
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Images that come as a stream: the iterable data sets of timm (WebDataset shards, Hugging Face, TFDS)."""
 
 import logging
+import re
 import sys
 import tarfile
 from collections.abc import Generator, Iterator
@@ -164,7 +165,10 @@ class _Listener(logging.Handler):
             name = f"{sample.get('__url__')} {sample.get('__key__')}" if isinstance(sample, dict) else ""
             trace = trace.tb_next
         name = name or str(error)
-        self.bad[name] = f"{name}: no readable sample ({error}); replace or remove it"
+        why = re.sub(
+            r" <\S+ object at 0x\w+>", "", str(error)
+        )  # Pillow names the bytes by their place in memory
+        self.bad[name] = f"{name}: no readable sample ({why}); replace or remove it"
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from igcv.errors import InputError
 from igcv.version import __version__
 from igcv.web.engine import PACKAGE, VERSION, engine_files
 from igcv.weights.card import Card
-from igcv.writing import built_beside
+from igcv.writing import built_beside, check_writable
 
 PAGE = Path(__file__).parent / "page"  # the files that are the same for all networks
 DESCRIPTION = "page.json"  # what the page reads first, and by which one is known
@@ -108,6 +108,7 @@ def check_folder(out: Path, force: bool = False) -> None:
             )
     if not out.absolute().parent.is_dir():
         raise InputError(f"there is no folder {out.parent}; make it first")
+    check_writable(out.absolute().parent)
 
 
 def calibration_source(

@@ -45,7 +45,7 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
         ["web", WEIGHTS, "--out", "/proc/page"],
         ["convert", WEIGHTS, "/proc/a-0000.params"],
     ],
-    ids=str,
+    ids=lambda words: str(words[0]),
 )
 @pytest.mark.usefixtures("no_work")
 def test_an_output_that_cannot_be_written(words: list[object], igcv_command: Igcv) -> None:

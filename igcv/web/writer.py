@@ -119,8 +119,6 @@ def calibration_source(
         return matching_source(classifier, calibrate), ""
     if source is None:
         return None, no_source
-    if numbered(source.train or source.val) is None:
-        return None, f"{source.spec} is a stream; give images that can be read by number with --calibrate"
     return source, ""
 
 

@@ -149,7 +149,16 @@ main()
 
 
 @pytest.mark.parametrize(
-    "name", ["typer", "rich.console", "torch", "torch.nn", "timm.data", "igcv.training.phases"]
+    "name",
+    [
+        "typer",
+        "rich.console",
+        "torch",
+        "torch.nn",
+        "numpy.linalg._linalg",
+        "timm.data",
+        "igcv.training.phases",
+    ],
 )
 def test_ctrl_c_while_libraries_load(name: str, tmp_path: Path) -> None:
     ended = python(INTERRUPTED.format(name=name), "train", "--data", "digits", "--out", tmp_path / "run")

@@ -303,6 +303,20 @@ def test_a_run_outlives_the_reader_of_its_lines(photos: Path, tmp_path: Path) ->
     assert (out / "summary.json").is_file()
 
 
+def test_ctrl_c_ends_the_launcher_quietly_while_libraries_load(photos: Path, tmp_path: Path) -> None:
+    """A terminal sends it to the launcher, torchrun and its processes at once."""
+    line = "from igcv.training.launch import launch; print(flush=True); sys.exit(launch(['0', '1'], sys.argv[1:]))"
+    arguments = ["train", *SETTINGS, f"data={photos}", "--out", str(tmp_path / "run"), "--device", "cpu"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    command = [sys.executable, "-c", f"import sys; {line}", *arguments]
+    with subprocess.Popen(command, env=ONE_THREAD, start_new_session=True, **pipes) as process:
+        process.stdout.readline()
+        time.sleep(1)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.communicate(timeout=LIMIT_S) == ("", "")
+    assert process.returncode == 128 + signal.SIGINT
+
+
 def test_torchrun_does_not_go_on_with_a_run_that_it_did_not_start(
     alone: Path, photos: Path, tmp_path: Path
 ) -> None:

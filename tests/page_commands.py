@@ -195,7 +195,7 @@ def run_python(words: list[str], igcv: Igcv) -> None:
 
 
 def run_under(words: list[str], igcv: Igcv) -> None:
-    """nohup COMMAND: the command; test_survival.py closes a terminal."""
+    """nohup COMMAND: the command; test_launcher.py closes a terminal."""
     KINDS[words[0]](words[1:], igcv)
 
 

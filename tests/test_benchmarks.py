@@ -8,7 +8,15 @@ import torch
 from torch.profiler import record_function
 
 from igcv.analysis import network_cost
-from studies.benchmarks import imagenet, latency, networks, training_limits, training_page, training_profile
+from studies.benchmarks import (
+    imagenet,
+    latency,
+    networks,
+    predict,
+    training_limits,
+    training_page,
+    training_profile,
+)
 from studies.benchmarks.training_entries import entries
 from studies.benchmarks.training_steps import without_remedies
 
@@ -126,3 +134,16 @@ def test_latencies_of_other_machines_are_not_mixed_in(tmp_path: Path) -> None:
     assert latency.earlier_rows(file, {**about, "date": "2026-02-01"}) == [{"label": "a network"}]
     assert latency.earlier_rows(file, {**about, "torch": "3"}) == []
     assert latency.earlier_rows(file, {**about, "processor": "another"}) == []
+
+
+def test_predictions_in_batches_beside_one_at_a_time(digit_folder: Path) -> None:
+    files = sorted(str(path) for path in digit_folder.rglob("*.png"))[:3]
+    measured = predict.rates(predict.classifier_of("igcv3_w_010"), files, batch_size=2, rounds=2)
+    assert [len(rates) for rates in measured.values()] == [2, 2]
+    with pytest.raises(AssertionError):
+        predict.check_same([("a", 0.5)], [("a", 0.6)])
+    rates = {"one image at a time": [10.0, 20.0], "igcv.predict, batches of 2": [20.0, 30.0]}
+    result = {"rates": rates, "network": "n", "images": 3, "torch_threads": 2, "machine": {"cores": 2}}
+    assert "| igcv.predict, batches of 2 | 25.0 (20.0 to 30.0) | 1.75 (1.50 to 2.00) |" in predict.page(
+        result
+    )

@@ -4,7 +4,9 @@ import json
 import logging
 import os
 import shutil
+import signal
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +19,8 @@ from igcv.deploy import write
 from igcv.deploy.int8 import onnx as int8_onnx
 from igcv.errors import InputError
 from igcv.models import blocks_with_forms
-from igcv.training import Recipe, read_metrics
+from igcv.training import Recipe, launch, read_metrics
+from igcv.training.checkpoint import SIGNALS
 from tests.conftest import Igcv
 
 SMALL = {
@@ -117,9 +120,51 @@ def test_nothing_of_the_caller_changes_even_where_exporting_fails(
             with pytest.raises(ZeroDivisionError):
                 igcv.export(trained.classifier, tmp_path / "a.onnx", form="dense", int8=True, threads=1)
         assert state() == before
-    monkeypatch.setattr("igcv.deploy.choose.shortest_times", run_once)
-    igcv.fold(trained.classifier.model, "auto", input_size=16, threads=2)
-    assert state() == before
+    for failing in (lambda runs: 1 / 0, run_once):
+        monkeypatch.setattr("igcv.deploy.choose.shortest_times", failing)
+        with suppress(ZeroDivisionError):
+            igcv.fold(trained.classifier.model, "auto", input_size=16, threads=3)
+        assert state() == before
+
+
+def test_evaluating_says_how_far_it_is(trained: igcv.TrainedRun) -> None:
+    done: list[tuple[int, int]] = []
+    igcv.evaluate(trained.folder, batch_size=4, device="cpu", progress=lambda *counts: done.append(counts))
+    assert done == [(4, 10), (8, 10), (10, 10)]
+
+
+def test_the_lines_of_a_training_of_one_epoch(
+    digit_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The learning rate is that of the epoch's last step."""
+    settings = {**SMALL, "warmup_epochs": 0.5, "schedule": "constant", "lr": 0.1, "model": "igcv3_w_010"}
+    run = igcv.train(Recipe(data=str(digit_folder), **settings), tmp_path / "run", device="cpu")
+    said = capsys.readouterr().out
+    assert "for 1 epoch; run folder" in said
+    assert "epoch 1/1 " in said and "  lr 0.1  " in said
+    assert read_metrics(run.folder)[0]["lr"] == pytest.approx(0.1)
+    settings |= {"warmup_epochs": 1.0}
+    run = igcv.train(
+        Recipe(data=str(digit_folder), **settings), tmp_path / "longer", device="cpu", quiet=True
+    )
+    assert read_metrics(run.folder)[0]["lr"] == pytest.approx(0.1 * 2 / 3)  # three steps: 0, 1/3, 2/3
+
+
+class Lost:
+    """A process that nobody can wait for."""
+
+    def wait(self) -> int:
+        return 1 // 0
+
+
+def test_the_launcher_puts_signals_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = [signal.getsignal(number) for number in SIGNALS]
+    monkeypatch.setattr(launch.sys, "executable", "/bin/true")
+    assert launch.launch(["0"], []) == 0
+    monkeypatch.setattr(launch.subprocess, "Popen", lambda *given, **named: nullcontext(Lost()))
+    with pytest.raises(ZeroDivisionError):
+        launch.launch(["0"], [])
+    assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
 def run_once(runs: Sequence[Callable[[], object]]) -> list[float]:

@@ -18,6 +18,14 @@ def test_figures_are_those_of_the_results() -> None:
         assert f"`python -m studies.soak {name}`" in page
 
 
+def test_the_situations_of_the_page_have_tests() -> None:
+    section = PAGE.read_text().partition("## Everyday situations")[2].partition("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("| ")][1:]
+    named = [re.findall(r"`(tests/test_\w+\.py)`", row) for row in rows]
+    assert len(named) == 12 and all(named)
+    assert all((PAGE.parents[1] / file).is_file() for files in named for file in files)
+
+
 def test_settings_and_limits_of_the_page() -> None:
     page, defaults = PAGE.read_text(), {f.name: f.default for f in fields(Recipe)}
     for name in ("save_minutes", "max_left_out"):

@@ -132,3 +132,35 @@ def test_no_module_is_hidden_by_a_function_of_its_name() -> None:
     for name in names:
         parent, _, leaf = name.rpartition(".")
         assert isinstance(getattr(importlib.import_module(parent), leaf), ModuleType), name
+
+
+# Ctrl-C just as a module is about to be loaded.
+INTERRUPTED = """
+import os, signal, sys
+from importlib.abc import MetaPathFinder
+class Stop(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "{name}":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Stop())
+from igcv.commands.main import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "typer",
+        "rich.console",
+        "torch",
+        "torch.nn",
+        "numpy.linalg._linalg",
+        "timm.data",
+        "igcv.training.phases",
+    ],
+)
+def test_ctrl_c_while_libraries_load(name: str, tmp_path: Path) -> None:
+    ended = python(INTERRUPTED.format(name=name), "train", "--data", "digits", "--out", tmp_path / "run")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
+    assert not (tmp_path / "run").exists()

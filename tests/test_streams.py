@@ -5,6 +5,7 @@ import json
 import pickle
 import tarfile
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from importlib.util import find_spec
 from io import BytesIO
@@ -14,17 +15,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 from sklearn.datasets import load_digits
 
+from igcv.classifier import Classifier
 from igcv.data import BadImageError, Finish, LoaderSettings, StreamImages, make_loader
 from igcv.data.preprocessing import Preprocessing, plain_transform
 from igcv.data.sources.open import open_source
+from igcv.deploy.exporter import images_to_compare
+from igcv.deploy.samples import sample_pixels
 from igcv.errors import InputError
 from igcv.machine.processes import Process
+from igcv.models import build_model
 from igcv.training import load_recipe
 from igcv.training.job import resolve
 from igcv.training.phases import train_in
+from igcv.weights.card import Card
 
 pytestmark = [
     pytest.mark.skipif(find_spec("webdataset") is None, reason="needs the package webdataset"),
@@ -32,6 +38,13 @@ pytestmark = [
 ]
 
 PLAIN = Preprocessing(16, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 1.0, "bilinear")
+CARD = Card(
+    model="igcv3_w_010",
+    num_classes=2,
+    input_size=16,
+    strides=(1, 1, 1, 2, 2, 1, 1, 1),
+    preprocessing=PLAIN.to_dict(),
+)
 TRAIN, VAL = ("train-0.tar", "train-1.tar"), ("val-0.tar",)
 COUNTS = {"train-0.tar": 20, "train-1.tar": 13, "val-0.tar": 11}
 
@@ -216,7 +229,10 @@ def test_unreadable_images(shards, workers):
     images = [digit(i) for i in range(20)]
     write_shard(
         shards / "train-0.tar",
-        [(png(image)[: 60 if i in (3, 19) else None], label) for i, (image, label) in enumerate(images)],
+        [
+            (b"no image" if i == 3 else png(image)[: 60 if i == 19 else None], label)
+            for i, (image, label) in enumerate(images)
+        ],
     )
     images = open_source(f"timm/wds/{shards}").train
     batches = loader(images, workers=workers)
@@ -227,7 +243,8 @@ def test_unreadable_images(shards, workers):
     assert sum(len(labels) for _, labels in evaluated) == 31
     assert [name[-5:] for name in evaluated.bad] == ["00003", "00019"]
     with pytest.raises(
-        BadImageError, match=r"train-0.tar 00003: no readable sample \(.*replace or remove it"
+        BadImageError,
+        match=r"train-0.tar 00003: no readable sample \(cannot identify image file\); replace or remove it",
     ):
         list(loader(images, train=False, workers=workers, skip_bad=False))
     with pytest.raises(InputError, match="2 images cannot be read, expected at most 1"):
@@ -284,3 +301,21 @@ def test_a_network_trains_on_shards(shards, tmp_path, workers):
     summary = train_in(Process(torch.device("cpu")), recipe, tmp_path / "run", quiet=True)
     assert summary["last"]["images"] == 11 and summary["bad_images"] == 0
     assert isinstance(open_source(recipe.data).val, StreamImages)
+
+
+def test_images_to_compare_and_to_quantize_with_come_from_a_stream(shards):
+    source = open_source(f"timm/wds/{shards}")
+    before = EpsImagePlugin.gs_binary
+    compared, quantized = (sample_pixels(source, PLAIN, 5, train=train) for train in (False, True))
+    assert compared.shape == quantized.shape == (5, 16, 16, 3)
+    expected = np.stack([np.asarray(digit(33 + i)[0]) for i in range(5)])
+    assert np.abs(compared.astype(int) - expected).max() <= 1
+    known = {np.asarray(digit(i)[0]).tobytes() for i in range(33)}
+    assert all(image.tobytes() in known for image in quantized)
+    assert EpsImagePlugin.gs_binary is before
+    card = replace(CARD, recipe={"data": source.spec})
+    said: list[str] = []
+    chosen = images_to_compare(
+        Classifier(build_model("igcv3_w_010", 2, input_size=16), card), None, said.append
+    )
+    assert chosen is not None and chosen.spec == source.spec and said == []

@@ -92,8 +92,7 @@ def predict(
 ) -> None:
     """Classify images and folders of images: print the most probable classes as they come, or write a table.
 
-    An unreadable image is a line on standard error, and in the table a row with an error. All other images are
-    classified, and the exit status is 2.
+    An unreadable image is a line on standard error and does not keep the others from an answer; exit status 2.
 
     Example: igcv predict runs/photos holiday --out predictions.csv --threshold 0.5
     """

@@ -2,6 +2,7 @@
 
 import codecs
 import logging
+import re
 import sys
 import tarfile
 from collections.abc import Generator, Iterator
@@ -86,15 +87,12 @@ class StreamImages:
             BadImageError: the stream breaks off.
             InputError: a label that is out of range.
         """
-        # timm opens all that Pillow knows: this format would run a program,
-        EpsImagePlugin.gs_binary = False
-        PngImagePlugin.MAX_TEXT_CHUNK = MAX_BYTES  # and an image with more text than this would be refused.
         reader = self.reader(train, seed, batch_size)
         worker = get_worker_info()
         reader.dist_rank, reader.dist_num_replicas = (rank, world_size) if train else (0, 1)
         reader.set_loader_cfg(num_workers=worker.num_workers if worker else 1)
         stream = iter(reader)
-        with _listening() as bad:
+        with _listening() as bad, _pillow_for_timm():
             number, passed = -1, 0
             refused: dict[str, str] = {}  # of the samples that timm gives, those that are no images for us
             while True:
@@ -190,7 +188,24 @@ class _Listener(logging.Handler):
             name = f"{sample.get('__url__')} {sample.get('__key__')}" if isinstance(sample, dict) else ""
             trace = trace.tb_next
         name = name or str(error)
-        self.bad[name] = f"{name}: no readable sample ({error}); replace or remove it"
+        why = re.sub(
+            r" <\S+ object at 0x\w+>", "", str(error)
+        )  # Pillow names the bytes by their place in memory
+        self.bad[name] = f"{name}: no readable sample ({why}); replace or remove it"
+
+
+@contextmanager
+def _pillow_for_timm() -> Iterator[None]:
+    """Let Pillow start no program and refuse no image for the length of its text.
+
+    timm opens all formats that Pillow knows, of which PostScript would run a program.
+    """
+    before = EpsImagePlugin.gs_binary, PngImagePlugin.MAX_TEXT_CHUNK
+    EpsImagePlugin.gs_binary, PngImagePlugin.MAX_TEXT_CHUNK = False, MAX_BYTES
+    try:
+        yield
+    finally:
+        EpsImagePlugin.gs_binary, PngImagePlugin.MAX_TEXT_CHUNK = before
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from igcv.data.classes import NAME
 from igcv.deploy.compare import Comparison
 from igcv.deploy.folding.plan import AUTO
 from igcv.deploy.int8.comparison import beside_float32
-from igcv.deploy.samples import matching_source, numbered, own_source, sample_pixels
+from igcv.deploy.samples import matching_source, own_source, sample_pixels
 from igcv.deploy.write import check_target, write_compared
 from igcv.deploy.writers.settings import ExportSettings
 from igcv.deploy.writers.table import format_of
@@ -155,8 +155,6 @@ def images_to_compare(
     if data is not None:
         return matching_source(classifier, data, match)
     source, why = own_source(classifier, match)
-    if source is not None and numbered(source.val or source.train) is None:
-        why, source = f"{source.spec} is a stream", None
     if source is None and classifier.card.recipe.get("data"):
         say(f"without the images of the training run: {why}")
     for note in source.notes if source else ():

@@ -1,5 +1,8 @@
 """Images to compare on and to quantize with: of a data source, or cut from two photographs."""
 
+from contextlib import closing
+from itertools import islice
+
 import numpy as np
 import torch
 from PIL import Image
@@ -55,9 +58,6 @@ def sample_pixels(
         pre: how to resize and crop them.
         count: how many at most.
         train: from the training part, where the source has one.
-
-    Raises:
-        InputError: for a stream.
     """
     transform = plain_transform(pre)
     chosen = _views(count) if source is None else _of_source(source, count, train)
@@ -65,14 +65,19 @@ def sample_pixels(
 
 
 def _of_source(source: DataSource, count: int, train: bool) -> list[Image.Image]:
-    """Images of a data source, of the wanted part or else of the other one, evenly spread."""
+    """Images of a data source, of the wanted part or else of the other one, evenly spread where it is no stream."""
     parts = (source.train, source.val) if train else (source.val, source.train)
-    images = numbered(next(part for part in parts if part is not None))
-    if images is None:
-        raise InputError(
-            f"{source.spec} is a stream; give images that can be read by number, e.g. folder:PATH"
-        )
+    images = next(part for part in parts if part is not None)
+    if isinstance(images, StreamImages):
+        return _of_stream(images, count, train)
     return [images[i][0] for i in evenly(count, len(images))]
+
+
+def _of_stream(images: StreamImages, count: int, train: bool) -> list[Image.Image]:
+    """The first readable images of a stream, which comes in another order for training."""
+    with closing(images.samples(train=train)) as samples:
+        readable = (sample.image for sample in samples if sample.image is not None)
+        return list(islice(readable, count))
 
 
 def evenly(count: int, total: int) -> list[int]:

@@ -18,6 +18,19 @@ from igcv.training.kept import kept_by
 from igcv.training.recipe import Recipe
 from igcv.training.run import Run
 
+# torchrun, as in `python -m torch.distributed.run`, but ended by a signal without a traceback.
+TORCHRUN = """
+import os, signal, sys
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, lambda number, frame: os._exit(128 + number))
+from torch.distributed.elastic.multiprocessing import SignalException
+from torch.distributed.run import main
+try:
+    main()
+except SignalException as end:
+    sys.exit(128 + end.sigval)
+"""
+
 
 def gpu_list(gpus: str) -> list[str]:
     """The devices that --gpus names, as CUDA_VISIBLE_DEVICES counts them."""
@@ -48,7 +61,7 @@ def launch(gpus: list[str], arguments: list[str]) -> int:
     """
     caught: list[int] = []
     heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-    runner = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={len(gpus)}"]
+    runner = [sys.executable, "-c", TORCHRUN, "--standalone", f"--nproc-per-node={len(gpus)}"]
     command = [*runner, "-m", "igcv", *arguments]
     defaults = {
         "OMP_NUM_THREADS": "1",  # torchrun's own default, about which it warns unless it is set

@@ -21,7 +21,7 @@ from igcv.errors import InputError
 from igcv.version import __version__
 from igcv.web.engine import PACKAGE, VERSION, engine_files
 from igcv.weights.card import Card
-from igcv.writing import built_beside, to_json
+from igcv.writing import built_beside, check_writable, to_json
 
 PAGE = Path(__file__).parent / "page"  # the files that are the same for all networks
 DESCRIPTION = "page.json"  # what the page reads first, and by which one is known
@@ -116,6 +116,7 @@ def check_folder(out: Path, force: bool = False) -> None:
             )
     if not out.absolute().parent.is_dir():
         raise InputError(f"there is no folder {out.parent}; make it first")
+    check_writable(out.absolute().parent)
 
 
 def calibration_source(
@@ -126,8 +127,6 @@ def calibration_source(
         return matching_source(classifier, calibrate), ""
     if source is None:
         return None, no_source
-    if numbered(source.train or source.val) is None:
-        return None, f"{source.spec} is a stream; give images that can be read by number with --calibrate"
     return source, ""
 
 

@@ -127,7 +127,7 @@ def page(result: dict[str, Any]) -> str:
             "",
             f"Median (smallest to largest) of {len(alone)} rounds, alternately; ratios within rounds. "
             f"{result['network']}, {result['images']} images, PyTorch on the CPU with {result['torch_threads']} "
-            "thread(s); decoding included.",
+            "threads; decoding included.",
             "",
             conditions,
             "",

@@ -1,0 +1,108 @@
+"""Runs and their terminal: what --gpus starts, closed terminals, ended pipes and Ctrl-C at the start."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from igcv.training.run import STATE
+from igcv.training.state import decode
+from studies.soak.lives import LIMIT_S, SETTINGS
+from studies.soak.photos import write_digits
+from tests.conftest import ONE_THREAD
+from tests.test_survival import STEPWISE, wait_for
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """48 training images: four steps in an epoch."""
+    return write_digits(tmp_path_factory.mktemp("photos"), train=24)
+
+
+def test_a_signal_to_the_launcher_reaches_all_processes(photos: Path, tmp_path: Path) -> None:
+    """What --gpus 0,1 starts, on the CPU: SIGTERM goes on to torchrun and to its processes, which save and end."""
+    out = tmp_path / "run"
+    arguments = [
+        "train",
+        *STEPWISE,
+        "epochs=1000",
+        f"data={photos}",
+        "--out",
+        str(out),
+        "--device",
+        "cpu",
+    ]
+    line = "import sys; from igcv.training.launch import launch; sys.exit(launch(['0', '1'], sys.argv[1:]))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", line, *arguments], env=ONE_THREAD, stderr=subprocess.PIPE, text=True
+    )
+    wait_for(out / STATE)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 128 + signal.SIGTERM
+    said = re.search(r"igcv: SIGTERM: saved after step (\d+) of epoch", errors)
+    assert said, errors
+    assert [part.steps for part in decode(out / STATE).progress] == [int(said[1])] * 2
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "from igcv.commands.main import main; main()",
+        "import sys; from igcv.training.launch import launch; sys.exit(launch(['0', '1'], sys.argv[1:]))",
+    ],
+    ids=["one process", "a launcher and two"],
+)
+def test_under_nohup_a_run_outlives_its_terminal(program: str, photos: Path, tmp_path: Path) -> None:
+    """The terminal takes its output and closes: what is printed then goes nowhere, and nobody obeys SIGHUP."""
+    out, (ours, theirs) = tmp_path / "run", os.openpty()
+    arguments = ["train", *STEPWISE, f"data={photos}", "--out", str(out), "--device", "cpu"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, *arguments],
+        env=ONE_THREAD,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+    )
+    os.close(theirs)
+    wait_for(out / STATE)
+    os.close(ours)
+    os.killpg(process.pid, signal.SIGHUP)
+    assert process.wait(LIMIT_S) == 0
+    assert json.loads((out / "summary.json").read_text())["epochs"] == 3
+
+
+def test_a_run_outlives_the_reader_of_its_lines(photos: Path, tmp_path: Path) -> None:
+    """As in `igcv train ... | head -1`."""
+    out = tmp_path / "run"
+    arguments = ["train", *SETTINGS, f"data={photos}", "--out", str(out), "--device", "cpu"]
+    command = [sys.executable, "-m", "igcv", *arguments]
+    with subprocess.Popen(command, env=ONE_THREAD, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout and process.stderr
+        assert process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(LIMIT_S) == 0
+    assert (out / "summary.json").is_file()
+
+
+def test_ctrl_c_ends_the_launcher_quietly_while_libraries_load(photos: Path, tmp_path: Path) -> None:
+    """A terminal sends it to the launcher, torchrun and its processes at once."""
+    line = "from igcv.training.launch import launch; print(flush=True); sys.exit(launch(['0', '1'], sys.argv[1:]))"
+    arguments = ["train", *SETTINGS, f"data={photos}", "--out", str(tmp_path / "run"), "--device", "cpu"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    command = [sys.executable, "-c", f"import sys; {line}", *arguments]
+    with subprocess.Popen(command, env=ONE_THREAD, start_new_session=True, **pipes) as process:
+        process.stdout.readline()
+        time.sleep(1)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.communicate(timeout=LIMIT_S) == ("", "")
+    assert process.returncode == 128 + signal.SIGINT

@@ -160,7 +160,7 @@ def test_copies_by_prediction(weights: Path, photos: Path, igcv_command: Igcv) -
     before = {path: path.read_bytes() for path in photos.rglob("*") if path.is_file()}
     ended = igcv_command("predict", weights, photos, "--sort-into", "sorted", "--device", "cpu")
     assert ended.status == 2 and "sorted: 11 images copied (" in ended.out
-    copied = [path for path in Path("sorted").rglob("*") if path.is_file()]
+    copied = [path for path in Path("sorted").glob("*/*") if path.is_file()]
     assert {path.parent.name for path in copied} <= set(NAMES)
     shown = [
         content
@@ -186,11 +186,39 @@ def test_copies_of_equal_names(photos: Path) -> None:
     assert Path("sorted", "a_b", "1-2.png").read_bytes() == files[1].read_bytes()
 
 
+def test_copies_are_replaced_on_request(photos: Path, tmp_path: Path) -> None:
+    """An image that is of another class now is in one folder; files that nobody copied there stay."""
+    files, folder = [photos / "one" / "1.png", photos / "one" / "2.png"], tmp_path / "sorted"
+    sort_into([entry(file, "one") for file in files], folder)
+    (folder / "one" / "note.txt").touch()
+    again = [entry(files[0], "two"), entry(files[1], "two")]
+    with pytest.raises(InputError, match="has copies of an earlier --sort-into.*--force to replace them"):
+        sort_into(again, folder)
+    assert sort_into(again, folder, force=True) == {"two": 2}
+    assert {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} == {
+        *("copied.csv", "one/note.txt", "two/1.png", "two/2.png")
+    }
+    (folder / "one" / "note.txt").unlink()
+    assert sort_into(again, folder, force=True) == {"two": 2} and (folder / "one").is_dir()
+
+
+def test_a_list_of_copies_names_nothing_outside(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "precious").touch()
+    (tmp_path / "sorted").mkdir()
+    (tmp_path / "sorted" / "copied.csv").write_text(
+        "copy,file\n../precious,x\n/etc/hosts,x\none/../../precious,x\n"
+    )
+    sort_into([entry(photos / "one" / "1.png", "one")], tmp_path / "sorted", force=True)
+    assert (tmp_path / "precious").exists() and Path("/etc/hosts").exists()
+
+
 def test_folder_names_for_any_class() -> None:
     names = _FolderNames()
-    given = ["..", "a/b", "a_b", "A_B", "", "unknown", "../x", "a/b", "x" * 300]
+    given = ["..", "a/b", "a_b", "A_B", "", "unknown", "../x", "a/b", "x" * 300, "copied.csv"]
     folders = [names.of(name) for name in given]
-    assert folders == ["_", "a_b", "a_b-2", "A_B-3", "_-2", "unknown", "_x", "a_b", "x" * 100]
+    assert folders == [
+        *("_", "a_b", "a_b-2", "A_B-3", "_-2", "unknown", "_x", "a_b", "x" * 100, "copied.csv-2")
+    ]
 
 
 def test_files_that_are_no_images_for_igcv(weights: Path, photos: Path, igcv_command: Igcv) -> None:

@@ -61,7 +61,7 @@ Form = Annotated[
     ),
 ]
 Threads = Annotated[int, typer.Option(help="threads of the engine", min=1)]
-Force = Annotated[bool, typer.Option("--force", help="replace an existing --out")]
+Force = Annotated[bool, typer.Option("--force", help="replace what is there already")]
 BatchOption = Annotated[int, typer.Option(help="images at a time", min=1)]
 
 

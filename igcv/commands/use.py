@@ -85,7 +85,10 @@ def predict(
     force: Force = False,
     sort_into: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="empty or new folder; copies the images into folders by prediction"),
+        typer.Option(
+            metavar="DIR",
+            help="empty or new folder; copies the images into folders by prediction",
+        ),
     ] = None,
     device: Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object per image")] = False,
@@ -121,7 +124,7 @@ def predict(
     if sort_into is not None:
         from igcv.evaluation import sort_into as copy_into
 
-        print_copied(copy_into(kept, sort_into), sort_into)
+        print_copied(copy_into(kept, sort_into, force=force), sort_into)
     if counts["unreadable"]:
         raise InputError(f"{counts['unreadable']:,} of {counts['images']:,} images cannot be read")
 
@@ -133,7 +136,7 @@ def check_targets(out: Path | None, force: bool, sort_into: Path | None) -> None
     if out is not None:
         check_table(out, force)
     if sort_into is not None:
-        check_folder(sort_into)
+        check_folder(sort_into, force)
 
 
 def answers(

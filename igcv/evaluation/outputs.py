@@ -7,6 +7,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from igcv.errors import InputError
@@ -15,6 +16,7 @@ from igcv.writing import check_writable, write_file
 
 COLUMNS = ("file", "class", "probability", "true_class", "error")
 LONGEST = 100  # characters of a folder name
+COPIED = "copied.csv"  # in a folder of copies: which file each of them is of
 
 
 def check_table(file: Path, force: bool = False) -> None:
@@ -28,17 +30,24 @@ def check_table(file: Path, force: bool = False) -> None:
     check_writable(file.parent)
 
 
-def check_folder(folder: Path) -> None:
-    """Raise InputError unless images can be copied to `folder`: it is empty, or does not exist yet."""
+def check_folder(folder: Path, force: bool = False) -> None:
+    """Raise InputError unless images can be copied to `folder`: it is empty, or not there yet.
+
+    With `force` it may also be one that `sort_into` has filled.
+    """
     try:
         empty = not folder.exists() or (folder.is_dir() and not os.listdir(folder))
     except OSError as error:
         raise InputError(
             f"'{folder}' cannot be read: {error.strerror}. Choose another --sort-into"
         ) from error
-    if not empty:
+    if not empty and not (folder / COPIED).is_file():
         raise InputError(
             f"'{folder}' is not an empty folder. Choose another --sort-into, or empty the folder"
+        )
+    if not empty and not force:
+        raise InputError(
+            f"'{folder}' has copies of an earlier --sort-into. Choose another one, or --force to replace them"
         )
     check_writable(folder)
 
@@ -71,14 +80,16 @@ def write_table(
     write_file(file, text.getvalue().encode("utf-8", "surrogateescape"))  # file names may be any bytes
 
 
-def sort_into(predictions: Sequence[ImagePrediction], folder: Path) -> Counter[str]:
+def sort_into(predictions: Sequence[ImagePrediction], folder: Path, *, force: bool = False) -> Counter[str]:
     """Copy image files into a folder for each predicted class; nothing is moved or overwritten.
 
-    Unreadable images and images in memory are left out. Files of one name get numbers: a.jpg, a-2.jpg.
+    Unreadable images and images in memory are left out. Files of one name get numbers: a.jpg, a-2.jpg. The file
+    copied.csv in the folder says which file each copy is of.
 
     Args:
         predictions: of `igcv.predict`.
         folder: an empty folder, or one that does not exist yet.
+        force: replace the copies of an earlier call in the folder; other files in it stay.
 
     Returns:
         How many images went into which folder.
@@ -86,26 +97,62 @@ def sort_into(predictions: Sequence[ImagePrediction], folder: Path) -> Counter[s
     Raises:
         InputError: the folder is not empty, or a file cannot be copied.
     """
-    check_folder(folder)
+    check_folder(folder, force)
+    _remove_copies(folder)
     names = _FolderNames()
-    copied: Counter[str] = Counter()
-    for entry in predictions:
-        if entry.error or not entry.file:
-            continue
-        place = folder / names.of(entry.name)
-        try:
-            place.mkdir(parents=True, exist_ok=True)
-            _copy(Path(entry.file), place)
-        except OSError as error:
-            raise InputError(
-                f"cannot copy '{entry.file}' into '{place}': {error.strerror}. Free some space or choose another folder"
-            ) from error
-        copied[place.name] += 1
-    return copied
+    copied: list[tuple[str, str, str]] = []  # class folder, name, and what it is a copy of
+    try:
+        for entry in predictions:
+            if entry.file and not entry.error:
+                place = folder / names.of(entry.name)
+                copied.append((place.name, _copy(Path(entry.file), place), entry.file))
+    finally:  # what is there can be replaced, also after an error
+        if copied:
+            _list_copies(folder, copied)
+    return Counter(place for place, _, _ in copied)
 
 
-def _copy(source: Path, place: Path) -> None:
-    """Copy a file under its own name, or with the first number that is free."""
+def _list_copies(folder: Path, copied: Sequence[tuple[str, str, str]]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([("copy", "file"), *((f"{place}/{name}", file) for place, name, file in copied)])
+    write_file(folder / COPIED, text.getvalue().encode("utf-8", "surrogateescape"))
+
+
+def _remove_copies(folder: Path) -> None:
+    """Remove the copies that an earlier call has listed, and class folders that are empty then."""
+    if not (folder / COPIED).is_file():
+        return
+    with open(folder / COPIED, encoding="utf-8", errors="surrogateescape", newline="") as file:
+        listed = [Path(row["copy"]) for row in csv.DictReader(file) if row.get("copy")]
+    inside = [
+        path for path in listed if len(path.parts) == 2 and ".." not in path.parts
+    ]  # whoever wrote the list
+    for path in inside:
+        (folder / path).unlink(missing_ok=True)
+    for place in {path.parent for path in inside}:
+        with suppress(OSError):  # other files are in it
+            (folder / place).rmdir()
+    (folder / COPIED).unlink()
+
+
+def _copy(source: Path, place: Path) -> str:
+    """Copy a file into a folder; see `_copy_beside`.
+
+    Raises:
+        InputError: it cannot be copied.
+    """
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        return _copy_beside(source, place)
+    except OSError as error:
+        raise InputError(
+            f"cannot copy '{source}' into '{place}': {error.strerror}. Free some space or choose another folder"
+        ) from error
+
+
+def _copy_beside(source: Path, place: Path) -> str:
+    """Copy a file under its own name, or with the first number that is free; return the name."""
     number = 1
     while True:
         name = source.name if number == 1 else f"{source.stem}-{number}{source.suffix}"
@@ -116,7 +163,7 @@ def _copy(source: Path, place: Path) -> None:
             number += 1
             continue
         shutil.copystat(source, place / name)
-        return
+        return name
 
 
 class _FolderNames:
@@ -129,7 +176,7 @@ class _FolderNames:
         """Return the folder name of a class, always the same one, and one that no other class has."""
         if name not in self._folders:
             plain = re.sub(r'[\x00-\x1f/\\:*?"<>|]', "_", name).strip(" .")[:LONGEST] or "_"
-            taken = {folder.casefold() for folder in self._folders.values()}
+            taken = {folder.casefold() for folder in (COPIED, *self._folders.values())}
             number, folder = 1, plain
             while folder.casefold() in taken:
                 number, folder = number + 1, f"{plain}-{number + 1}"

@@ -64,7 +64,7 @@ def everything() -> None:
             run(MIDWAY, "midway", process, resume=True)
         with exact(batch_norm=True):
             run(BATCH_NORM, "batch_norm", process)
-            run([*BATCH_NORM, "data=broken", "resident=off"], "broken", process)
+            run([*BATCH_NORM, "data=broken", "resident=off", "max_bad_images=3"], "broken", process)
         found = {
             "images": {str(size): gather(images_of_epochs(size, process)) for size in SHARES},
             "evaluations": {data: evaluation(data, process) for data in ("photos", "three")},

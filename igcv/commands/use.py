@@ -148,6 +148,7 @@ def answers(
     batches = predict_in_batches(
         weights, named.found, top=top, threshold=threshold, device=device, progress=progress
     )
+    named.check_any()
     for word, error in named.missing.items():
         yield ImagePrediction(word, "", None, None, (), error)
     for entry in chain.from_iterable(batches):

@@ -116,7 +116,6 @@ def export(
     source = images_to_compare(classifier, data, say)
     written = _written(classifier, out, settings, source, calibrate, say)
     if int8 and compare_int8:
-        say("comparing int8 with float32: accuracy, size and time")
         return replace(written, int8=beside_float32(classifier, out, settings, source))
     return written
 
@@ -135,6 +134,8 @@ def _written(
         calibration = sample_pixels(matching_source(classifier, calibrate), pre, CALIBRATED, train=True)
     pixels = sample_pixels(source, pre, COMPARED)
     folded, comparison = write_compared(classifier, out, settings, pixels, calibration, say)
+    if settings.int8:
+        say("quantized; accuracy, size and time follow beside float32")
     return Exported(
         file=out,
         bytes=size_of(out),

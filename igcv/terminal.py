@@ -19,8 +19,8 @@ def one_line(text: str, encoding: str = "utf-8") -> str:
 def counted(number: int, name: str) -> str:
     """Return a number of things in words.
 
-    >>> counted(1, "epoch"), counted(2, "epoch"), counted(1200, "class"), counted(0, "batch")
-    ('1 epoch', '2 epochs', '1,200 classes', '0 batches')
+    >>> counted(1, "epoch"), counted(2, "epoch"), counted(1200, "class"), counted(3, "batch")
+    ('1 epoch', '2 epochs', '1,200 classes', '3 batches')
     """
     plural = f"{name}es" if name.endswith(("s", "tch")) else f"{name}s"
     return f"{number:,} {name if number == 1 else plural}"

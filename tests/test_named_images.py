@@ -71,7 +71,7 @@ def test_files_folders_and_patterns(photos: Path) -> None:
 )
 def test_what_names_nothing(words: list[str], message: str, photos: Path) -> None:
     with pytest.raises(InputError) as error:
-        named_images(words)
+        named_images(words).check_any()
     assert message in str(error.value)
 
 

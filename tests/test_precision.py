@@ -78,7 +78,7 @@ def test_the_headline_says_it(
         tmp_path / "run",
     ]
     said = igcv_command("train", *settings).out
-    assert "CPU, bf16 (auto: a step in bf16 is 2.00 times as fast as in float32); for 1 epochs" in said
+    assert "CPU, bf16 (auto: a step in bf16 is 2.00 times as fast as in float32); for 1 epoch" in said
     said = igcv_command("train", "--resume", "epochs=2", "--device", "cpu", "--out", tmp_path / "run").out
     assert "CPU, bf16; resuming after epoch 1" in said
 

@@ -214,7 +214,7 @@ def test_odd_batches_are_mixed_in_pairs(digit_folder: Path, tmp_path: Path) -> N
 
 
 def test_more_parts_than_batches(digit_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(igcv.InputError, match="makes 1 batches, fewer than accumulation = 2"):
+    with pytest.raises(igcv.InputError, match="makes 1 batch, fewer than accumulation = 2"):
         run(digit_folder, tmp_path / "out", "epochs=1", "batch_size=48", "accumulation=2")
 
 
@@ -356,7 +356,7 @@ def test_a_run_is_never_overwritten(finished: Path, digit_folder: Path, igcv_com
         (["train", "--data", "digits", "--resume", "--out", "/nowhere"], "no run to resume in /nowhere"),
         (["train", "--data", "digits", "--gpus", "a"], "--gpus a is no list of GPU numbers"),
         (["train", "--data", "digits", "--gpus", "0,99"], "this machine has"),
-        (["train", "--data", "digits", "--out", "/proc/none"], "cannot make the folder /proc/none"),
+        (["train", "--data", "digits", "--out", "/proc/none"], "cannot write into /proc: "),
         (["evaluate", "/nowhere"], "there is no file /nowhere"),
         (["predict", "README.md", "x.png"], "README.md is not a readable safetensors file"),
         (["models", "resnet*"], "unknown model pattern 'resnet.'"),

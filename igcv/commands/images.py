@@ -29,12 +29,18 @@ class NamedImages:
     found: "list[str | Path | Image.Image]"
     missing: dict[str, str]
 
+    def check_any(self) -> None:
+        """Raise InputError where there is not one image."""
+        if not self.found:
+            more = f" (and {len(self.missing) - 1} more)" if len(self.missing) > 1 else ""
+            raise InputError(f"{next(iter(self.missing.values()))}{more}")
+
 
 def named_images(words: Sequence[str]) -> NamedImages:
     """Return the images that words name; a word that names a file is never a pattern.
 
     Raises:
-        InputError: a word is an address, a pattern matches nothing, or there is nothing at all.
+        InputError: a word is an address, or a pattern matches nothing.
     """
     found: list[str | Path | Image.Image] = []
     missing: dict[str, str] = {}
@@ -55,9 +61,6 @@ def named_images(words: Sequence[str]) -> NamedImages:
             found += _matches(word)
         else:
             missing[word] = f"file not found: '{word}'. Give image files or folders that exist"
-    if not found:
-        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        raise InputError(f"{next(iter(missing.values()))}{more}")
     return NamedImages(found, missing)
 
 

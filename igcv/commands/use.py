@@ -108,12 +108,7 @@ def predict(
         shown = None if all_classes else top
         for entry in answers(named, weights, shown, threshold, device, progress):
             counts.update(images=1, unreadable=bool(entry.error))
-            if entry.error:
-                print_error(entry.error)
-            if as_json:
-                print_line(json.dumps(as_json_object(entry, top)))
-            elif printed and not entry.error:
-                print_prediction(entry)
+            show(entry, as_json, printed, top)
             if out is not None or sort_into is not None:
                 kept.append(entry)
     if out is not None:
@@ -127,6 +122,16 @@ def predict(
         print_copied(copy_into(kept, sort_into, force=force), sort_into)
     if counts["unreadable"]:
         raise InputError(f"{counts['unreadable']:,} of {counts['images']:,} images cannot be read")
+
+
+def show(entry: "ImagePrediction", as_json: bool, printed: bool, top: int) -> None:
+    """Print an answer, as JSON or text, where answers are printed; of an unreadable image always why it is so."""
+    if entry.error:
+        print_error(entry.error)
+    if as_json:
+        print_line(json.dumps(as_json_object(entry, top)))
+    elif printed and not entry.error:
+        print_prediction(entry)
 
 
 def check_targets(out: Path | None, force: bool, sort_into: Path | None) -> None:
@@ -156,6 +161,7 @@ def answers(
     batches = predict_in_batches(
         weights, named.found, top=top, threshold=threshold, device=device, progress=progress
     )
+    named.check_any()
     for word, error in named.missing.items():
         yield ImagePrediction(word, "", None, None, (), error)
     for entry in chain.from_iterable(batches):

@@ -120,7 +120,6 @@ def export(
     calibration = matching_source(classifier, calibrate, match) if int8 else None
     written = _written(classifier, out, settings, source, calibration, say)
     if int8 and compare_int8:
-        say("comparing int8 with float32: accuracy, size and time")
         return replace(written, int8=beside_float32(classifier, out, settings, source))
     return written
 
@@ -138,6 +137,8 @@ def _written(
     calibrated = sample_pixels(calibration, pre, CALIBRATED, train=True) if calibration else None
     pixels = sample_pixels(source, pre, COMPARED)
     folded, comparison = write_compared(classifier, out, settings, pixels, calibrated, say)
+    if settings.int8:
+        say("quantized; accuracy, size and time follow beside float32")
     return Exported(
         file=out,
         bytes=size_of(out),

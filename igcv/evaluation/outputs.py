@@ -125,9 +125,9 @@ def _remove_copies(folder: Path) -> None:
         return
     with open(folder / COPIED, encoding="utf-8", errors="surrogateescape", newline="") as file:
         listed = [Path(row["copy"]) for row in csv.DictReader(file) if row.get("copy")]
-    inside = [
-        path for path in listed if len(path.parts) == 2 and ".." not in path.parts
-    ]  # whoever wrote the list
+    inside = [  # whoever wrote the list
+        path for path in listed if len(path.parts) == 2 and not path.is_absolute() and ".." not in path.parts
+    ]
     for path in inside:
         (folder / path).unlink(missing_ok=True)
     for place in {path.parent for path in inside}:

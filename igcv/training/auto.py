@@ -16,6 +16,7 @@ from igcv.classifier import weights_file
 from igcv.data import BadImageError, DataSource, Images, StreamImages
 from igcv.data.preprocessing import PRESETS, Preprocessing
 from igcv.machine.processes import Process
+from igcv.terminal import counted
 from igcv.training.recipe import NO_START
 from igcv.weights import load_weights
 from igcv.weights.card import Card
@@ -206,7 +207,7 @@ def _batch_size(facts: Facts, known: Settings) -> Choice:
     share = facts.processes * known.get("accumulation", 1)
     size = max(size // share, 2) * share
     steps = max(facts.images // size, 1)
-    return Choice(size, f"{steps:,} steps in an epoch of {facts.images:,} images")
+    return Choice(size, f"{counted(steps, 'step')} in an epoch of {counted(facts.images, 'image')}")
 
 
 def _drop_last(facts: Facts, known: Settings) -> Choice:
@@ -219,7 +220,7 @@ def _epochs(facts: Facts, known: Settings) -> Choice:
         return Choice(max(guess, 2), f"a guess for {minutes:g} minutes, before anything is measured")
     shown = SHOWN["gpu" if facts.gpu else "cpu"]
     epochs = min(max(round(shown / facts.images), FEWEST_EPOCHS), MOST_EPOCHS)
-    return Choice(epochs, f"{epochs * facts.images:,} images in all")
+    return Choice(epochs, f"{counted(epochs * facts.images, 'image')} in all")
 
 
 def _freeze(facts: Facts, known: Settings) -> Choice | None:
@@ -264,7 +265,7 @@ def _warmup(facts: Facts, known: Settings) -> Choice:
 def _ema_decay(facts: Facts, known: Settings) -> Choice:
     steps = known["epochs"] * max(facts.images // known["batch_size"], 1)
     if steps < FEWEST_EMA_STEPS:
-        return Choice(0.0, f"none in {steps:,} steps")
+        return Choice(0.0, f"none in {counted(steps, 'step')}")
     return Choice(round(1 - 1 / (steps * EMA_PART), 5), f"over a fifteenth of about {steps:,} steps")
 
 

@@ -24,7 +24,8 @@ def headline(training: Training, out: Path) -> str:
     job, state, begun = training.parts.job, training.state, training.begun
     recipe, source = job.recipe, job.source
     parameters = sum(p.numel() for p in training.trainer.network.parameters())
-    images = f"{len(source.train or []):,} training and {len(source.val or []):,} validation images"
+    validation = counted(len(source.val or []), "validation image")
+    images = f"{len(source.train or []):,} training and {validation}"
     apart = f" ({len(source.test):,} test images are kept apart)" if source.test else ""
     divided = "".join(f"{line}\n" for line in source.notes)
     where = job.process.device
@@ -59,8 +60,9 @@ def cautions(job: Job, batches: int) -> Iterator[str]:
     whole = steps * recipe.batch_size
     if steps < FEW_STEPS:
         yield (
-            f"caution: batches of {recipe.batch_size} make {steps} step{'s' * (steps > 1)} in an epoch of {images:,} "
-            "images, expected 10 or more; give a smaller batch_size, and in proportion a smaller lr"
+            f"caution: batches of {recipe.batch_size} make {counted(steps, 'step')} in an epoch of "
+            f"{counted(images, 'image')}, expected 10 or more; give a smaller batch_size, and in proportion a smaller "
+            "lr"
         )
     if recipe.drop_last and images - whole > MOST_LEFT_OUT * images:
         yield (

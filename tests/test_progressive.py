@@ -220,7 +220,7 @@ def test_the_time_left_follows_the_pixels() -> None:
 def test_the_bar_follows_the_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three epochs of three steps on images of 8, 12 and 16 pixels, resumed after four steps."""
     console = Console(file=io.StringIO(), force_terminal=True)
-    monkeypatch.setattr("igcv.training.reporter.Console", lambda **settings: console)
+    monkeypatch.setattr("igcv.training.reporter.PlainConsole", lambda **settings: console)
     with reporter([64, 144, 256], 3, 4, quiet=False) as report:
         assert isinstance(report, Live)
         (task,) = report.progress.tasks

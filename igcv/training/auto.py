@@ -9,6 +9,7 @@ from math import log2, prod
 from typing import Any, NamedTuple
 
 from igcv.data.preprocessing import PRESETS, Preprocessing
+from igcv.terminal import counted
 from igcv.training.facts import CPU_IMAGES_PER_S, FEWEST_EPOCHS, GPU_SIDE, Facts, Settings, usual_model
 from igcv.training.recipe import NO_START
 
@@ -125,7 +126,7 @@ def _batch_size(facts: Facts, known: Settings) -> Choice:
     share = facts.processes * known.get("accumulation", 1)
     size = max(size // share, 2) * share
     steps = max(facts.images // size, 1)
-    return Choice(size, f"{steps:,} steps in an epoch of {facts.images:,} images")
+    return Choice(size, f"{counted(steps, 'step')} in an epoch of {counted(facts.images, 'image')}")
 
 
 def _drop_last(facts: Facts, known: Settings) -> Choice:
@@ -138,7 +139,7 @@ def _epochs(facts: Facts, known: Settings) -> Choice:
         return Choice(max(guess, 2), f"a guess for {minutes:g} minutes, before anything is measured")
     shown = SHOWN["gpu" if facts.gpu else "cpu"]
     epochs = min(max(round(shown / facts.images), FEWEST_EPOCHS), MOST_EPOCHS)
-    return Choice(epochs, f"{epochs * facts.images:,} images in all")
+    return Choice(epochs, f"{counted(epochs * facts.images, 'image')} in all")
 
 
 def _freeze(facts: Facts, known: Settings) -> Choice | None:
@@ -188,7 +189,7 @@ def _warmup(facts: Facts, known: Settings) -> Choice:
 def _ema_decay(facts: Facts, known: Settings) -> Choice:
     steps = known["epochs"] * max(facts.images // known["batch_size"], 1)
     if steps < FEWEST_EMA_STEPS:
-        return Choice(0.0, f"none in {steps:,} steps")
+        return Choice(0.0, f"none in {counted(steps, 'step')}")
     return Choice(round(1 - 1 / (steps * EMA_PART), 5), f"over a fifteenth of about {steps:,} steps")
 
 

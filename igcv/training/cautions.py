@@ -8,6 +8,7 @@ from igcv.data import Images, StreamImages
 from igcv.data.inspection import COMPARED, copies
 from igcv.data.sources.listed import PARTS
 from igcv.errors import some
+from igcv.terminal import counted
 from igcv.training.classes import untrained_classes
 from igcv.training.job import Job
 from igcv.training.recipe import Recipe
@@ -35,8 +36,9 @@ def cautions(job: Job, batches: int) -> Iterator[str]:
     whole = steps * recipe.batch_size
     if steps < FEW_STEPS:
         yield (
-            f"caution: batches of {recipe.batch_size} make {steps} step{'s' * (steps > 1)} in an epoch of {images:,} "
-            "images, expected 10 or more; give a smaller batch_size, and in proportion a smaller lr"
+            f"caution: batches of {recipe.batch_size} make {counted(steps, 'step')} in an epoch of "
+            f"{counted(images, 'image')}, expected 10 or more; give a smaller batch_size, and in proportion a smaller "
+            "lr"
         )
     if recipe.drop_last and images - whole > MOST_LEFT_OUT * images:
         yield (

@@ -21,7 +21,8 @@ def headline(training: Training, out: Path) -> str:
     job, state, begun = training.parts.job, training.state, training.begun
     recipe, source = job.recipe, job.source
     parameters = sum(p.numel() for p in training.trainer.network.parameters())
-    images = f"{len(source.train or []):,} training and {len(source.val or []):,} validation images"
+    validation = counted(len(source.val or []), "validation image")
+    images = f"{len(source.train or []):,} training and {validation}"
     apart = [f"{len(source.test):,} test images are kept apart"] if source.test else []
     apart += ["split.csv lists which"] if source.divided else []
     images += f" ({'; '.join(apart)})" if apart else ""

@@ -22,7 +22,6 @@ from igcv.errors import InputError, unknown
 from igcv.models import Network, build_model
 from igcv.weights.card import Card
 from igcv.weights.files import fill, load_weights
-from igcv.weights.foreign.torch_files import PICKLES
 from igcv.weights.pretrained import weights_names, weights_path
 
 LAST, BEST = "last.safetensors", "best.safetensors"  # the weights in a run folder
@@ -162,10 +161,6 @@ def weights_file(path: str | Path) -> Path:
     Where there is no such file or folder it may be the name of weights, which are downloaded the first time.
     """
     path = Path(path)
-    if path.suffix in PICKLES:
-        raise InputError(
-            f"{path} holds weights in PyTorch's format; convert them: igcv convert {path} OUT.safetensors"
-        )
     if not path.exists() and _is_name(path):
         return weights_path(str(path))
     if not path.is_dir():

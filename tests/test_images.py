@@ -190,7 +190,13 @@ def test_streams_give_the_same_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
     files = FILES | REFUSED
     reader = Reader([Image.open(BytesIO(files[name])) for name in names])
     stream = object.__new__(StreamImages)
-    stream.dataset, stream.split, stream.num_classes, stream.shards = "wds/x", "train", 1, []
+    stream.dataset, stream.split, stream.num_classes, stream.shards, stream.table = (
+        "wds/x",
+        "train",
+        1,
+        [],
+        None,
+    )
     monkeypatch.setattr(stream, "reader", lambda *settings: reader)
     found = list(stream.samples())
     for sample, name in zip(found, ("rgba.png", "turned.png", "gray_16.png"), strict=False):

@@ -21,6 +21,18 @@ def on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
+def check_kind(path: Path) -> None:
+    """Raise InputError where there is no file, or one that is known to be something else than safetensors."""
+    if not path.is_file():
+        raise InputError(f"there is no file {path}; give a run folder or a .safetensors file")
+    try:
+        kind = kind_of(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
+    if kind:
+        raise InputError(f"{path} is {kind}. Expected weights of igcv (.safetensors)")
+
+
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """All tensors of a safetensors file, on the CPU, and its metadata.
 
@@ -29,17 +41,12 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises:
         InputError: if there is no such file or it is not a whole safetensors file.
     """
-    if not path.is_file():
-        raise InputError(f"there is no file {path}; give a run folder or a .safetensors file")
+    check_kind(path)
     try:
-        if kind := kind_of(path):
-            raise InputError(f"{path} is {kind}. Expected weights of igcv (.safetensors)")
         content = path.read_bytes()
         tensors = load(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         return tensors, header.get("__metadata__", {})
-    except InputError:
-        raise
     # A KeyError is what a type of numbers gives that torch does not have.
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise InputError(
@@ -59,6 +66,7 @@ def read_card(path: Path) -> Card:
 
 def read_metadata(path: Path) -> dict[str, str]:
     """The metadata of a safetensors file, without its tensors."""
+    check_kind(path)
     try:
         with safe_open(path, "pt") as file:
             return file.metadata() or {}

@@ -135,6 +135,7 @@ def evaluation(data: str, process: Process) -> dict[str, object]:
     found = evaluate_in(process, classifier, source, batch_size=2, workers=0)
     confusion = [[*pair, images] for pair, images in found.confusion.items()]
     mistakes = [mistake.as_dict(classifier.preprocessing) for mistake in found.mistakes]
+    mistakes = [{**mistake, "image": os.path.relpath(mistake["image"])} for mistake in mistakes]
     numbers = {key: getattr(found, key) for key in ("loss", "top1", "top5", "images")}
     return numbers | {"confusion": confusion, "mistakes": mistakes}
 

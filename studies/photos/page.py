@@ -23,7 +23,7 @@ def table(results: Mapping[str, Any]) -> str:
         )
         if first is None:
             continue
-        cells = [_accuracy(found[name]) for name in methods]
+        cells = [_accuracy(found[name], timed=name != "by_hand") for name in methods]
         lines.append(
             table_row([wanted.title, str(first["images"]), f"{first['largest_class']:.1f} %", *cells])
         )
@@ -40,15 +40,18 @@ def _of(rows: Mapping[str, Any], name: str, method: str) -> list[Mapping[str, An
     return [row for key, row in rows.items() if key.split("/")[:2] == [name, method]]
 
 
-def _accuracy(entries: list[Mapping[str, Any]]) -> str:
-    """Top-1 of one or more seeds, with the balanced accuracy where it tells something else, and the minutes."""
+def _accuracy(entries: list[Mapping[str, Any]], timed: bool) -> str:
+    """Top-1 of one or more seeds, with the balanced accuracy where it tells something else.
+
+    Minutes stand beside it where they limited the training.
+    """
     if not entries:
         return ""
     text = f"{mean(entry['top1'] for entry in entries):.1f} %"
-    balanced = [entry["balanced"] for entry in entries if "balanced" in entry]
+    balanced = [entry["balanced"] for entry in entries if entry.get("balanced") is not None]
     if balanced and abs(mean(balanced) - mean(entry["top1"] for entry in entries)) >= 2:
         text += f" (balanced {mean(balanced):.1f} %)"
-    return f"{text}, {mean(entry['minutes'] for entry in entries):.0f} min"
+    return f"{text}, {mean(entry['minutes'] for entry in entries):.0f} min" if timed else text
 
 
 def _chosen(rows: Mapping[str, Any]) -> list[str]:

@@ -4,6 +4,7 @@ pytest's first process imports this too, but runs no test: what takes seconds to
 """
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,14 @@ if TYPE_CHECKING:
     from igcv.models import Network
     from tests.weights_server import Published
 
+# Shells start background jobs with Ctrl-C ignored, and every program hands that on to those that it starts.
+for number, heard in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGTERM, signal.SIG_DFL),
+    (signal.SIGHUP, signal.SIG_DFL),
+):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, heard)
 os.environ["IGCV_OFFLINE"] = "1"  # tests that download have a server of their own
 ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
 Igcv = Callable[..., "Outcome"]

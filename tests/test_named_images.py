@@ -113,7 +113,7 @@ def test_an_image_on_standard_input(
 def test_answers_come_batch_by_batch(weights: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[object] = []
     read = predictions.open_image
-    monkeypatch.setattr(predictions, "open_image", lambda image: opened.append(image) or read(image))
+    monkeypatch.setattr(predictions, "open_image", lambda *given: opened.append(given) or read(*given))
     answers = predict_in_batches(weights, ["a.png"] * 9, device="cpu", batch_size=2)
     assert [entry.file for entry in next(answers)] == ["a.png"] * 2
     assert len(opened) <= 4  # the next batch is decoded meanwhile

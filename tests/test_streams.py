@@ -20,6 +20,7 @@ from sklearn.datasets import load_digits
 
 from igcv.classifier import Classifier
 from igcv.data import BadImageError, Finish, LoaderSettings, StreamImages, make_loader
+from igcv.data.classes import NAME
 from igcv.data.preprocessing import Preprocessing, plain_transform
 from igcv.data.sources.open import open_source
 from igcv.deploy.exporter import images_to_compare
@@ -315,7 +316,6 @@ def test_images_to_compare_and_to_quantize_with_come_from_a_stream(shards):
     assert EpsImagePlugin.gs_binary is before
     card = replace(CARD, recipe={"data": source.spec})
     said: list[str] = []
-    chosen = images_to_compare(
-        Classifier(build_model("igcv3_w_010", 2, input_size=16), card), None, said.append
-    )
+    classifier = Classifier(build_model("igcv3_w_010", 2, input_size=16), card)
+    chosen = images_to_compare(classifier, None, NAME, said.append)
     assert chosen is not None and chosen.spec == source.spec and said == []

@@ -50,10 +50,10 @@ class Evaluation:
     confusion: dict[tuple[int, int], int]  # (class, most probable class): images, where there are any
     mistakes: list[Mistake]  # the worst first, a few
     data: str = ""  # what it was measured on, as --data takes it
-    data_name: str = ""  # what that is called
     class_names: tuple[str, ...] = ()  # in label order
     notes: tuple[str, ...] = ()  # on how the data was divided into parts, a line each
     precision: str = "float32"  # of the arithmetic; int8 for a quantized file
+    data_name: str = ""  # what the data is called
 
     @property
     def balanced(self) -> float:

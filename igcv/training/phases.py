@@ -97,7 +97,7 @@ def train(
                 resolved, Draft
             ):  # what was left open may follow from how fast the machine was then
                 resolved = resolve_recipe(run_recipe_file(folder), resolved.given)
-        if (there := from_main(finished_summary(folder, resolved))) is not None:
+        if (there := from_main(finished_summary(folder, resolved, resume))) is not None:
             return TrainedRun(folder, there, was_there=True)
         summary = train_in(process, resolved, folder, resume=resume, quiet=quiet)
     return TrainedRun(folder, summary)
@@ -120,8 +120,11 @@ def folder_name(data: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", first.lower()).strip("_")[:40] or "run"
 
 
-def finished_summary(folder: Path, recipe: Recipe | Draft) -> Metrics | None:
-    """Return the summary of the run in a folder if it has all its epochs and has these settings; else None."""
+def finished_summary(folder: Path, recipe: Recipe | Draft, resume: bool = False) -> Metrics | None:
+    """Return the summary of the run in a folder if it has all its epochs and has these settings; else None.
+
+    A run that was resumed for more epochs has them all, too, unless this is to `resume` it for fewer.
+    """
     if not (folder / RECIPE).is_file():
         return None
     stored = load_recipe(folder / RECIPE)
@@ -129,6 +132,7 @@ def finished_summary(folder: Path, recipe: Recipe | Draft) -> Metrics | None:
     fitted = ("epochs", "warmup_epochs") if stored.max_minutes else ()
     same = all(
         value in (getattr(stored, key), UNRESOLVED.get(key))
+        or (key == "epochs" and value < stored.epochs and not resume)
         for key, value in given.items()
         if key not in fitted
     )

@@ -129,10 +129,11 @@ def finished_summary(folder: Path, recipe: Recipe | Draft, resume: bool = False)
         return None
     stored = load_recipe(folder / RECIPE)
     given = recipe.given if isinstance(recipe, Draft) else vars(recipe)
-    fitted = ("epochs", "warmup_epochs") if stored.max_minutes else ()
+    fitted = {"epochs", "warmup_epochs"} if stored.max_minutes else set()
+    if not resume and given.get("epochs", stored.epochs) < stored.epochs:
+        fitted.add("epochs")
     same = all(
         value in (getattr(stored, key), UNRESOLVED.get(key))
-        or (key == "epochs" and value < stored.epochs and not resume)
         for key, value in given.items()
         if key not in fitted
     )

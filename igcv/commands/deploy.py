@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from igcv.commands.options import BatchOption, Engine, Force, Form, Match, Threads
-from igcv.commands.printing.deploy import print_export, print_int8, print_latency
+from igcv.commands.printing.deploy import print_export, print_latency
 from igcv.commands.printing.lines import print_error, print_line, working
 
 
@@ -69,10 +69,8 @@ def export(
         )
     if as_json:
         print(json.dumps(written.as_dict()))
-        return
-    print_export(written.as_dict())
-    if written.int8 is not None:
-        print_int8(written.int8)
+    else:
+        print_export(written.as_dict())
 
 
 def bench_latency(

@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+from igcv.terminal import counted
+
 IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM", "TIFF", "GIF")  # of the others EPS would run a program
 
 READ = (
@@ -41,7 +43,6 @@ def skipped_line(counts: Counter[str]) -> str:
     """
     if not counts:
         return ""
-    total = counts.total()
     alone = len(counts) == 1
     listed = ", ".join(ending if alone else f"{count:,} {ending}" for ending, count in counts.most_common())
-    return f"{total:,} file{'s' * (total > 1)} skipped: {listed} (convert them to JPEG or PNG)"
+    return f"{counted(counts.total(), 'file')} skipped: {listed} (convert them to JPEG or PNG)"

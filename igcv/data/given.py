@@ -15,15 +15,8 @@ from igcv.errors import InputError
 
 ImageLike = str | os.PathLike[str] | Image.Image | np.ndarray | bytes | bytearray | memoryview | BinaryIO
 PATHS = (str, os.PathLike)
-_SINGLE = (
-    *PATHS,
-    Image.Image,
-    np.ndarray,
-    bytes,
-    bytearray,
-    memoryview,
-    IOBase,
-)  # though some can be iterated
+# Each is one image, though some can be iterated.
+_SINGLE = (*PATHS, Image.Image, np.ndarray, bytes, bytearray, memoryview, IOBase)
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+:/")  # as a Path, it has lost its second slash
 _KINDS = "a path, a PIL image, an array uint8 (H, W, 3), bytes of an image file, or an open file"
 

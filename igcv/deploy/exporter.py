@@ -84,11 +84,10 @@ def export(
 
     Args:
         network: a classifier, which stays as it is, or what `igcv.load` opens.
-        out: the file to write.
+        out, force: the file to write, and whether to replace one that is there.
         format: "onnx", "openvino" or "torch" (torch.export); None: by the ending of `out`.
         form: how blocks are computed; None or "auto" measures on this machine; see `igcv.fold`.
-        int8: quantize to 8 bits, for ONNX Runtime and OpenVINO.
-        calibrate: with `int8`, images to quantize with; None: those of the training run.
+        int8, calibrate: quantize to 8 bits, for ONNX Runtime and OpenVINO, with these images; None: those of the run.
         data: images to compare on; None: those of the training run where they fit the network, else two photographs.
         match: how classes of these images are matched with the network's: by "name", in whatever order, or by "order".
         with_preprocessing: take uint8 RGB images (N, S, S, 3) and normalize inside; else float32 (N, 3, S, S).
@@ -96,15 +95,12 @@ def export(
         opset: version of the ONNX operators; None: a current one.
         batch_size, threads: what "auto" measures with, and what an int8 file is timed with.
         compare_int8: with `int8`, measure accuracy, size and time beside a float32 file, which takes a while.
-        force: replace an existing file.
         say: callback for progress messages and for what is done without.
 
     Raises:
         InputError: for anything the user can fix, or if the file computes something else.
     """
     classifier, out, say = as_trained(network), Path(out), say or _say_nothing
-    if calibrate is not None and not int8:
-        raise InputError("--calibrate names images to quantize with; add --int8")
     settings = ExportSettings(
         format=format_of(format, out),
         form=form or AUTO,
@@ -116,12 +112,24 @@ def export(
         int8=int8,
     )
     check_target(out, settings, force)
+    calibration = _images_to_quantize(classifier, calibrate, match, int8)
     source = images_to_compare(classifier, data, match, say)
-    calibration = matching_source(classifier, calibrate, match) if int8 else None
     written = _written(classifier, out, settings, source, calibration, say)
-    if int8 and compare_int8:
-        return replace(written, int8=beside_float32(classifier, out, settings, source))
-    return written
+    if not (int8 and compare_int8):
+        return written
+    say("quantized; accuracy, size and time follow beside float32")
+    return replace(written, int8=beside_float32(classifier, out, settings, source))
+
+
+def _images_to_quantize(
+    classifier: Classifier, calibrate: str | DataSource | None, match: str, int8: bool
+) -> DataSource | None:
+    """Return the images that `calibrate` names, or those of the training run; None where nothing is quantized."""
+    if int8:
+        return matching_source(classifier, calibrate, match)
+    if calibrate is not None:
+        raise InputError("--calibrate names images to quantize with; add --int8")
+    return None
 
 
 def _written(
@@ -137,8 +145,6 @@ def _written(
     calibrated = sample_pixels(calibration, pre, CALIBRATED, train=True) if calibration else None
     pixels = sample_pixels(source, pre, COMPARED)
     folded, comparison = write_compared(classifier, out, settings, pixels, calibrated, say)
-    if settings.int8:
-        say("quantized; accuracy, size and time follow beside float32")
     return Exported(
         file=out,
         bytes=size_of(out),

@@ -129,7 +129,7 @@ def accuracy_of(
     worst = Worst()
     with together():
         sums, pairs = _tally(model, loader, device, worst)
-    loss, top5, ranked, broken, count = sum_over_processes(sums).tolist()
+    loss, top5, broken, ranked, count = sum_over_processes(sums).tolist()
     if count == 0:
         raise InputError("there are no images to evaluate on")
     if broken:
@@ -157,10 +157,11 @@ def _tally(
 ) -> tuple[Tensor, dict[tuple[int, int], int]]:
     """Of this process: sums over its images, and how often which class is taken for which.
 
-    The sums are of the loss, of the right ones among the top 5, and of the images: those for which top 5 says
-    something, those whose logits are not finite, and all.
+    The sums are of the loss, of the right ones among the top 5, and of the images: those whose logits are not finite,
+    those for which top 5 says something, and all.
     """
-    sums = torch.zeros(5, dtype=_sum_dtype(device), device=device)
+    ranked = count = 0
+    sums = torch.zeros(3, dtype=_sum_dtype(device), device=device)
     pairs = [torch.empty(0, 2, dtype=torch.int64, device=device)]
     for batch, (images, labels) in enumerate(loader):
         logits = model(images).to(sums.dtype)
@@ -168,12 +169,12 @@ def _tally(
         best = logits.topk(min(TOP, logits.shape[1])).indices
         hits = (best == labels[:, None]).sum()
         broken = (~logits.isfinite().all(1)).sum()
-        ranked = len(labels) if logits.shape[1] > TOP else 0
-        sums += torch.stack(
-            [losses.sum(), hits, hits.new_tensor(ranked), broken, hits.new_tensor(len(labels))]
-        )
+        sums += torch.stack([losses.sum(), hits, broken])
+        ranked += len(labels) if logits.shape[1] > TOP else 0
+        count += len(labels)
         pairs.append(torch.stack([labels, best[:, 0]], 1))
         worst.add(batch, images, labels, logits, losses)
+    sums = torch.cat([sums, sums.new_tensor([ranked, count])])
     found, counts = torch.cat(pairs).cpu().unique(dim=0, return_counts=True)
     return sums, {
         (label, guess): n for (label, guess), n in zip(found.tolist(), counts.tolist(), strict=True)

@@ -171,12 +171,9 @@ def _progressive_epochs(facts: Facts, known: Settings) -> Choice | None:
 
 
 def _lr(facts: Facts, known: Settings) -> Choice:
-    adamw = known.get("optimizer") == "adamw"
-    lr, what = (
-        (ADAMW_LR, "adamw")
-        if adamw
-        else (LR_PER_IMAGE * known["batch_size"], f"batches of {known['batch_size']}")
-    )
+    lr, what = LR_PER_IMAGE * known["batch_size"], f"batches of {known['batch_size']}"
+    if known.get("optimizer") == "adamw":
+        lr, what = ADAMW_LR, "adamw"
     if facts.start is not None:
         return Choice(START_RATE * lr, f"for {what}, from trained weights")
     return Choice(lr, f"for {what}")

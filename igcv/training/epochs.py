@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from igcv.data import Loader
-from igcv.errors import InputError
+from igcv.errors import InputError, some
 from igcv.evaluation.accuracy import Evaluation, NotFiniteError, accuracy_of
 from igcv.extras import installed
 from igcv.machine.host import host
@@ -123,11 +123,8 @@ def _train(
             check_readable(job.source, loader.bad)
         return trained
     except NonFiniteError as error:
-        names = loader.names(error.batch)
-        shown = ", ".join(names[:SHOWN_BAD]) + (
-            f" and {len(names) - SHOWN_BAD} more" * (len(names) > SHOWN_BAD)
-        )
-        raise InputError(f"{error}; the images of that batch: {shown or 'not known'}") from error
+        shown = some(loader.names(error.batch), SHOWN_BAD) or "not known"
+        raise InputError(f"{error}; the images of that batch: {shown}") from error
 
 
 @contextmanager

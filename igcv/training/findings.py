@@ -10,6 +10,7 @@ from igcv.data import DataSource, Images
 from igcv.data.inspection import HASHES, Look, equal_images, nearly_equal
 from igcv.errors import some
 from igcv.extras import installed
+from igcv.terminal import counted
 from igcv.training.auto import Choice
 
 FEW_VAL = 5  # validation images of a class, below which its accuracy says little
@@ -84,7 +85,11 @@ def findings(source: DataSource, parts: Mapping[str, Images], looks: Sequence[Lo
         equal=[(names[i], names[j]) for i, j in equal],
         nearly_equal=[(names[i], names[j]) for i, j in near],
         problems=[
-            *([f"{_images(unreadable)} cannot be read: {some(unreadable)}"] if unreadable else []),
+            *(
+                [f"{counted(len(unreadable), 'image')} cannot be read: {some(unreadable)}"]
+                if unreadable
+                else []
+            ),
             *_twin_problems(equal, conflicts, near, names, places),
             *_class_problems(classes),
         ],
@@ -150,9 +155,9 @@ def _class_problems(classes: Mapping[str, Mapping[str, int]]) -> list[str]:
     unseen = [name for name, counts in classes.items() if not counts.get("val")]
     lines = []
     if untrained:
-        lines.append(f"{_classes(untrained)} without training images: {some(untrained)}")
+        lines.append(f"{counted(len(untrained), 'class')} without training images: {some(untrained)}")
     if unseen:
-        lines.append(f"{_classes(unseen)} without validation images: {some(unseen)}")
+        lines.append(f"{counted(len(unseen), 'class')} without validation images: {some(unseen)}")
     return lines
 
 
@@ -163,7 +168,8 @@ def _class_notes(classes: Mapping[str, Mapping[str, int]]) -> list[str]:
     lines = []
     if few:
         lines.append(
-            f"{_classes(few)} with fewer than {FEW_VAL} validation images, whose accuracy is uncertain: {some(few)}"
+            f"{counted(len(few), 'class')} with fewer than {FEW_VAL} validation images, whose accuracy is uncertain: "
+            f"{some(few)}"
         )
     if min(train) and max(train) >= UNEQUAL * min(train):
         lines.append(
@@ -176,11 +182,3 @@ def _class_notes(classes: Mapping[str, Mapping[str, int]]) -> list[str]:
 
 def _missing_notes() -> list[str]:
     return [] if installed(HASHES) else ["nearly equal images are not looked for: pip install 'igcv[report]'"]
-
-
-def _images(found: Sequence[Any] | Mapping[str, Any]) -> str:
-    return f"{len(found):,} image{'s' * (len(found) != 1)}"
-
-
-def _classes(found: Sequence[str]) -> str:
-    return f"{len(found):,} class{'es' * (len(found) != 1)}"

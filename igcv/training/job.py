@@ -41,9 +41,7 @@ class Job:
     batch_size: int  # of one part in one process
     workers: int
     start: Classifier | None  # the weights that it starts from; None: random ones, or those of its state
-    start_labels: tuple[int, ...] | None = (
-        None  # of the classes there; None: they are others, or there is no start
-    )
+    start_labels: tuple[int, ...] | None = None  # of the classes there; None: others, or there is no start
     why_precision: str = ""  # the reason of precision = "auto" for its choice; empty if nothing was chosen
     chosen: Mapping[str, Choice] = field(default_factory=dict)  # settings that nobody gave, with reasons
     draft: tuple[Facts, Settings] | None = None  # what these follow from; None for an explicit recipe
@@ -132,7 +130,7 @@ def start_labels(source: DataSource, start: Classifier, match: str) -> tuple[int
     if match == ORDER and count != known.count:
         raise InputError(
             f"match=order: {source.spec} has {count} classes, the weights {known.count}, expected as many. "
-            "Leave out match, so that the classifier starts anew"
+            "Leave out match, so that a new classifier is trained"
         )
     if match == NAME and source.named and known.namings:
         return known.labels_of(source.class_names)

@@ -1,4 +1,4 @@
-"""What a run keeps of its data, so that it goes on with the same: the division into parts, classes, and labels."""
+"""What a run keeps of its data, so that it continues with the same: the division into parts, classes, and labels."""
 
 import hashlib
 import json

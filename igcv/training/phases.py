@@ -93,9 +93,7 @@ def train(
     with process_group(device) as process:
         if not resume and from_main(was_restarted(folder)):
             resume = True
-            if isinstance(
-                resolved, Draft
-            ):  # what was left open may follow from how fast the machine was then
+            if isinstance(resolved, Draft):  # what was left open may follow from how fast it was then
                 resolved = resolve_recipe(run_recipe_file(folder), resolved.given)
         if (there := from_main(finished_summary(folder, resolved, resume))) is not None:
             return TrainedRun(folder, there, was_there=True)
@@ -161,8 +159,10 @@ def train_in(
     training = built(training)
     with together():  # after `built`, which gives all processes the first one's running statistics
         training = restored(training, out) if resume else training
-    with closing(training.parts), reporter(*_progress(training), quiet or not process.is_main) as report:
-        report.say(headline(training, out))
+    silent = quiet or not process.is_main
+    with closing(training.parts), reporter(*_progress(training), silent) as report:
+        if not silent:  # it looks at all files
+            report.say(headline(training, out))
         if training.parts.job.recipe.form == "measure":
             counts = Counter(training.trainer.use_forms(training.parts.size).values()).most_common()
             forms = ", ".join(f"{form} {counted(count, 'block')}" for form, count in counts)

@@ -125,9 +125,7 @@ def calibration_source(
     """Return the images to quantize with, or None and why there are none; what `calibrate` names must be there."""
     if calibrate is not None:
         return matching_source(classifier, calibrate), ""
-    if source is None:
-        return None, no_source
-    return source, ""
+    return source, no_source
 
 
 def write_networks(

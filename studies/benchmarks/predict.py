@@ -28,7 +28,7 @@ Answers = list[tuple[str, float]]  # class and probability of each image
 
 
 def main() -> None:
-    """Measure in turns, print a table and write it with the conditions."""
+    """Measure both alternately, print a table and write it with the conditions."""
     given = parse()
     files = image_files(given.folder)
     result = {

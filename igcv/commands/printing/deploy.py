@@ -11,7 +11,7 @@ from igcv.terminal import counted
 
 
 def print_export(figures: Mapping[str, Any]) -> None:
-    """What was written, how it compares, and how its blocks are computed."""
+    """What was written, how it compares, how its blocks are computed, and what int8 costs and brings."""
     print_line(f"{figures['file']}: {figures['bytes'] / 2**20:,.2f} MiB")
     print_line(
         f"compared with the trained network on {counted(figures['images'], 'image')} of {figures['on']}: "
@@ -19,9 +19,11 @@ def print_export(figures: Mapping[str, Any]) -> None:
         f"same class for {100 * figures['agreement']:.1f} %"
     )
     counts = Counter(figures["forms"].values()).most_common()
-    padded = f"; groups filled up to multiples of {width}" if (width := figures["vector_width"]) > 1 else ""
+    padded = f"; groups padded to multiples of {width}" if (width := figures["vector_width"]) > 1 else ""
     forms = ", ".join(f"{form} {counted(count, 'block')}" for form, count in counts)
     print_line(f"forms: {forms}{padded}")
+    if "int8" in figures:
+        print_int8(figures["int8"])
 
 
 def print_int8(figures: Mapping[str, Any]) -> None:
@@ -46,7 +48,7 @@ def print_int8(figures: Mapping[str, Any]) -> None:
 
 def print_latency(results: Sequence[Any], ratios: Sequence[float], batch: int, threads: int) -> None:
     """How long networks take, as ratios to the first one, and the memory that opening and running them adds."""
-    title = f"batch {batch}, {threads} thread{'s' if threads > 1 else ''}"
+    title = f"batch {batch}, {counted(threads, 'thread')}"
     table = Table("network", title=title, box=None, header_style="bold", title_justify="left")
     for column in ("ms, range", "ratio", "images/s", "MiB", "matrix rate"):
         table.add_column(column, justify="right")

@@ -13,7 +13,7 @@ export async function decoded(blob) {
   const { bytes, orientation } = withoutOrientation(new Uint8Array(await blob.arrayBuffer()));
   let bitmap;
   try {
-    // As for `igcv predict`: turned by the EXIF orientation, and colour profiles are passed over.
+    // As for `igcv predict`: turned by the EXIF orientation, and color profiles are ignored.
     const settings = { imageOrientation: "from-image", colorSpaceConversion: "none" };
     bitmap = await createImageBitmap(new Blob([bytes]), settings);
   } catch {

@@ -24,12 +24,8 @@ PICKLES = (".pth", ".pt", ".bin", ".tar")  # suffixes of files of torch.save, th
 MAX_BYTES = 2**29  # of a file and of its tensors: four times the largest network of the catalog
 # The filter with which each project evaluates, where nothing else is known of a file.
 INTERPOLATIONS = {"pytorchcv": "bilinear", "torchvision": "bilinear", "timm": "bicubic"}
-INNER = (
-    "state_dict_ema",
-    "model_ema",
-    "state_dict",
-    "model",
-)  # where checkpoints of a training keep their weights
+# Where checkpoints of a training keep their weights.
+INNER = ("state_dict_ema", "model_ema", "state_dict", "model")
 
 
 def read_checkpoint(

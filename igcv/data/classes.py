@@ -1,6 +1,5 @@
 """The classes of images matched with those that a network knows: by name, or by order where that is asked for."""
 
-import unicodedata
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, replace
@@ -9,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from igcv.data.images import Images
+from igcv.data.sources.listed import composed
 from igcv.data.sources.open import DataSource
 from igcv.data.streams import StreamImages
 from igcv.errors import InputError, differences, unknown
@@ -30,19 +30,18 @@ class KnownClasses:
     count: int
     namings: tuple[tuple[str, ...], ...] = ()
 
+    def named_as(self, source: DataSource, match: str) -> bool:
+        """Whether the classes of a source are matched by name: that is asked for, and both sides have names."""
+        return match == NAME and source.named and bool(self.namings)
+
     def labels_of(self, names: Sequence[str]) -> tuple[int, ...] | None:
         """Return the label of each of some names in the first naming that has them all; None if none has."""
         for naming in self.namings:
-            numbers = {normal(name): label for label, name in enumerate(naming)}
-            labels = [numbers.get(normal(name)) for name in names]
+            numbers = {composed(name): label for label, name in enumerate(naming)}
+            labels = [numbers.get(composed(name)) for name in names]
             if None not in labels:
                 return tuple(label for label in labels if label is not None)
         return None
-
-
-def normal(name: str) -> str:
-    """Return a name in composed form: file systems store accents in two ways."""
-    return unicodedata.normalize("NFC", name)
 
 
 def matched(
@@ -65,7 +64,7 @@ def matched(
     if match not in MATCHES:
         raise unknown("way to match classes", match, MATCHES)
     names = source.class_names
-    if match == ORDER or not source.named or not known.namings:
+    if not known.named_as(source, match):
         note = _matched_by_number(source, known, match)
         return replace(source, class_names=_names(known, names), notes=(*source.notes, *note))
     labels = known.labels_of(names)
@@ -107,10 +106,10 @@ def _names(known: KnownClasses, names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _apart(names: Sequence[str], known: Sequence[str]) -> str:
-    ours, theirs = ({normal(name) for name in some} for some in (names, known))
+    ours, theirs = ({composed(name) for name in some} for some in (names, known))
     only = {
-        "only in the data": [name for name in names if normal(name) not in theirs],
-        "only in the network": [name for name in known if normal(name) not in ours],
+        "only in the data": [name for name in names if composed(name) not in theirs],
+        "only in the network": [name for name in known if composed(name) not in ours],
     }
     return differences(only, SHOWN)
 

@@ -1,7 +1,6 @@
 """Many images classified: files and folders of images, each with its class, or why it cannot be read."""
 
 import os
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +18,7 @@ from igcv.data.formats import skipped_line
 from igcv.data.given import PATHS, ImageLike, as_list, name_of, open_image
 from igcv.data.preprocessing import plain_transform
 from igcv.data.sources.folders import image_files, unread_images
+from igcv.data.sources.listed import composed
 from igcv.errors import InputError
 from igcv.machine.memory import keep_freed_memory
 from igcv.machine.processes import choose_device
@@ -148,7 +148,7 @@ def find_images(given: Sequence[ImageLike], class_names: Sequence[str]) -> list[
     Raises:
         InputError: a path does not exist, or a folder holds no images.
     """
-    names = {_normal(name): name for name in class_names}
+    names = {composed(name): name for name in class_names}
     found = []
     for number, image in enumerate(given):
         name = name_of(image, number)
@@ -180,16 +180,11 @@ def skipped_images(given: Iterable[ImageLike]) -> str:
 def _class_of_folder(file: str | Path, top: Path, names: dict[str, str]) -> str | None:
     """Return the class that the nearest folder around `file`, up to `top`, is named after."""
     for folder in Path(os.path.abspath(file)).parents:
-        if name := names.get(_normal(folder.name)):
+        if name := names.get(composed(folder.name)):
             return name
         if folder == Path(os.path.abspath(top)):
             break
     return None
-
-
-def _normal(name: str) -> str:
-    """A name as file systems may spell it differently."""
-    return unicodedata.normalize("NFC", name)
 
 
 def _in_batches(

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import torch
 
-from igcv.data.classes import NAME
 from igcv.models import strides_text
 from igcv.report.run import duration
 from igcv.terminal import counted
@@ -93,8 +92,7 @@ def classifier_of(job: Job) -> str:
     known, count = job.start.known_classes, len(job.source.class_names)
     if job.start_labels is None:
         return f"a new classifier for {count} classes, as they are not among its {known.count}"
-    by_name = job.recipe.match == NAME and job.source.named and known.namings
-    how = "by name" if by_name else "by order"
+    how = "by name" if known.named_as(job.source, job.recipe.match) else "by order"
     whole = (
         "its classifier"
         if count == known.count

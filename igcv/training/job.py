@@ -8,7 +8,7 @@ import torch
 
 from igcv.classifier import Classifier, load
 from igcv.data import BATCHED, StreamImages
-from igcv.data.classes import NAME, ORDER
+from igcv.data.classes import ORDER
 from igcv.data.preprocessing import PRESETS, Preprocessing
 from igcv.data.sources.open import DataSource, open_source
 from igcv.data.sources.parts import Rule
@@ -132,7 +132,7 @@ def start_labels(source: DataSource, start: Classifier, match: str) -> tuple[int
             f"match=order: {source.spec} has {count} classes, the weights {known.count}, expected as many. "
             "Leave out match, so that a new classifier is trained"
         )
-    if match == NAME and source.named and known.namings:
+    if known.named_as(source, match):
         return known.labels_of(source.class_names)
     return tuple(range(count)) if count == known.count else None
 

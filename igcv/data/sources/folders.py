@@ -27,9 +27,9 @@ def open_folder(request: Request) -> Parts:
     if loose:
         notes.append(f"{loose:,} images lie outside the class folders and are left out")
     names, missing = _common_classes(root, [part[-1] for part in parts if part])
-    images = (_folder_images(part[-1], root, names) if part else None for part in parts)
-    train, val, test = images
-    skipped = skipped_line(sum((unread_images(part[-1]) for part in parts if part), Counter()))
+    counts: Counter[str] = Counter()
+    train, val, test = (_folder_images(part[-1], root, names, counts) if part else None for part in parts)
+    skipped = skipped_line(counts)
     return Parts(train, val, names, test, (*notes, *missing, *filter(None, [skipped])))
 
 
@@ -94,13 +94,17 @@ def _listed(root: Path, rule: SplitList) -> Parts:
     return Parts(images, None, names, notes=notes)
 
 
-def _folder_images(root: Path, source: Path, names: Sequence[str]) -> FileImages:
+def _folder_images(root: Path, source: Path, names: Sequence[str], counts: Counter[str]) -> FileImages:
+    """The images of a part; those that are not read are added to `counts`, by their endings."""
     files, labels = [], []
+    counts += unread(_shown(root)[1])
     numbers = {normal(name): number for number, name in enumerate(names)}
     for folder in _class_folders(root):
-        found = image_files(folder)
+        inside = _files(folder)
+        found, others = list(filter(is_read, inside)), unread(inside)
+        counts += others
         if not found:
-            skipped = skipped_line(unread_images(folder))
+            skipped = skipped_line(others)
             raise InputError(
                 f"{folder}: the class '{folder.name}' has no images, expected files ending in "
                 f"{', '.join(READ)}; {skipped or 'add some or remove the folder'}"
@@ -127,13 +131,18 @@ def _folders(root: Path) -> list[Path]:
 
 def _inside(folder: Path) -> Inside:
     """What is right in a folder: folders in the order of their classes, and how many images."""
+    folders, files = _shown(folder)
+    return Inside(sorted(folders, key=natural), sum(map(is_read, files)))
+
+
+def _shown(folder: Path) -> tuple[list[str], list[str]]:
+    """The names of the folders and of the files right in a folder that are the user's own."""
     try:
         with os.scandir(folder) as entries:
             shown = [(entry.name, entry.is_dir()) for entry in entries if is_shown(entry.name)]
     except OSError as error:
         raise _unreadable(error) from None
-    folders = sorted((name for name, is_folder in shown if is_folder), key=natural)
-    return Inside(folders, sum(is_read(name) for name, is_folder in shown if not is_folder))
+    return [name for name, is_folder in shown if is_folder], [n for n, is_folder in shown if not is_folder]
 
 
 def image_files(folder: Path) -> list[str]:

@@ -63,9 +63,14 @@ class SplitList:
         )
 
 
+def composed(name: str) -> str:
+    """Return a name in composed characters (NFC): file systems store accents in two ways."""
+    return unicodedata.normalize("NFC", name)
+
+
 def normal(name: str) -> str:
-    """Return a relative name as lists are compared: composed characters (NFC), no './'."""
-    return unicodedata.normalize("NFC", normpath(name))
+    """Return a relative name as lists are compared: composed characters, no './'."""
+    return composed(normpath(name))
 
 
 def read_list(file: str | Path, *, kept: bool = False, whole: bool = True) -> SplitList:

@@ -1,6 +1,5 @@
 """One string says where the images are: `open_source("folder:photos")` opens what is to be learned from."""
 
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -14,7 +13,7 @@ from igcv.data.decoding import BadImageError, max_pixels
 from igcv.data.images import Images
 from igcv.data.sources.builtin import open_cifar, open_digits
 from igcv.data.sources.folders import open_folder
-from igcv.data.sources.listed import PARTS, ListedImage, SplitList, normal, read_list
+from igcv.data.sources.listed import PARTS, ListedImage, SplitList, composed, normal, read_list
 from igcv.data.sources.parts import Parts, Request, Rule, divided
 from igcv.data.sources.records import open_records
 from igcv.data.sources.spec import located, parsed, source_name
@@ -148,7 +147,7 @@ def _opened(spec: str, request: Request) -> Parts:
 
 def _check_names(spec: str, names: Sequence[str]) -> None:
     """Two classes of one name could not be told apart in any answer."""
-    alike = [unicodedata.normalize("NFC", name) for name in names]
+    alike = [composed(name) for name in names]
     twice, count = max(Counter(alike).items(), key=lambda item: item[1], default=("", 0))
     if count > 1:
         places = [str(i) for i, name in enumerate(alike) if name == twice]

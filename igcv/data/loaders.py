@@ -1,6 +1,8 @@
 """Batches for training and evaluation: which images, in which order, and what happens to unreadable ones."""
 
+import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -24,6 +26,8 @@ from igcv.data.resident import Resident
 from igcv.data.stream_loader import StreamBatches
 from igcv.data.streams import StreamImages
 from igcv.errors import InputError
+
+END_S = 0.2  # within which the system tells of the end of a process
 
 
 class Loader:
@@ -105,6 +109,9 @@ def _from_workers(batches: Iterable[Batch]) -> Iterator[Batch]:
     except (RuntimeError, ConnectionError, EOFError) as error:  # the latter two while it hands over a batch
         if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
+        # Torch raises the error once more, wherever the program is, when the system tells it of the end.
+        with suppress(RuntimeError):
+            time.sleep(END_S)
         raise InputError(
             f"a loader process ended ({error}), killed perhaps for want of memory; go on with fewer workers"
         ) from error

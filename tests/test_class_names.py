@@ -23,7 +23,7 @@ from igcv.training.headline import classifier_of
 from igcv.training.job import resolve
 from igcv.training.start import start_network
 from igcv.weights import load_weights, save_weights
-from igcv.weights.pretrained import released_weights
+from igcv.weights.released import released_weights
 from tests.conftest import Igcv
 
 RELEASED = "igcv3_w_025.digits"

@@ -3,12 +3,15 @@
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 
 import igcv
 from igcv.data.sources.open import open_source
-from igcv.weights import load_weights, pretrained
-from igcv.weights.pretrained import find_weights, released_weights
+from igcv.weights import load_weights
+from igcv.weights.pretrained import find_weights
+from igcv.weights.released import released_weights
+from igcv.weights.timm_names import TIMM_NAMES
 from studies.table.__main__ import TOLERANCE
 from studies.table.released import accuracy_of
 from tests.conftest import Igcv
@@ -98,7 +101,7 @@ def test_unknown(name: str, message: str) -> None:
 def test_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a.x", "a.y", "b.x"):
         (tmp_path / f"{name}.safetensors").touch()
-    monkeypatch.setattr("igcv.weights.pretrained.PLACES", (tmp_path,))
+    monkeypatch.setattr("igcv.weights.released.PLACES", (tmp_path,))
     assert find_weights("b") == "b.x"
     assert find_weights("a.y") == "a.y"
     with pytest.raises(igcv.InputError, match=r"several weights of a; name one: a\.x, a\.y"):
@@ -108,7 +111,7 @@ def test_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_of_several_releases_one_is_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a_100.digits", "a_100.cifar10", "a_100.mine", "b.mine", "b.yours", "c.mine"):
         (tmp_path / f"{name}.safetensors").touch()
-    monkeypatch.setattr(pretrained, "PLACES", (tmp_path,))
+    monkeypatch.setattr("igcv.weights.released.PLACES", (tmp_path,))
     assert find_weights("a_100") == "a_100.cifar10"
     assert find_weights("a_100.mine") == "a_100.mine"
     assert find_weights("c") == "c.mine"
@@ -116,3 +119,21 @@ def test_of_several_releases_one_is_the_default(tmp_path: Path, monkeypatch: pyt
         find_weights("b")
     with pytest.raises(igcv.InputError, match="unknown weights 'a'"):
         find_weights("a")
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.partition(".")[0] in TIMM_NAMES])
+def test_timm_has_the_released_weights(name: str) -> None:
+    """By their name and, as the only weights of the network, by the network's: with their own classes and size."""
+    network = name.partition(".")[0]
+    ours = igcv.load(name)
+    x = torch.rand(2, 3, ours.card.input_size, ours.card.input_size)
+    for model in (timm.create_model(name, pretrained=True), timm.create_model(network, pretrained=True)):
+        assert model.eval()(x).equal(ours.model(x))
+        config = timm.data.resolve_model_data_config(model)
+        assert config["mean"] == ours.preprocessing.mean
+        assert config["input_size"] == (3, ours.card.input_size, ours.card.input_size)
+    assert name in timm.list_models("igcv*", pretrained=True)
+    assert timm.create_model(network).num_classes == 1000
+    tuned = timm.create_model(name, pretrained=True, num_classes=3)
+    assert tuned.eval().forward_features(x).equal(ours.model.forward_features(x))
+    assert tuned.num_classes == 3

@@ -2,7 +2,8 @@
 
 from igcv.weights.card import Card, check_strides_known
 from igcv.weights.files import load_weights, on_cpu, read_tensors, save_weights
-from igcv.weights.pretrained import find_weights, list_weights, released_weights, weights_path
+from igcv.weights.pretrained import find_weights, list_weights, weights_path
+from igcv.weights.released import released_weights
 
 __all__ = [
     "Card",

@@ -13,12 +13,11 @@ from igcv.weights.download import NotAtHandError, alone, digest, fetched, unzipp
 from igcv.weights.files import fill, load_weights, read_card, read_metadata, save_weights
 from igcv.weights.foreign import mxnet, torch_files
 from igcv.weights.known import KNOWN, Known
+from igcv.weights.released import released_weights
 
-_PACKAGE = Path(__file__).parents[1]
 # Of several weights of one network the first of these is the default: the one that has seen most kinds of images.
 DEFAULTS = ("imagenet", "tinyimagenet", "cifar100", "cifar10", "digits")
 PHOTOS = DEFAULTS[:2]  # the data sets of photographs, from which a network for other photographs can start
-PLACES = (_PACKAGE / "released", _PACKAGE.parent / "released")  # installed, and in a checkout
 
 
 class ListedWeights(NamedTuple):
@@ -88,11 +87,6 @@ def create_model(
     if num_classes is not None and num_classes != card.num_classes:
         network.reset_classifier(num_classes)
     return network
-
-
-def released_weights() -> dict[str, Path]:
-    """The released weights files by their names, NETWORK.DATA, such as "igcv3_w_025.digits"."""
-    return {file.stem: file for place in PLACES for file in sorted(place.glob("*.safetensors"))}
 
 
 def weights_names() -> list[str]:

@@ -6,6 +6,7 @@ weights of that name, from igcv's cache.
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,8 +14,12 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import nn
 
+from igcv.data.preprocessing import Preprocessing
 from igcv.models.catalog import NAMES, build_model, default_input_size
+from igcv.weights.card import Card
+from igcv.weights.files import read_card
 from igcv.weights.known import KNOWN, Known
+from igcv.weights.released import released_weights
 
 
 def _timm_config(name: str) -> dict[str, Any]:
@@ -32,26 +37,37 @@ def _timm_config(name: str) -> dict[str, Any]:
     }
 
 
-def _weights_config(name: str, known: Known) -> dict[str, Any]:
-    """The same with weights: where they come from, and their preprocessing."""
-    images = known.preprocessing
+def _weights_config(name: str, images: Preprocessing, **others: Any) -> dict[str, Any]:
+    """Return timm's configuration of trained weights, with the preprocessing that they were trained with."""
     return _timm_config(name) | {
-        "url": known.url,
-        "license": known.license,
-        "origin_url": known.source,
         "crop_pct": images.crop,
         "interpolation": images.interpolation,
         "mean": images.mean,
         "std": images.std,
+        **others,
     }
 
 
-def _weights_file(name: str, config: Any) -> str:
-    """The file of the weights that timm's caller asks for, which is downloaded the first time."""
-    from igcv.weights.pretrained import find_weights, weights_path  # may be what is importing timm right now
+def _known_config(name: str, known: Known) -> dict[str, Any]:
+    """Return timm's configuration of weights that can be downloaded."""
+    origin = {"url": known.url, "license": known.license, "origin_url": known.source}
+    return _weights_config(name.partition(".")[0], known.preprocessing, **origin)
+
+
+def _file_config(file: Path, card: Card) -> dict[str, Any]:
+    """Return timm's configuration of a weights file of igcv."""
+    size = (3, card.input_size, card.input_size)
+    images = Preprocessing.from_dict(card.preprocessing)
+    return _weights_config(card.model, images, file=str(file), input_size=size, num_classes=card.num_classes)
+
+
+def _weights_file(name: str, config: Any) -> Path:
+    """Return the file of the weights that the caller of timm asks for. The first call downloads it."""
+    # Imported here: `pretrained` imports timm, which may be importing this module.
+    from igcv.weights.pretrained import find_weights, weights_path
 
     tag = config if isinstance(config, str) else None
-    return str(weights_path(f"{name}.{tag}" if tag else find_weights(name)))
+    return weights_path(f"{name}.{tag}" if tag else find_weights(name))
 
 
 def _feature_levels(name: str, **options: Any) -> tuple[int, ...]:
@@ -72,14 +88,19 @@ def _timm_entrypoint(name: str) -> Callable[..., nn.Module]:
 
     def entrypoint(pretrained: bool = False, **kwargs: Any) -> nn.Module:
         kwargs.pop("cache_dir", None)
+        overlay = dict(kwargs.pop("pretrained_cfg_overlay", None) or {})
+        config = kwargs.get("pretrained_cfg")
+        if pretrained and not _names_a_file(config) and not _names_a_file(overlay):
+            file = _weights_file(name, config)
+            card = read_card(file)
+            overlay |= _file_config(file, card)  # timm would load the URL, whose tensors have other names
+            kwargs = {"num_classes": card.num_classes, "input_size": card.input_size, **kwargs}
+            if kwargs["input_size"] == card.input_size:
+                kwargs.setdefault("strides", card.strides or None)
         levels = {key: kwargs[key] for key in ("input_size", "strides") if key in kwargs}
         feature_cfg: dict[str, Any] = {"flatten_sequential": True}
         if kwargs.get("features_only"):
             feature_cfg["out_indices"] = _feature_levels(name, **levels)
-        overlay = dict(kwargs.pop("pretrained_cfg_overlay", None) or {})
-        config = kwargs.get("pretrained_cfg")
-        if pretrained and not _names_a_file(config) and not _names_a_file(overlay):
-            overlay["file"] = _weights_file(name, config)  # before the URL, whose file has other names
         return build_model_with_cfg(
             partial(build_model, name),
             name,
@@ -95,12 +116,18 @@ def _timm_entrypoint(name: str) -> Callable[..., nn.Module]:
 
 
 # timm reads `default_cfgs` of the module that registers. Its own MobileNetV2 keeps its names there.
-TIMM_NAMES = [name for name in NAMES if not name.startswith("mobilenetv2_") or name.endswith("_mxnet")]
-_TAGGED = {name: known for name, known in KNOWN.items() if name.partition(".")[0] in TIMM_NAMES}
-_BARE = set(TIMM_NAMES) - {name.partition(".")[0] for name in _TAGGED}
+_RELEASED = released_weights()
+_NETWORKS = dict.fromkeys([*NAMES, *(name.partition(".")[0] for name in _RELEASED)])
+TIMM_NAMES = [name for name in _NETWORKS if not name.startswith("mobilenetv2_") or name.endswith("_mxnet")]
+_WEIGHTS = {
+    **{name: _known_config(name, known) for name, known in KNOWN.items()},
+    **{name: _file_config(file, read_card(file)) for name, file in _RELEASED.items()},
+}
+# A star marks the default of a network without ImageNet weights: 1000 classes, whatever its weights were trained on.
+_PLAIN = [name for name in TIMM_NAMES if not any(known.startswith(f"{name}.") for known in KNOWN)]
 default_cfgs = generate_default_cfgs(
-    {name: _timm_config(name) for name in TIMM_NAMES if name in _BARE}
-    | {name: _weights_config(name.partition(".")[0], known) for name, known in _TAGGED.items()}
+    {name: config for name, config in _WEIGHTS.items() if name.partition(".")[0] in TIMM_NAMES}
+    | {f"{name}.*": _timm_config(name) for name in _PLAIN}
 )
 for _name in TIMM_NAMES:
     register_model(_timm_entrypoint(_name))

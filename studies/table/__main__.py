@@ -13,7 +13,7 @@ from igcv.data.sources.open import open_source
 from igcv.deploy.latency import latency_entry, ratios, time_networks
 from igcv.errors import InputError
 from igcv.weights import load_weights
-from igcv.weights.pretrained import released_weights
+from igcv.weights.released import released_weights
 from studies.benchmarks.conditions import host_and_versions
 from studies.table.outcomes import columns
 from studies.table.pages import cost_table, latency_section, results_page, tables, with_results

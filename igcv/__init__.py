@@ -4,8 +4,8 @@
 >>> igcv.create_model("igcv3_d_100", num_classes=10).reduction
 32
 
-The names below are resolved on first use: `import igcv` loads nothing. timm knows igcv's networks as soon as both are
-imported, in any order.
+`import igcv` imports no submodule with dependencies: public names are resolved on first use. Once igcv and timm are
+both imported, in any order, `timm.create_model` knows the networks of igcv.
 """
 
 import sys
@@ -85,7 +85,7 @@ def __dir__() -> list[str]:
 
 
 class _WithTimm(MetaPathFinder, Loader):
-    """Imports timm.models as ever, and registers the networks of igcv once it is there."""
+    """Import hook that registers the networks of igcv with timm after the import of timm.models."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None

@@ -1,4 +1,4 @@
-"""python -m igcv."""
+"""Entry point of `python -m igcv`."""
 
 from igcv.commands.main import main
 

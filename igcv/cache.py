@@ -1,4 +1,4 @@
-"""Where what takes long to get is kept for the next time: measured plans, and the engine for browsers."""
+"""The cache folder for measured plans and the browser engine."""
 
 import os
 import tempfile
@@ -9,21 +9,24 @@ from igcv.writing import check_writable
 
 
 def cache_folder() -> Path:
-    """$IGCV_CACHE, else the user's cache folder, which may not exist yet; of a user without a home a temporary one."""
+    """Return the cache folder, which may not exist yet.
+
+    The folder is $IGCV_CACHE, else the user's cache folder, else a temporary folder for a user without a home.
+    """
     if own := os.environ.get("IGCV_CACHE"):
         return Path(own)
     if cache := os.environ.get("XDG_CACHE_HOME"):
         return Path(cache) / "igcv"
     try:
         return Path.home() / ".cache" / "igcv"
-    except RuntimeError:  # the system knows no home
+    except RuntimeError:  # the user has no home folder
         return Path(tempfile.gettempdir()) / f"igcv-{os.getuid()}"
 
 
 def unwritable() -> str:
-    """Return why nothing can be kept in the cache folder, and how to change that; empty where it can."""
+    """Return the reason why the cache folder is not writable, with a fix; empty if the folder is writable."""
     try:
         check_writable(cache_folder())
     except InputError as error:
-        return f"{error}, set IGCV_CACHE"
+        return f"{error} with IGCV_CACHE"
     return ""

@@ -1,4 +1,4 @@
-"""A trained network with all that is needed to use it: classes, preprocessing, and where it came from."""
+"""Trained networks with their class names, preprocessing and origin."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,12 +24,12 @@ from igcv.weights.card import Card
 from igcv.weights.files import fill, load_weights
 from igcv.weights.pretrained import weights_names, weights_path
 
-LAST, BEST = "last.safetensors", "best.safetensors"  # the weights in a run folder
-RECIPE, SPLIT = "recipe.toml", "split.csv"  # its settings, and which of its images belong to which part
+LAST, BEST = "last.safetensors", "best.safetensors"  # weights in a run folder
+RECIPE, SPLIT = "recipe.toml", "split.csv"  # settings of the run, and its split of the images
 
 
 class Prediction(NamedTuple):
-    """One guess for one image: the class, its name, and its probability from 0 to 1."""
+    """A predicted class of an image: label, class name, and probability from 0 to 1."""
 
     label: int
     name: str
@@ -41,9 +41,9 @@ class Classifier:
     """A network in evaluation mode with its card; `igcv.load` makes one.
 
     Attributes:
-        model: the network; of an exported file its engine as a module.
-        card: what it is; see `igcv.weights.card.Card`.
-        folder: the run folder that it was loaded from; None for weights outside of one.
+        model: the network; for an exported file, a module that runs its inference engine.
+        card: the metadata of the network; see `igcv.weights.card.Card`.
+        folder: the run folder of the weights; None for weights outside a run folder.
     """
 
     model: Network
@@ -52,55 +52,59 @@ class Classifier:
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """How images become input."""
+        """The preprocessing from an image to the network's input."""
         return Preprocessing.from_dict(self.card.preprocessing)
 
     @property
     def transform(self) -> Transform:
-        """From a PIL image to the network's input, (3, S, S)."""
+        """The transform from a PIL image to the network's input, shape (3, S, S)."""
         return eval_transform(self.preprocessing)
 
     @property
     def class_names(self) -> Sequence[str]:
-        """Names in label order; numbers where none are known."""
+        """Class names in label order; the labels as text if the card has no names."""
         return self.card.class_names or tuple(str(label) for label in range(self.card.num_classes))
 
     @property
     def known_classes(self) -> KnownClasses:
-        """The names by which classes of images are matched with the network's."""
+        """The class names and ids that match classes of a data source to the network's."""
         namings = (self.card.class_names, self.card.class_ids)
         return KnownClasses(self.card.num_classes, tuple(filter(None, namings)))
 
     def labelled(self, source: DataSource, match: str = NAME) -> DataSource:
-        """Return a source with the network's labels, its classes matched by "name" or by "order".
+        """Return a source with the network's labels.
+
+        Args:
+            source: the data source.
+            match: how to match its classes to the network's: "name" or "order".
 
         Raises:
-            InputError: its classes are not the network's.
+            InputError: the classes of the source do not match the network's.
         """
         return matched(source, self.known_classes, match)
 
     def open_data(
         self, spec: str | None = None, download: bool = True, split: str | Path | None = None
     ) -> DataSource:
-        """Open the images that `spec` names, or else those of the training run.
+        """Open a data source, by default the one of the training run.
 
-        Those are split as in training (see `own_split`), so that no validation image is one that the network has learnt
-        from. Of any other source without a validation part, all images are validation images.
+        The source of the training run is split as in training (see `own_split`): no validation image is a training
+        image. In any other source without a validation part, all images are validation images.
 
         Args:
             spec: a data source, as for `igcv.data.sources.open.open_source`.
-            download: whether missing files may be fetched.
-            split: a list of the images, instead of that of the training run.
+            download: download missing files.
+            split: a list of the images that replaces the split of the training run.
 
         Raises:
-            InputError: if the source cannot be opened, or neither names one.
+            InputError: the source cannot be opened, or neither `spec` nor the card names a source.
         """
         recipe = self.card.recipe
         own = str(recipe.get("data") or "")
         wanted = spec or own
         if not wanted:
             raise InputError(
-                "the network does not say what it was trained on; name images with --data, or --calibrate to quantize"
+                "the network's card names no training data. Give images with --data, or with --calibrate to quantize"
             )
         seed = 0 if own and same_source(wanted, own) else None
         rule = split or (Rule.HASH if seed is None else own_split(recipe, self.folder))
@@ -112,15 +116,15 @@ class Classifier:
         """Classify images.
 
         Args:
-            images: paths of image files, PIL images, arrays uint8 (H, W, 3) of red, green and blue, bytes of image
-                files, or files opened as bytes; one image, or several.
-            top: guesses per image, most probable first.
+            images: one or several images: paths of image files, PIL images, RGB arrays uint8 (H, W, 3), bytes of
+                image files, or binary file objects.
+            top: number of top predictions per image, most probable first.
 
         Returns:
-            The guesses for each image, also where one image alone was given.
+            One list of predictions per image, also for a single image.
 
         Raises:
-            InputError: for a file that is missing or no readable image, and for anything else that is no image.
+            InputError: a file is missing or not a readable image, or an argument is not an image.
         """
         device = next(self.model.parameters()).device
         answers: list[list[Prediction]] = []
@@ -131,7 +135,7 @@ class Classifier:
         return answers
 
     def ranked(self, probabilities: Tensor, top: int) -> list[list[Prediction]]:
-        """The most probable classes of each image, given the probabilities (N, num_classes)."""
+        """Return the `top` most probable classes of each image from probabilities of shape (N, num_classes)."""
         values, labels = probabilities.topk(min(top, probabilities.shape[1]))
         names = self.class_names
         return [
@@ -141,11 +145,11 @@ class Classifier:
 
 
 def own_split(recipe: Mapping[str, Any], folder: Path | None) -> SplitList | Rule:
-    """Return how the images of a training run are divided: by its own list, else as its recipe says.
+    """Return the split of a training run's images: the list in its run folder, else the split of its recipe.
 
     Args:
         recipe: the settings of the run.
-        folder: the run folder; None where only its weights are at hand.
+        folder: the run folder; None if only the weights are available.
     """
     given = str(recipe.get("split") or "")
     if folder is not None and (folder / SPLIT).is_file():
@@ -156,9 +160,9 @@ def own_split(recipe: Mapping[str, Any], folder: Path | None) -> SplitList | Rul
 
 
 def weights_file(path: str | Path) -> Path:
-    """The weights that a path stands for: a file itself, of a run folder its best weights, else its last.
+    """Return the weights file of a path: the file itself, or the best, else the last weights of a run folder.
 
-    Where there is no such file or folder it may be the name of weights, which are downloaded the first time.
+    If the path does not exist but is the name of weights, download the weights on first use.
     """
     path = Path(path)
     if not path.exists() and _is_name(path):
@@ -168,16 +172,14 @@ def weights_file(path: str | Path) -> Path:
     for name in (BEST, LAST):
         if (path / name).is_file():
             return path / name
-    raise InputError(
-        f"the folder {path} holds no weights ({BEST} or {LAST}); give a run folder of igcv train"
-    )
+    raise InputError(f"no weights in '{path}', expected {BEST} or {LAST}. Give a run folder of igcv train")
 
 
 def _is_name(path: Path) -> bool:
-    """Whether what is no path is the name of weights.
+    """Return whether a path that does not exist is the name of weights.
 
     Raises:
-        InputError: it comes near to one.
+        InputError: the path resembles the name of weights.
     """
     names, given = weights_names(), str(path)
     if given in names:
@@ -194,11 +196,11 @@ def load(what: str | Path, device: str | torch.device = "cpu") -> Classifier:
     Args:
         what: a run folder, a .safetensors file written by igcv, a file written by `igcv.export`, or the name of
             weights, e.g. igcv3_d_100.imagenet (`igcv models --pretrained`), which are downloaded once.
-        device: where to put a network that runs in PyTorch; engines run exported files on the CPU.
+        device: device of a PyTorch network; engines run exported files on the CPU.
 
     Raises:
-        InputError: if there is none, it cannot be downloaded, its weights do not fit the network that its card names,
-            or the engine of an exported file is not installed.
+        InputError: the network does not exist or cannot be downloaded, its weights do not fit the network that its
+            card names, or the engine of an exported file is not installed.
     """
     what = Path(os.path.expanduser(what))
     if is_exported(what):
@@ -211,45 +213,47 @@ def load(what: str | Path, device: str | torch.device = "cpu") -> Classifier:
 
 
 def _run_folder(file: Path) -> Path | None:
-    """The run folder that a file lies in; None if it lies elsewhere."""
+    """Return the run folder that contains a file; None if the file is outside a run folder."""
     return file.parent if (file.parent / RECIPE).is_file() else None
 
 
 def _opened(file: Path) -> Classifier:
-    """An exported file as a classifier."""
+    """Return a classifier that runs an exported file."""
     if not file.is_file():
         raise InputError(
-            f"there is no file {file}; give a run folder, a .safetensors file or a file of igcv export"
+            f"file not found: '{file}'. Give a run folder, a .safetensors file or a file of igcv export"
         )
     session = open_session(file)
     card = card_of(session, file)
     pre = Preprocessing.from_dict(card.preprocessing) if takes_pixels(card) else None
-    engine: Any = EngineModule(session, pre)  # a module like a network, though not one of the catalog
+    engine: Any = EngineModule(session, pre)  # a module, but not a catalog network
     return Classifier(engine, card, _run_folder(file))
 
 
 def as_classifier(network: "Classifier | str | Path", device: str | torch.device = "cpu") -> Classifier:
-    """The classifier itself, or what `load` opens."""
+    """Return the classifier itself, or load it."""
     return network if isinstance(network, Classifier) else load(network, device)
 
 
 def as_trained(network: "Classifier | str | Path") -> Classifier:
-    """A classifier whose network can be folded and exported, or what `load` opens.
+    """Return a classifier with a PyTorch network, which can be folded and exported.
 
     Raises:
-        InputError: for an exported file, or one that `load` has opened.
+        InputError: the network is an exported file, or was loaded from one.
     """
     if isinstance(network, Classifier):
         name, exported = "the network", isinstance(network.model, EngineModule)
     else:
-        name, exported = str(network), is_exported(network)
+        name, exported = f"'{network}'", is_exported(network)
     if exported:
-        raise InputError(f"{name} is exported already; give the run folder or weights that it came from")
+        raise InputError(
+            f"{name} is an exported file. Give the run folder or weights that it was exported from"
+        )
     return as_classifier(network)
 
 
 def network_of(card: Card) -> Network:
-    """Return the network of a card, on the device "meta": nothing is allocated before a file has shown as much."""
+    """Return the network of a card, on the device "meta": its size is unchecked, so no memory is allocated yet."""
     with torch.device("meta"):
         return build_model(
             card.model, card.num_classes, card.multiplier, card.input_size, strides=card.strides or None

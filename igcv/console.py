@@ -1,4 +1,4 @@
-"""Where long jobs and commands print: as the text is, and without failing when nobody reads it any more."""
+"""Consoles that print plain text, and streams that survive a closed terminal or pipe."""
 
 import os
 from typing import Any, TextIO, cast
@@ -10,20 +10,20 @@ from igcv.terminal import one_line
 
 
 class PlainConsole(Console):
-    """A console that prints text as it is: no markup, no emoji codes, no colored numbers, nothing that fails."""
+    """Console that prints text unchanged: no markup, no emoji codes, no highlighting, no encoding errors."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, highlight=False, **options)
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """As Rich's, of visible text; tables ask for their cells here."""
+        """Return Rich's text with control characters escaped; tables render their cells with this method."""
         return super().render_str(one_line(text, cast(TextIO, self.file).encoding or "utf-8"), **options)
 
 
 class Outliving:
-    """A stream whose terminal may close, or whose reader may end: then what is written goes nowhere.
+    """Stream that discards its output after its terminal or its reader has closed.
 
-    A long job goes on then, instead of failing at its next line.
+    A long job then continues instead of failing at its next line.
     """
 
     def __init__(self, stream: TextIO) -> None:

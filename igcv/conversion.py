@@ -1,4 +1,4 @@
-"""Checkpoints of MXNet, pytorchcv, torchvision and timm as classifiers, and the way back to MXNet."""
+"""Conversion of MXNet, pytorchcv, torchvision and timm checkpoints to classifiers, and of weights to MXNet."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,21 +24,21 @@ def convert(
 ) -> Classifier:
     """Convert a checkpoint of another framework to safetensors, or weights of igcv to an MXNet checkpoint.
 
-    This is `igcv convert`.
+    The command is `igcv convert`.
 
     Args:
         source: MXNet's X-0000.params; a .pth, .pth.zip or .safetensors file of pytorchcv, torchvision or timm; a run
             folder, weights of igcv, or the name of weights, e.g. igcv3_d_100.imagenet.
         target: the file to write, OUT.safetensors or OUT-0000.params.
-        symbol: as of `from_mxnet`, and for a conversion from MXNet only.
-        input_size, strides: as of `from_mxnet`, and for a conversion to safetensors only.
+        symbol: see `from_mxnet`; only for a conversion from MXNet.
+        input_size, strides: see `from_mxnet`; only for a conversion to safetensors.
         force: replace an existing file.
 
     Returns:
-        What was converted.
+        The converted network.
 
     Raises:
-        InputError: for files that cannot be read or do not fit each other, or a direction that does not exist.
+        InputError: a file cannot be read, the files do not fit each other, or the conversion is not supported.
     """
     named = str(source) in weights_names() and not Path(source).exists()
     source, target = Path(source), Path(target)
@@ -48,15 +48,15 @@ def convert(
     )
     if target.suffix not in (".safetensors", ".params") or not readable:
         raise InputError(
-            f"cannot convert {source} to {target}; give X.params, X.pth, X.safetensors of another project or the name "
-            "of weights and OUT.safetensors, or weights of igcv and OUT.params"
+            f"cannot convert '{source}' to '{target}'. Give X.params, X.pth or X.safetensors of another project, or "
+            "the name of weights, with OUT.safetensors; or weights of igcv with OUT.params"
         )
     foreign = target.suffix == ".safetensors" and not named
     if symbol and source.suffix != ".params":
-        raise InputError("--symbol belongs to a conversion from MXNet; leave it out")
+        raise InputError("--symbol is only for conversion from MXNet. Omit --symbol")
     if (input_size or strides) and not foreign:
         raise InputError(
-            "--input-size and --strides belong to checkpoints of other frameworks; leave them out"
+            "--input-size and --strides are only for checkpoints of other frameworks. Omit both options"
         )
     if target.suffix == ".params":
         return to_mxnet(source, target)
@@ -75,16 +75,16 @@ def from_torch(
 ) -> Classifier:
     """Convert a checkpoint of pytorchcv (IGCV3), torchvision or timm (MobileNetV2).
 
-    Nothing in the file is executed. A file that has a name here (`igcv models --pretrained`) is known by its checksum,
-    and its card has the class names; any other card has the usual preprocessing of the project and no class names.
+    Nothing in the file is executed. Files listed by `igcv models --pretrained` are recognized by their checksum, and
+    their cards have class names. Any other card has the usual preprocessing of the project and no class names.
 
     Args:
-        file: a .pth file with a state_dict, or the .zip archive that holds it, or a .safetensors file of timm.
-        input_size, strides: as of `from_mxnet`.
+        file: a .pth file with a state_dict, a .zip archive of such a file, or a .safetensors file of timm.
+        input_size, strides: see `from_mxnet`.
 
     Raises:
-        InputError: if the file cannot be read or is from igcv, its tensors belong to no network in the catalog, or some
-            are missing or left over (both are listed).
+        InputError: the file cannot be read or is from igcv, no catalog network matches its tensors, or tensors are
+            missing or unexpected (the message lists both).
     """
     network, card = read_torch(Path(file), input_size, strides)
     return Classifier(network.eval(), card)
@@ -96,40 +96,41 @@ def from_mxnet(
     input_size: int | None = None,
     strides: Sequence[int] | None = None,
 ) -> Classifier:
-    """Convert a checkpoint of MXNet.
+    """Convert an MXNet checkpoint.
 
     Args:
         params: the `-0000.params` file; float16 and float64 weights become float32.
         symbol: the `-symbol.json` file, to check its layers against the network's (see `check_graph`).
-        input_size: side in pixels of the images that the network was trained on; None: 224, for CIFAR networks 32.
-        strides: total stride of the stem, then the stride of each stage; None: those of the catalog for
-            `input_size`. Weights do not tell their strides, and others' networks for small images may have others.
+        input_size: side in pixels of the training images; None: 224, or 32 for CIFAR networks.
+        strides: total stride of the stem, then the stride of each stage; None: the catalog's strides for
+            `input_size`. A checkpoint does not record strides, and other projects may use different ones for small
+            images.
 
     Raises:
-        InputError: if a file cannot be read, its tensors belong to no network in the catalog, or some are
-            missing or left over (both are listed).
+        InputError: a file cannot be read, no catalog network matches its tensors, or tensors are missing or
+            unexpected (the message lists both).
     """
     network, card = read_checkpoint(Path(params), symbol, input_size, strides)
     return Classifier(network.eval(), identified(card, Path(params)))
 
 
 def to_mxnet(weights: str | Path, out: str | Path) -> Classifier:
-    """Write weights of igcv as a `.params` file, in the order in which MXNet saves a checkpoint.
+    """Write weights of igcv to a `.params` file, with the tensors in MXNet's order.
 
     Args:
         weights: a run folder or a .safetensors file written by igcv.
         out: the file to write.
 
     Returns:
-        What was written.
+        The written network.
 
     Raises:
-        InputError: if the weights cannot be read, or MXNet has no names for their network (IGCV2).
+        InputError: the weights cannot be read, or their network is an IGCV2, which has no tensor names in MXNet.
     """
     trained = load(weights)
     if trained.card.model.startswith("igcv2"):
         raise InputError(
-            f"{weights} holds {trained.card.model}; only IGCV1, IGCV3 and MobileNetV2 have names in MXNet"
+            f"'{weights}': got {trained.card.model}, expected IGCV1, IGCV3 or MobileNetV2. MXNet has no names for IGCV2"
         )
     write_params(out, checkpoint_arrays(trained.model))
     return trained

@@ -1,7 +1,7 @@
-"""The one exception that a user can cause, and how its message is put together.
+"""Exceptions of igcv, and helpers for their messages.
 
-Every message states what was given, what was expected and how to go on; the command line prints it as
-one line and ends with status 2.
+The message of an `InputError` states the given value, the expected value and a fix. The command line prints the message
+on one line and exits with status 2.
 """
 
 import difflib
@@ -9,15 +9,15 @@ from collections.abc import Iterable, Mapping, Sequence
 
 
 class InputError(ValueError):
-    """Something given by the user (an argument, a file, a folder) cannot be used as it is."""
+    """Invalid user input: an argument, a file or a folder."""
 
 
 class SharedError(InputError):
-    """An input error that all of several processes raise, so that the first of them can say it for all."""
+    """Input error that every process of a run raises; rank 0 alone prints it."""
 
 
 class Interrupted(Exception):  # noqa: N818 - nothing went wrong
-    """A signal asked the program to end, and it has saved its work; `signal` is the signal's number."""
+    """End of the program after a signal, with its work saved; `signal` is the signal number."""
 
     def __init__(self, message: str, signal: int) -> None:
         super().__init__(message)
@@ -27,14 +27,14 @@ class Interrupted(Exception):  # noqa: N818 - nothing went wrong
 def unknown(
     kind: str, given: str, known: Iterable[str], hint: str = "", meant: str | None = None
 ) -> InputError:
-    """An error for a name that is not among the `known` ones, naming the nearest match.
+    """Return an error for an unknown name, with the closest known name.
 
     Args:
-        kind: what the name stands for, e.g. "model" or "recipe key".
+        kind: the kind of name, e.g. "model" or "recipe key".
         given: the name as the user wrote it.
-        known: all names that would have been right.
-        hint: how to see all of them; without it they are listed.
-        meant: the name that is meant, where that is known.
+        known: all valid names.
+        hint: how to list all valid names; if empty, the message lists them.
+        meant: the intended name, if known.
     """
     names = sorted(known)
     nearest = [meant] if meant else difflib.get_close_matches(given[:99], names, n=1, cutoff=0.5)
@@ -43,16 +43,16 @@ def unknown(
 
 
 def some(names: Iterable[str], limit: int = 5) -> str:
-    """Return the first of some names for a message, and how many more there are."""
+    """Return the first `limit` names and the number of the others, for a message."""
     first, more = (listed := list(names))[:limit], len(listed) - limit
     return ", ".join(first) + (f" and {more:,} more" if more > 0 else "")
 
 
 def differences(names: Mapping[str, Sequence[str]], limit: int) -> str:
-    """What two sets of names do not share, for a message; empty if there is nothing.
+    """Return the names in each kind of difference, for a message; empty if there is no difference.
 
     Args:
-        names: by what is the matter with them, e.g. "missing".
-        limit: how many of each are named; of the others it says how many there are.
+        names: the names of each kind, e.g. of kind "missing".
+        limit: most names to list per kind; the message counts the others.
     """
     return "; ".join(f"{what}: {some(found, limit)}" for what, found in names.items() if found)

@@ -1,4 +1,4 @@
-"""Packages that only some jobs need: they belong to extras, and are imported where they are used."""
+"""Optional dependencies (extras), imported at their point of use."""
 
 from importlib import import_module
 from importlib.util import find_spec
@@ -12,11 +12,11 @@ def required(package: str, purpose: str, extra: str) -> Any:
 
     Args:
         package: the name to import.
-        purpose: what needs it, for the message.
-        extra: the extra of igcv that installs it.
+        purpose: the feature that needs the package, for the message.
+        extra: the extra of igcv that installs the package.
 
     Raises:
-        InputError: it is not installed; with the command that installs it.
+        InputError: the package is not installed; the message gives the install command.
     """
     if not installed(package):
         raise InputError(

@@ -1,4 +1,4 @@
-"""Text files as people save them: UTF-8, with or without a byte order mark."""
+"""Reader of UTF-8 text files, with or without a byte order mark."""
 
 import codecs
 from pathlib import Path
@@ -13,11 +13,11 @@ def read_text(path: str | Path, holds: str, errors: str = "strict") -> str:
 
     Args:
         path: the file.
-        holds: what is expected in it, for messages, e.g. "class names, one a line".
-        errors: what becomes of bytes that are not UTF-8, as of `bytes.decode`.
+        holds: the expected content, for messages, e.g. "class names, one per line".
+        errors: handling of bytes that are not UTF-8, see `bytes.decode`.
 
     Raises:
-        InputError: it cannot be read or has another encoding.
+        InputError: the file cannot be read or has another encoding.
     """
     try:
         content = Path(path).read_bytes()
@@ -29,13 +29,16 @@ def read_text(path: str | Path, holds: str, errors: str = "strict") -> str:
 
 
 def text_of(content: bytes, name: str, holds: str, errors: str = "strict") -> str:
-    """Return the text in the bytes of a file; arguments and errors as of `read_text`."""
+    """Return the text in the bytes of a file; see `read_text` for the arguments and errors."""
     if content.startswith(_WIDE) or b"\0" in content:
-        raise InputError(f"{name}: is UTF-16 or no text, expected {holds} in UTF-8. Save it as UTF-8")
+        raise InputError(
+            f"{name}: got UTF-16 or binary data, expected {holds} in UTF-8. Save the file as UTF-8"
+        )
     try:
         return content.decode("utf-8-sig", errors)
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise InputError(
-            f"{name}, line {line}: byte {error.object[error.start]:#x} is not UTF-8, expected {holds}. Save it as UTF-8"
+            f"{name}, line {line}: byte {error.object[error.start]:#x} is not UTF-8, expected {holds}. "
+            "Save the file as UTF-8"
         ) from None

@@ -1,13 +1,13 @@
-"""Text for a terminal and its shell: any name, whatever characters are in it."""
+"""Safe text for terminals and shells, from names with any characters."""
 
 import shlex
 from unicodedata import category
 
-HIDDEN = ("Cc", "Cs")  # Unicode's control characters, and what stands for bytes that are not UTF-8
+HIDDEN = ("Cc", "Cs")  # Unicode categories: control characters, and surrogates for bytes that are not UTF-8
 
 
 def one_line(text: str, encoding: str = "utf-8") -> str:
-    r"""Return text that every terminal shows as it is, on one line: what it would obey or cannot show is spelled out.
+    r"""Return text on one line, with control characters and characters outside `encoding` escaped.
 
     >>> print(one_line("caf\udce9 \x1b[2J"))
     caf\xe9 \x1b[2J
@@ -17,7 +17,7 @@ def one_line(text: str, encoding: str = "utf-8") -> str:
 
 
 def counted(number: int, name: str) -> str:
-    """Return a number of things in words.
+    """Return a count with its noun, singular or plural.
 
     >>> counted(1, "epoch"), counted(2, "epoch"), counted(1200, "class"), counted(3, "batch")
     ('1 epoch', '2 epochs', '1,200 classes', '3 batches')
@@ -27,7 +27,7 @@ def counted(number: int, name: str) -> str:
 
 
 def quoted(word: object) -> str:
-    r"""Return a word as a shell takes it, in letters that can be copied from a terminal.
+    r"""Return a word quoted for a shell, in printable characters only.
 
     >>> print(quoted("my run [1]"), quoted("caf\udce9"))
     'my run [1]' $'caf\xe9'
@@ -39,6 +39,6 @@ def quoted(word: object) -> str:
 
 
 def _spelled(character: str) -> str:
-    """A character as Python and shells write it, that of an undecodable byte as the byte."""
+    """Return the escape sequence of a character; an undecodable byte becomes \\xNN."""
     byte = ord(character) - 0xDC00
     return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else character.encode("unicode_escape").decode()

@@ -1,3 +1,3 @@
-"""The version, on the lowest floor, so that whatever writes it into a file need not import the whole package."""
+"""The version of igcv, in a module without imports."""
 
 __version__ = "0.2.0.dev0"

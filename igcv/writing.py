@@ -1,4 +1,4 @@
-"""Whole files or none: what is written appears when all of it is there."""
+"""Atomic writing of files and folders."""
 
 import errno
 import json
@@ -14,33 +14,34 @@ from igcv.errors import InputError
 
 
 def check_absent(path: Path, force: bool) -> None:
-    """Raise InputError where there is something at `path` already, unless `force` allows to replace it.
+    """Raise InputError if `path` exists and `force` is not set, or if its folder is not writable.
 
-    The same where nothing can be written there, before any work is done for it.
+    Commands call this function before their work starts.
     """
     if path.exists() and not force:
-        raise InputError(f"{path} exists already; choose another name, or give --force to replace it")
+        raise InputError(f"'{path}' already exists. Choose another name, or give --force to replace it")
     check_writable(path.parent)
 
 
 def check_writable(folder: Path) -> None:
-    """Raise InputError where no file can be written into a folder, or into the one around it that exists already."""
+    """Raise InputError if a folder, or its nearest existing parent, is not writable."""
     place = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     try:
         with tempfile.TemporaryFile(dir=place) as file:
-            file.write(bytes(4096))  # a full disk still takes names
+            file.write(bytes(4096))  # creating an empty file succeeds on a full disk
             file.flush()
     except OSError as error:
         raise InputError(
-            f"cannot write into {place}: {error.strerror}; free some space or choose another place"
+            f"cannot write to '{place}': {error.strerror}. Free disk space or choose another folder"
         ) from error
 
 
 @contextmanager
 def built_beside(out: Path) -> Iterator[Path]:
-    """A path of the same name in a folder beside `out`; when all went well, what lies there moves, `out` last.
+    """Yield a path named like `out` in a temporary folder next to `out`, and move the results on success.
 
-    It replaces files and folders of the same names.
+    All files and folders in the temporary folder move next to `out`, `out` itself last. They replace existing files and
+    folders of the same names.
     """
     try:
         with (
@@ -55,12 +56,12 @@ def built_beside(out: Path) -> Iterator[Path]:
                 os.replace(source, target)
     except OSError as error:
         raise InputError(
-            f"cannot write {out}: {error.strerror}; free some space or choose another place"
+            f"cannot write '{out}': {error.strerror}. Free disk space or choose another folder"
         ) from error
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
-    """Return a value as JSON; numbers that are not finite, for which JSON has no word, become null."""
+    """Return a value as JSON; non-finite numbers, which JSON does not support, become null."""
     return json.dumps(_finite(value), indent=indent, allow_nan=False)
 
 
@@ -73,15 +74,15 @@ def _finite(value: Any) -> Any:
 
 
 def write_file(path: Path, content: bytes, previous: Path | None = None) -> None:
-    """Write `content` so that `path` holds either the old or the new file, whatever happens meanwhile.
+    """Replace a file atomically: after an interruption, `path` holds either the old or the new content.
 
     Args:
         path: the file.
-        content: what will be in it; read back before it takes its place.
-        previous: where the old file goes; None to let it go.
+        content: the new content; read back and compared before it replaces the old file.
+        previous: path to move the old file to; None deletes the old file.
 
     Raises:
-        InputError: it cannot be written; then the old file is still there.
+        InputError: the file cannot be written; the old file remains.
     """
     temporary = path.with_name(path.name + ".tmp")
     try:
@@ -90,7 +91,7 @@ def write_file(path: Path, content: bytes, previous: Path | None = None) -> None
             file.flush()
             os.fsync(file.fileno())
         if temporary.read_bytes() != content:
-            raise OSError(errno.EIO, "what was written reads back as something else")
+            raise OSError(errno.EIO, "the file reads back differently from what was written")
         if previous is not None and path.exists():
             _keep(path, previous)
         os.replace(temporary, path)
@@ -99,12 +100,12 @@ def write_file(path: Path, content: bytes, previous: Path | None = None) -> None
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise InputError(
-            f"cannot write {path}: {error.strerror}; free some space or choose another place"
+            f"cannot write '{path}': {error.strerror}. Free disk space or choose another folder"
         ) from error
 
 
 def _keep(path: Path, previous: Path) -> None:
-    """Give the file at `path` the name `previous` too, or instead where a file can have one name only."""
+    """Hard-link the file at `path` to `previous`; without hard links, move the file."""
     linked = previous.with_name(previous.name + ".tmp")
     try:
         linked.unlink(missing_ok=True)
@@ -115,7 +116,7 @@ def _keep(path: Path, previous: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Have the names in a folder on the disk, too, where the system lets one."""
+    """Flush the directory entries of a folder to disk, if the system allows it."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -99,9 +99,9 @@ def test_exporting_as_the_command_does(trained: igcv.TrainedRun, tmp_path: Path,
         "error": pytest.approx(said["error"], rel=1e-3)
     }
     assert igcv.load(written.file).card.class_names == ("one", "zero")
-    with pytest.raises(InputError, match=r"b\.onnx is exported already"):
+    with pytest.raises(InputError, match=r"b\.onnx' is an exported file"):
         igcv.export(written.file, tmp_path / "c.onnx")
-    with pytest.raises(InputError, match="the network is exported already"):
+    with pytest.raises(InputError, match="the network is an exported file"):
         igcv.export(igcv.load(written.file), tmp_path / "c.onnx")
 
 
@@ -273,7 +273,7 @@ def test_converting_both_ways(tmp_path: Path) -> None:
     for name in tensors:
         if not name.endswith("num_batches_tracked"):
             assert torch.equal(tensors[name], others[name]), name
-    with pytest.raises(InputError, match="exists already"):
+    with pytest.raises(InputError, match="already exists"):
         igcv.convert("igcv3_w_025.digits", tmp_path / "net-0000.params")
 
 

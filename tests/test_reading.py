@@ -70,7 +70,8 @@ def test_a_file_that_timm_reads(tmp_path: Path) -> None:
 def test_wide_text_is_refused(encoding: str, records: Path) -> None:
     (records.parent / "classes.txt").write_bytes("cat\ndog\n".encode(encoding))
     with pytest.raises(
-        InputError, match=r"classes.txt: is UTF-16 or no text, expected class names.*Save it as UTF-8"
+        InputError,
+        match=r"classes.txt: got UTF-16 or binary data, expected class names.*Save the file as UTF-8",
     ):
         open_source(f"rec:{records}")
 

@@ -213,14 +213,14 @@ def test_changed_bytes(as_archive: bool, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "source, target, more, message",
     [
-        ("a.onnx", "b.safetensors", {}, "cannot convert a.onnx to b.safetensors; give X.params, X.pth"),
-        ("a.pth", "b.onnx", {}, "cannot convert a.pth to b.onnx; give"),
-        ("a.pth", "b.safetensors", {"symbol": "c.json"}, "--symbol belongs to a conversion from MXNet"),
+        ("a.onnx", "b.safetensors", {}, "cannot convert 'a.onnx' to 'b.safetensors'. Give X.params, X.pth"),
+        ("a.pth", "b.onnx", {}, "cannot convert 'a.pth' to 'b.onnx'. Give"),
+        ("a.pth", "b.safetensors", {"symbol": "c.json"}, "--symbol is only for conversion from MXNet"),
         (
             "igcv3_w_025.digits",
             "b.safetensors",
             {"input_size": 9},
-            "--input-size and --strides belong to checkp",
+            "--input-size and --strides are only for checkp",
         ),
     ],
 )

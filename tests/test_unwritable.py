@@ -51,8 +51,8 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_output_that_cannot_be_written(words: list[object], igcv_command: Igcv) -> None:
     ended = igcv_command(*words)
     assert (ended.status, ended.out) == (2, "")
-    assert ended.err.startswith("igcv: cannot write into /proc: ") and ended.err.count("\n") == 1
-    assert "choose another place" in ended.err
+    assert ended.err.startswith("igcv: cannot write to '/proc': ") and ended.err.count("\n") == 1
+    assert "choose another folder" in ended.err
 
 
 def test_a_full_disk(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
     with suppress(OSError), small_disk(disk, 64):  # OSError: where mounting is not allowed
         check_writable(disk)
         (disk / "full").write_bytes(bytes(shutil.disk_usage(disk).free))
-        with pytest.raises(InputError, match=r"disk: No space left on device; free some space"):
+        with pytest.raises(InputError, match=r"disk': No space left on device\. Free disk space"):
             check_writable(disk)
 
 
@@ -70,10 +70,10 @@ def test_a_run_on_a_full_disk_ends_before_its_data_are_opened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(folder: Path) -> None:
-        raise InputError(f"cannot write into {folder}: full")
+        raise InputError(f"cannot write to '{folder}': full")
 
     monkeypatch.setattr(phases, "check_writable", full)
-    with pytest.raises(InputError, match=r"run: full"):
+    with pytest.raises(InputError, match=r"run': full"):
         phases.train(Recipe(data="folder:nothing"), tmp_path / "run", device="cpu")
 
 
@@ -84,8 +84,8 @@ def test_a_cache_that_cannot_be_written_is_said(
     monkeypatch.setattr("igcv.deploy.write.folded_for", lambda *given: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         igcv_command("export", WEIGHTS, "--out", tmp_path / "a.onnx")
-    assert cache.unwritable().startswith("cannot write into /proc: ")
-    assert cache.unwritable().endswith("set IGCV_CACHE")
+    assert cache.unwritable().startswith("cannot write to '/proc': ")
+    assert cache.unwritable().endswith("choose another folder with IGCV_CACHE")
     monkeypatch.setenv("IGCV_CACHE", str(tmp_path / "cache"))
     assert cache.unwritable() == ""
 

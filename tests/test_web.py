@@ -241,7 +241,7 @@ def test_without_images(digits_run: Path, tmp_path: Path, igcv_command: Igcv) ->
     save_weights(tmp_path / "bare.safetensors", tensors, bare)
     outcome = igcv_command("web", tmp_path / "bare.safetensors", "--out", tmp_path / "page")
     assert outcome.status == 0
-    assert "no int8: the network does not say what it was trained on" in outcome.out
+    assert "no int8: the network's card names no training data" in outcome.out
     names = {path.name for path in (tmp_path / "page").iterdir()}
     assert "float32.onnx" in names and not {"int8.onnx", "examples"} & names
 
@@ -261,7 +261,7 @@ def test_wrong_input(digits_run: Path, tmp_path: Path, igcv_command: Igcv) -> No
             f"there is no folder {tmp_path / 'no'}; make it first",
         ),
         ([digits_run, "--out", tmp_path / "new", "--calibrate", "cifar100:none"], "cifar100"),
-        ([tmp_path / "network.onnx", "--out", tmp_path / "new"], "is exported already"),
+        ([tmp_path / "network.onnx", "--out", tmp_path / "new"], "is an exported file"),
         ([tmp_path / "page"], "is a page already; serve it with --serve PORT"),
         ([tmp_path / "none", "--out", tmp_path / "new"], "there is no file"),
     ):

@@ -1,1 +1,1 @@
-"""Exported files in their inference engines."""
+"""Inference engines, which run exported files."""

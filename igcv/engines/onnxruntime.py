@@ -1,4 +1,4 @@
-"""ONNX Runtime."""
+"""ONNX Runtime as an inference engine."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from igcv.weights.card import CARD_KEY
 
 
 class OnnxSession:
-    """ONNX Runtime on the CPU."""
+    """Session of ONNX Runtime on the CPU."""
 
     package, suffix = "onnxruntime", ".onnx"
 
@@ -26,7 +26,7 @@ class OnnxSession:
 
     @classmethod
     def open(cls, path: Path, threads: int | None = None) -> "OnnxSession":
-        """A session of a file."""
+        """Return a session of a file."""
         return cls(str(path), threads)
 
     def bind(self, images: np.ndarray) -> Inference:

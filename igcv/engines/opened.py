@@ -1,4 +1,4 @@
-"""Exported files, opened again: evaluated, predicted with and measured like the run they came from."""
+"""Exported files as sessions and modules, for evaluation, prediction and measurements."""
 
 from pathlib import Path
 
@@ -18,17 +18,18 @@ SUFFIXES = {session.suffix: name for name, session in ENGINES.items()}
 
 
 class EngineModule(nn.Module):
-    """A session as a module: float32 (N, 3, S, S) -> logits (N, num_classes), on the CPU.
+    """Module around a session, on the CPU: float32 images (N, 3, S, S) -> logits (N, num_classes).
 
     Args:
-        session: the file in its engine.
-        preprocessing: given where the file normalizes inside; its input is then turned back into bytes.
+        session: the session of an exported file.
+        preprocessing: the preprocessing that the file includes, which the module inverts to feed the file uint8
+            images; None if the file takes normalized images.
     """
 
     def __init__(self, session: Session, preprocessing: Preprocessing | None) -> None:
         super().__init__()
         self.session, self.preprocessing = session, preprocessing
-        # Who asks where it is, is told: on the CPU.
+        # Callers take the device of a module from its parameters.
         self.place = nn.Parameter(torch.empty(0), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -39,41 +40,43 @@ class EngineModule(nn.Module):
 
 
 def is_exported(path: str | Path) -> bool:
-    """Whether a path is, by its name, a file that `igcv export` writes."""
+    """Return whether the path has the suffix of a file of `igcv export`."""
     return Path(path).suffix in SUFFIXES
 
 
 def files_of(path: Path) -> list[Path]:
-    """The files of an export."""
+    """Return the files of an export."""
     return [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
 
 
 def size_of(path: Path) -> int:
-    """Bytes of an export, all its files together."""
+    """Return the total size of the files of an export, in bytes."""
     return sum(file.stat().st_size for file in files_of(path))
 
 
 def open_session(path: Path, engine: str | None = None, threads: int | None = None) -> Session:
-    """An exported file in its engine, or in another one that reads it."""
+    """Return a session of an exported file, in the engine of its format or in another engine that reads it."""
     name = engine or SUFFIXES[path.suffix]
     if path.suffix != find_engine(name).suffix and (path.suffix, name) != (".onnx", "openvino"):
-        raise InputError(f"the engine '{name}' does not read {path}; it reads {ENGINES[name].suffix} files")
+        raise InputError(f"engine '{name}' cannot read '{path}'; expected a {ENGINES[name].suffix} file")
     try:
         return find_engine(name).open(path, threads)
     except InputError:
         raise
-    except Exception as error:  # every engine has exceptions of its own
+    except Exception as error:  # each engine has its own exceptions
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"{path} cannot be opened by '{name}' ({reason[:200]}); export it again") from error
+        raise InputError(
+            f"engine '{name}' cannot open '{path}' ({reason[:200]}). Export it again."
+        ) from error
 
 
 def card_of(session: Session, path: Path) -> Card:
-    """The card in the metadata of the file that a session opened."""
+    """Return the card in the metadata of an opened file."""
     if not session.card:
-        raise InputError(f"{path} has no igcv card; expected a file written by igcv export")
+        raise InputError(f"'{path}' has no igcv card; expected a file written by igcv export")
     return Card.from_json(session.card, path)
 
 
 def takes_pixels(card: Card) -> bool:
-    """Whether an exported file with this card normalizes inside."""
+    """Return whether an exported file with this card includes the preprocessing."""
     return card.source.get("export", {}).get("with_preprocessing", False)

@@ -1,4 +1,4 @@
-"""OpenVINO, which reads its own files and ONNX files."""
+"""OpenVINO as an inference engine."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from igcv.weights.card import CARD_KEY
 
 
 class OpenVinoSession:
-    """OpenVINO on the CPU; reads .xml files with their .bin beside them, and .onnx files as well."""
+    """Session of OpenVINO on the CPU. OpenVINO reads .onnx files, and .xml files with a .bin file of the same name."""
 
     package, suffix = "openvino", ".xml"
 
@@ -25,7 +25,7 @@ class OpenVinoSession:
             "INFERENCE_NUM_THREADS": threads or torch.get_num_threads(),
             "INFERENCE_PRECISION_HINT": "f32",
         }
-        # Files of another format are converted as for deployment, which int8 gains from.
+        # int8 networks gain from the conversion for deployment.
         foreign = isinstance(model, str) and model.endswith(OnnxSession.suffix)
         read = ov.convert_model(model) if foreign else core.read_model(model)
         place = next(
@@ -36,7 +36,7 @@ class OpenVinoSession:
 
     @classmethod
     def open(cls, path: Path, threads: int | None = None) -> "OpenVinoSession":
-        """A session of a file."""
+        """Return a session of a file."""
         return cls(str(path), threads)
 
     def bind(self, images: np.ndarray) -> Inference:
@@ -46,8 +46,8 @@ class OpenVinoSession:
             required(self.package, "openvino", "deploy").Tensor(given, shared_memory=True)
         )
 
-        def run(kept: np.ndarray = given) -> np.ndarray:  # the tensor does not keep the memory that it shares
+        def run(kept: np.ndarray = given) -> np.ndarray:  # `kept` holds the memory of the shared tensor
             request.infer()
-            return request.get_output_tensor().data.copy()  # it is overwritten by the next run
+            return request.get_output_tensor().data.copy()  # the next run overwrites the tensor
 
         return run

@@ -1,4 +1,4 @@
-"""PyTorch as an engine, and programs of torch.export."""
+"""PyTorch as an inference engine."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from igcv.weights.card import CARD_KEY
 
 
 class TorchSession:
-    """PyTorch on the CPU, channels last."""
+    """Session of PyTorch on the CPU, in channels-last memory format."""
 
     package, suffix = "torch", ".pt2"
 
@@ -22,7 +22,7 @@ class TorchSession:
 
     @classmethod
     def open(cls, path: Path, threads: int | None = None) -> "TorchSession":
-        """A session of a torch.export program."""
+        """Return a session of a torch.export program."""
         extra = {CARD_KEY: ""}
         program = torch.export.load(path, extra_files=extra)
         return cls(program.module(), threads, extra[CARD_KEY])

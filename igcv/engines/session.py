@@ -1,4 +1,4 @@
-"""What a session is: a network in an inference engine, ready to classify arrays of images."""
+"""Interface of a session: a network in an inference engine, which classifies arrays of images."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -6,18 +6,18 @@ from typing import Protocol
 import numpy as np
 
 Inference = Callable[[], np.ndarray]
-"""A bound call: logits (N, num_classes) float32 of the images that it was made for."""
+"""Function that returns the logits, float32 (N, num_classes), of the images given to `Session.bind`."""
 
 
 class Session(Protocol):
-    """A network, ready to run in an engine.
+    """Network in an inference engine.
 
-    It takes images (N, 3, S, S) float32, or uint8 (N, S, S, 3) where preprocessing is inside.
+    A session takes float32 images (N, 3, S, S), or uint8 images (N, S, S, 3) if the file includes the preprocessing.
     """
 
     card: str
-    """The igcv card in the metadata of the file that was opened; empty where there is none."""
+    """The igcv card in the metadata of the file; empty if the file has none."""
 
     def bind(self, images: np.ndarray) -> Inference:
-        """A function that classifies `images`, which are in the engine's own layout already."""
+        """Return a function that classifies `images`. Binding converts them to the layout of the engine."""
         ...

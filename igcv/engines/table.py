@@ -1,7 +1,7 @@
-"""The engines that run networks: one session class each, in one table.
+"""Table of the inference engines and their session classes.
 
-A session takes images (N, 3, S, S) float32, or uint8 (N, S, S, 3) where preprocessing is inside, and gives logits
-(N, num_classes) float32, all NumPy arrays.
+A session takes NumPy images, float32 (N, 3, S, S), or uint8 (N, S, S, 3) if the file includes the preprocessing.
+It returns the logits as a NumPy array, float32 (N, num_classes).
 """
 
 from importlib import import_module
@@ -17,7 +17,11 @@ ENGINES: dict[str, Any] = {"torch": TorchSession, "onnx": OnnxSession, "openvino
 
 
 def engine(name: str) -> Any:
-    """The session class of an engine; InputError if it is unknown or not installed."""
+    """Return the session class of an engine.
+
+    Raises:
+        InputError: if the engine is unknown or not installed.
+    """
     if name not in ENGINES:
         raise unknown("engine", name, ENGINES)
     required(ENGINES[name].package, name, "deploy")
@@ -25,6 +29,6 @@ def engine(name: str) -> Any:
 
 
 def version_of(name: str) -> str:
-    """Name and version of the package behind an engine."""
+    """Return the name and version of the package of an engine."""
     package = ENGINES[name].package
     return f"{package} {import_module(package).__version__}"

@@ -1,1 +1,1 @@
-"""A folded network as a file, one writer per format."""
+"""Writers of folded networks, one per file format."""

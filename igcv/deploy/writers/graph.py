@@ -1,4 +1,4 @@
-"""A folded network as a list of operations: what every writer with a table of operations starts from."""
+"""Operations of a folded network, for the writers that convert one operation at a time."""
 
 from collections.abc import Container
 from typing import Any
@@ -7,7 +7,7 @@ from torch import fx, nn
 
 
 class _Tracer(fx.Tracer):
-    """Stops at the layers in a table."""
+    """Tracer that records the layers of a table as single operations."""
 
     def __init__(self, layers: Container[type[nn.Module]]) -> None:
         super().__init__()
@@ -18,12 +18,12 @@ class _Tracer(fx.Tracer):
 
 
 def operations(network: nn.Module, layers: Container[type[nn.Module]]) -> list[Any]:
-    """Return the operations of a network in the order in which they run, as nodes of torch.fx.
+    """Return the operations of a network in execution order, as torch.fx nodes.
 
-    The network is traced, not run, which takes milliseconds.
+    torch.fx traces the network symbolically, which takes milliseconds.
 
     Args:
         network: a folded network, or a part of one that takes images.
-        layers: the types of layers that are one operation each.
+        layers: layer types to record as single operations.
     """
     return list(_Tracer(layers).trace(network).nodes)

@@ -1,7 +1,8 @@
-"""A folded network as an ONNX graph: one node for each operation, named after its layer; nothing else.
+"""ONNX writer for folded networks.
 
-Each operation is looked up in a table. That takes milliseconds, so that the forms of a block can be measured in the
-engines themselves, and leaves global pooling and activations as the single nodes that engines know how to fuse.
+A table gives the conversion of each operation. Each node is named after its layer. Writing a graph takes milliseconds,
+so the forms of a block can be measured in the inference engines themselves. Global pooling and activations become
+single nodes, which the engines can fuse.
 """
 
 import operator
@@ -20,8 +21,8 @@ from igcv.deploy.writers.graph import operations
 from igcv.deploy.writers.settings import ExportSettings
 from igcv.errors import InputError
 
-OPSET = 21  # of the files that are written by default; engines of the last two years read it
-OLDEST_OPSET = 13  # the quantized form has scales per channel from here on
+OPSET = 21  # the default; engines of the last two years read it
+OLDEST_OPSET = 13  # the first opset with per-channel scales in quantized graphs
 INPUT, OUTPUT = "images", "logits"
 ELEMENT_TYPES = {
     torch.float32: TensorProto.FLOAT,
@@ -30,11 +31,11 @@ ELEMENT_TYPES = {
 }
 
 
-Rewrite = Callable[[onnx.ModelProto], onnx.ModelProto]  # what quantizes a graph
+Rewrite = Callable[[onnx.ModelProto], onnx.ModelProto]  # a transformation of the graph, such as quantization
 
 
 class Graph:
-    """Nodes and constants on their way to becoming a graph. Every method returns the name of what it adds."""
+    """Nodes and constants of a graph under construction. Every method returns the name of the new item."""
 
     def __init__(self, opset: int) -> None:
         self.opset = opset
@@ -42,13 +43,13 @@ class Graph:
         self.constants: dict[str, onnx.TensorProto] = {}
 
     def constant(self, name: str, value: Any, dtype: Any = None) -> str:
-        """A constant; the same name stands for the same value."""
+        """Add a constant, unless a constant with this name exists."""
         array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value, dtype)
         self.constants.setdefault(name, numpy_helper.from_array(np.ascontiguousarray(array), name))
         return name
 
     def add(self, kind: str, inputs: list[str], name: str, **attributes: Any) -> str:
-        """A node with one output."""
+        """Add a node with one output."""
         self.nodes.append(helper.make_node(kind, inputs, [name], name=name, **attributes))
         return name
 
@@ -134,12 +135,12 @@ def write_onnx(
     """Write a folded network as an ONNX file.
 
     Args:
-        network: made of the layers in `MODULES`.
+        network: a network of layers in `MODULES`.
         example: an input of one image.
-        path: the file.
-        settings: how it is to be.
-        metadata: texts by name that travel with it.
-        rewrite: what happens to the graph first; None: nothing.
+        path: the file to write.
+        settings: settings of the export.
+        metadata: texts by name to store in the file.
+        rewrite: transformation of the graph before writing, such as quantization; None: no transformation.
     """
     path.write_bytes(settled_graph(network, example, settings, metadata, rewrite).SerializeToString())
 
@@ -151,7 +152,7 @@ def settled_graph(
     metadata: Mapping[str, str],
     rewrite: Rewrite | None,
 ) -> onnx.ModelProto:
-    """The graph that files of these settings are made of; arguments as of `write_onnx`."""
+    """Return the graph for these export settings. `write_onnx` describes the arguments."""
     opset = OPSET if settings.opset is None else settings.opset
     model = onnx_graph(network, example, opset=opset, dynamic_size=settings.dynamic_size, metadata=metadata)
     return model if rewrite is None else rewrite(model)
@@ -165,23 +166,21 @@ def onnx_graph(
     dynamic_size: bool = False,
     metadata: Mapping[str, str] | None = None,
 ) -> onnx.ModelProto:
-    """Write a folded network, or a part of one that takes images, as an ONNX model.
+    """Return a folded network, or a part of one that takes images, as an ONNX model.
 
     Args:
-        network: made of the layers in `MODULES`.
-        images: an input; its batch size is left open.
-        opset: version of the operators.
-        dynamic_size: leave height and width of the images open, too.
-        metadata: texts by name that travel with the model.
+        network: a network of layers in `MODULES`.
+        images: an example input. The batch size of the model is dynamic.
+        opset: version of the ONNX operators.
+        dynamic_size: make the height and width of the images dynamic, too.
+        metadata: texts by name to store in the model.
 
     Raises:
-        InputError: for an opset that is too old or not known to the installed onnx, or a layer without an equivalent.
+        InputError: if `opset` is too old or unknown to the installed onnx, or a layer has no ONNX equivalent.
     """
     newest = onnx.defs.onnx_opset_version()
     if not OLDEST_OPSET <= opset <= newest:
-        raise InputError(
-            f"opset {opset} cannot express this network; give one from {OLDEST_OPSET} to {newest}"
-        )
+        raise InputError(f"opset: got {opset}, expected an integer from {OLDEST_OPSET} to {newest}")
     graph = Graph(opset)
     values: dict[fx.Node, Any] = {}
     layers = dict(network.named_modules())
@@ -215,7 +214,7 @@ def onnx_graph(
 
 
 def _convert(graph: Graph, node: fx.Node, layers: Mapping[str, nn.Module], inputs: Any) -> Any:
-    """The node or nodes of one traced operation; what it gives."""
+    """Add the nodes of one traced operation, and return its output."""
     if node.op == "call_module":
         layer = layers[str(node.target)]
         if type(layer) in MODULES:
@@ -224,12 +223,12 @@ def _convert(graph: Graph, node: fx.Node, layers: Mapping[str, nn.Module], input
     elif node.op == "call_function" and node.target in FUNCTIONS:
         return FUNCTIONS[node.target](graph, node.name, *inputs)
     raise InputError(
-        f"'{node.target}' ({node.op}) has no ONNX equivalent here; use global_pool='avg' or 'max'"
+        f"igcv cannot convert '{node.target}' ({node.op}) to ONNX. Use global_pool='avg' or 'max'."
     )
 
 
 def dynamic_dims(shape: Sequence[int], dynamic_size: bool) -> list[int | str]:
-    """The dimensions of the input, those left open by name."""
+    """Return the dimensions of the input: a size, or a name if dynamic."""
     dims: list[int | str] = ["batch", *shape[1:]]
     if dynamic_size:
         for i, name in zip((1, 2) if shape[-1] == 3 else (2, 3), ("height", "width"), strict=True):

@@ -1,4 +1,4 @@
-"""OpenVINO files: converted from the ONNX graph, in full precision."""
+"""OpenVINO writer, which converts the ONNX graph in full precision."""
 
 from collections.abc import Mapping
 from io import BytesIO
@@ -19,9 +19,10 @@ def write_openvino(
     metadata: Mapping[str, str],
     rewrite: Rewrite | None = None,
 ) -> None:
-    """Write a folded network as an .xml file with a .bin beside it; what does not depend on the images is computed.
+    """Write a folded network as an .xml file and a .bin file with the weights.
 
-    Args: those of `igcv.deploy.writers.onnx.write_onnx`.
+    The conversion precomputes everything that does not depend on the images.
+    `igcv.deploy.writers.onnx.write_onnx` describes the arguments.
     """
     ov = required("openvino", "openvino", "deploy")
     model = settled_graph(network, example, settings, metadata, rewrite)

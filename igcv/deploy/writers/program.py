@@ -1,4 +1,4 @@
-"""Programs of torch.export."""
+"""Writer of torch.export programs."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,14 +13,14 @@ from igcv.deploy.writers.settings import ExportSettings
 def write_program(
     network: nn.Module, example: Tensor, path: Path, settings: ExportSettings, metadata: Mapping[str, str]
 ) -> None:
-    """Write a folded network as a program of torch.export.
+    """Write a folded network as a torch.export program.
 
-    Args: those of `igcv.deploy.writers.onnx.write_onnx`.
+    `igcv.deploy.writers.onnx.write_onnx` describes the arguments.
     """
     dims: dict[int, Any] = {0: torch.export.Dim.DYNAMIC}
     if settings.dynamic_size:
         first = 1 if settings.with_preprocessing else 2
         dims |= {first: torch.export.Dim.DYNAMIC, first + 1: torch.export.Dim.DYNAMIC}
-    examples = torch.cat([example, example])  # with one image, the batch would be taken to be always one
+    examples = torch.cat([example, example])  # torch.export would fix a batch size of 1
     program = torch.export.export(network, (examples,), dynamic_shapes=(dims,))
     torch.export.save(program, path, extra_files=dict(metadata))

@@ -1,4 +1,4 @@
-"""A folded network in an engine, without a file."""
+"""Sessions of folded networks, without a file."""
 
 import torch
 from torch import Tensor, nn
@@ -10,13 +10,13 @@ from igcv.extras import required
 
 
 def session_of(network: nn.Module, images: Tensor, engine: str, threads: int | None = None) -> Session:
-    """Return a session of a folded network.
+    """Return a session that runs a folded network in an engine.
 
     Args:
-        network: the network.
-        images: an input, float32 (N, 3, S, S) or uint8 (N, S, S, 3).
+        network: the folded network.
+        images: an example input, float32 (N, 3, S, S) or uint8 (N, S, S, 3).
         engine: a name in `igcv.engines.table.ENGINES`.
-        threads: of the engine; None: PyTorch's number.
+        threads: number of threads of the engine; None: PyTorch's number.
     """
     session = find_engine(engine)
     if session is TorchSession:

@@ -1,4 +1,4 @@
-"""How an exported file is to be, and the card that says so."""
+"""Settings of an export, and the card that records them."""
 
 from dataclasses import asdict, dataclass, replace
 
@@ -8,16 +8,18 @@ from igcv.weights.card import Card
 
 @dataclass(frozen=True, kw_only=True)
 class ExportSettings:
-    """How a file is to be.
+    """Settings of an export.
 
     Attributes:
         format: a name in `igcv.deploy.writers.table.WRITERS`.
-        form: how blocks are computed, as for `igcv.fold`; "auto" measures.
-        with_preprocessing: take uint8 RGB images (N, S, S, 3) and normalize them inside; else float32 (N, 3, S, S).
-        dynamic_size: leave height and width of the images open; the batch always is.
-        opset: of ONNX operators; None: a current one.
-        batch_size, threads: what "auto" measures with.
-        int8: quantize, where the format can; "auto" measures int8 files then.
+        form: the form of the blocks, as for `igcv.fold`; "auto" measures the forms and takes the fastest.
+        with_preprocessing: take uint8 RGB images (N, S, S, 3) and normalize them inside the file; otherwise the file
+            takes float32 images (N, 3, S, S).
+        dynamic_size: make the height and width of the images dynamic. The batch size is always dynamic.
+        opset: version of the ONNX operators; None: the default, `igcv.deploy.writers.onnx.OPSET`.
+        batch_size: images per batch in the measurements of "auto".
+        threads: number of threads in the measurements of "auto"; None: PyTorch's number.
+        int8: quantize, in formats that support int8. "auto" then measures int8 files.
     """
 
     format: str
@@ -31,6 +33,6 @@ class ExportSettings:
 
 
 def exported_card(card: Card, folded: FoldedNetwork, settings: ExportSettings) -> Card:
-    """The card that travels with the file: it says as well how the file was made."""
+    """Return the card of the exported file: the card of the network, with the export settings and forms."""
     made = {**asdict(settings), "forms": folded.forms, "vector_width": folded.vector_width}
     return replace(card, source={**card.source, "export": made})

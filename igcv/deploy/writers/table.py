@@ -1,4 +1,4 @@
-"""The formats of exported files: one row each. Reading one (`igcv.engines`) never needs its writer."""
+"""Table of the export formats. The readers, in `igcv.engines`, do not need the writers."""
 
 from collections.abc import Callable
 from importlib import import_module
@@ -11,12 +11,12 @@ from igcv.extras import required
 
 
 class Writer(NamedTuple):
-    """How a format is written.
+    """Writer of a format.
 
     Attributes:
-        place: the function, as "module:name"; imported when it is needed, as it may need packages of an extra.
-        package: what it needs besides the engine.
-        from_onnx: whether the file is made of an ONNX graph, which can be quantized and has an opset.
+        place: the function, as "module:name"; imported on first use, because it may need packages of an extra.
+        package: the package that the writer needs in addition to the engine.
+        from_onnx: whether the writer starts from an ONNX graph, which has an opset and can be quantized.
     """
 
     place: str
@@ -24,7 +24,11 @@ class Writer(NamedTuple):
     from_onnx: bool
 
     def load(self) -> Callable[..., Any]:
-        """The function; InputError with the command that installs its package, if that is missing."""
+        """Return the function.
+
+        Raises:
+            InputError: if the package is missing; the message gives the install command.
+        """
         required(self.package, self.package, "deploy")
         module, _, name = self.place.partition(":")
         return getattr(import_module(f"igcv.deploy.writers.{module}"), name)
@@ -38,16 +42,17 @@ WRITERS = {
 
 
 def format_of(name: str | None, out: Path) -> str:
-    """Return a format by its name, or else by the ending of the file to write.
+    """Return the name of the format, inferred from the suffix of the output file if `name` is None.
 
     Raises:
-        InputError: for another name, or an ending of no format.
+        InputError: if `name` is unknown, or no format has this suffix.
     """
     if name is None:
         found = next((known for known in WRITERS if ENGINES[known].suffix == out.suffix), None)
         if found is None:
             raise InputError(
-                f"{out} does not tell the format; end it in .onnx, .xml or .pt2, or add --format"
+                f"cannot infer the format from '{out}'; expected .onnx, .xml or .pt2. "
+                "Change the file name or give --format."
             )
         return found
     if name not in WRITERS:

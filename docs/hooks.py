@@ -57,6 +57,8 @@ def site_path(path: Path) -> str:
     """Where a file of the repository is on the site."""
     if path.suffix == ".toml":
         return f"reference/recipes.md#{path.stem}"
+    if path.parent == ROOT / "examples":
+        return f"examples.md#{path.stem}"
     return path.relative_to(ROOT).as_posix().removeprefix("docs/")
 
 
@@ -103,6 +105,12 @@ def recipes() -> Iterator[str]:
         yield from (f"## {path.name} {{#{path.stem}}}", "", "```toml", path.read_text().strip(), "```", "")
 
 
+def examples() -> Iterator[str]:
+    """Yield the scripts in examples/."""
+    for path in sorted((ROOT / "examples").glob("*.py")):
+        yield from (f"## {path.name} {{#{path.stem}}}", "", "```python", path.read_text().strip(), "```", "")
+
+
 def networks() -> Iterator[str]:
     """The listed networks with their costs."""
     yield from ("| network | pixels | parameters | multiply-adds |", "|---|---:|---:|---:|")
@@ -116,5 +124,6 @@ TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "commands": commands,
     "settings": settings,
     "recipes": recipes,
+    "examples": examples,
     "networks": networks,
 }

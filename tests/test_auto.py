@@ -162,10 +162,10 @@ def test_one_command_is_all(
     stored = load_recipe(tmp_path / "runs" / "photos" / "recipe.toml")
     assert (stored.epochs, stored.model, stored.batch_size, stored.drop_last) == (2, "igcv3_w_010", 4, False)
     again = igcv_command(*command)
-    assert again.status == 0 and "runs/photos holds this training. Longer: igcv train --resume" in again.out
+    assert again.status == 0 and "the run in 'runs/photos' is complete. To train longer: igcv train --resume" in again.out
     assert again.out.count("best top-1") == 1
     resumed = igcv_command("train", "--resume", "--out", "runs/photos", "--device", "cpu")
-    assert resumed.status == 0 and "holds this training" in resumed.out
+    assert resumed.status == 0 and "the run in 'runs/photos' is complete" in resumed.out
     longer = igcv_command("train", "--resume", "--out", "runs/photos", "--device", "cpu", "epochs=3")
     assert longer.status == 0 and "epoch 3/3" in longer.out, longer.err
     other = igcv_command(*command, "lr=0.3")

@@ -34,10 +34,10 @@ def test_figures_of_the_data_pipeline(igcv_command, digit_folder, more, workers,
 def test_table_of_the_data_pipeline(igcv_command, digit_folder):
     ended = bench(igcv_command, digit_folder, "augment=flip_crop", "resident=off")
     assert ended.status == 0, ended.err
-    assert "24 training images, augment flip_crop; batches of 8, 16 px; 0 loading processes; cpu" in ended.out
+    assert "24 training images, augment flip_crop; batches of 8, 16 px; 0 data-loading workers; cpu" in ended.out
     for row in (
-        "loading alone, images/s",
-        "of each loading process",
+        "loading only, images/s",
+        "per data-loading worker",
         "training igcv3_d_p50, images/s",
         " % to ",
     ):

@@ -69,7 +69,7 @@ def test_all_that_is_wrong_is_named(photos: Path, tmp_path: Path, igcv_command: 
         "train/cat/2.png (train) = val/cat/larger.jpg (val)",
         "fix: 1 pair of equal images are in two classes",
         "train/cat/1.png (train) = train/dog/copy.png (train)",
-        "stored as RGB 31, L 1",
+        "color modes: RGB 31, L 1",
     ):
         assert text in outcome.out, (text, outcome.out)
     text = page.read_text()

@@ -228,12 +228,12 @@ def test_a_page_has_own_photos_on_request(
         return ended.out, images, json.loads((tmp_path / "page" / "page.json").read_text())["examples"]
 
     said, images, listed = written(trained.folder)
-    assert (images, listed) == (0, []) and "may be your own; --examples adds 8" in said
+    assert (images, listed) == (0, []) and "may be private. --examples adds 8" in said
     said, images, listed = written(trained.folder, "--examples")
     assert (images, len(listed)) == (8, 8) and "8 validation images of" in said
     assert written(digits_run)[1] == 8
     said, images, listed = written(digits_run, "--no-examples")
-    assert (images, listed) == (0, []) and "may be your own" not in said
+    assert (images, listed) == (0, []) and "may be private" not in said
 
 
 def test_only_a_page_is_replaced(trained: igcv.TrainedRun, tmp_path: Path) -> None:

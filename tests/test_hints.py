@@ -55,12 +55,12 @@ def test_the_table_of_usual_names_holds() -> None:
 @pytest.mark.parametrize(
     "words, message",
     [
-        (["--lr", "0.1"], "there is no option --lr; give the setting lr=0.1"),
-        (["--lr=0.1"], "there is no option --lr; give the setting lr=0.1"),
-        (["-b", "64"], "there is no option -b; give the setting batch_size=64"),
-        (["--learning-rate"], "there is no option --learning-rate; give the setting lr=VALUE"),
-        (["--batch-size", "--quiet"], "there is no option --batch-size; give the setting batch_size=VALUE"),
-        (["--output", "x"], "there is no option --output; did you mean --out?"),
+        (["--lr", "0.1"], "unknown option --lr. Give the setting lr=0.1"),
+        (["--lr=0.1"], "unknown option --lr. Give the setting lr=0.1"),
+        (["-b", "64"], "unknown option -b. Give the setting batch_size=64"),
+        (["--learning-rate"], "unknown option --learning-rate. Give the setting lr=VALUE"),
+        (["--batch-size", "--quiet"], "unknown option --batch-size. Give the setting batch_size=VALUE"),
+        (["--output", "x"], "unknown option --output; did you mean --out?"),
     ],
 )
 @pytest.mark.parametrize("command", [["train"], ["check", "digits"], ["bench", "data"]])

@@ -65,7 +65,7 @@ def test_files_folders_and_patterns(photos: Path) -> None:
     "words, message",
     [
         (["*.jpg"], "no file matches '*.jpg'. Give image files, folders or patterns such as '*.jpg'"),
-        (["https://a.b/c.jpg"], "'https://a.b/c.jpg' is an address, expected image files. Fetch it first"),
+        (["https://a.b/c.jpg"], "'https://a.b/c.jpg' is a URL, expected image files. Download the image first"),
         (["x.png", "y.png"], "file not found: 'x.png'. Give image files or folders that exist (and 1 more)"),
     ],
 )
@@ -106,7 +106,7 @@ def test_an_image_on_standard_input(
     ended = igcv_command("predict", weights, "-", "--device", "cpu")
     assert (ended.status, ended.out) == (2, "")
     assert (
-        "standard input: no readable image" in ended.err and "pass a list of names on with xargs" in ended.err
+        "standard input: no readable image" in ended.err and "Pass a list of names with xargs" in ended.err
     )
 
 

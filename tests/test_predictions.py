@@ -93,7 +93,7 @@ def test_the_table(weights: Path, photos: Path, igcv_command: Igcv) -> None:
     assert list(known.values()).count("one") == 6
     right = sum(row["class"] == row["true_class"] for row in rows)
     assert ended.out == (
-        f"p.csv: 12 images, 1 unreadable\n{right} of 10 images in a class folder are classified as that class\n"
+        f"p.csv: 12 images, 1 unreadable\n{right} of 10 images in class folders are classified correctly\n"
     )
     alone = igcv.load(weights)
     for row in rows:
@@ -260,7 +260,7 @@ def test_what_cannot_be_done(weights: Path, photos: Path, igcv_command: Igcv) ->
         ),
         ([photos, "--out", "nowhere/p.csv"], "expected a file in a folder that exists, e.g. predictions.csv"),
         ([photos, "--out", "empty"], "--out: got 'empty', expected a file"),
-        ([photos, "--all"], "--all adds columns to the table: give --out, e.g. --out predictions.csv"),
+        ([photos, "--all"], "--all needs --out, the table to add columns to. Add --out predictions.csv"),
         ([photos, "--sort-into", photos], "'photos' is not an empty folder. Choose another --sort-into"),
         ([photos, "--sort-into", "there.csv"], "'there.csv' is not an empty folder"),
     ):

@@ -198,7 +198,7 @@ def test_conversion_tells_the_strides(
     "text, message",
     [
         ("1,2", "strides: got 1,2, expected 8 numbers"),
-        ("1,1,x", "--strides: got '1,1,x', expected whole numbers with commas"),
+        ("1,1,x", "--strides: got '1,1,x', expected integers separated by commas"),
         ("1,1,1,2,2,1,3,1", "strides: got 1,1,1,2,2,1,3,1, expected 8 numbers"),
     ],
 )

@@ -91,7 +91,7 @@ def test_convert(tmp_path: Path, igcv_command: Igcv) -> None:
     done = igcv_command("convert", file, out)
     assert done.status == 0, done.err
     assert "mobilenetv2_050, 4 classes" in done.out
-    assert "class names unknown: predictions have numbers" in done.out
+    assert "no class names: predictions show class numbers" in done.out
     loaded = igcv.load(out)
     assert loaded.preprocessing.interpolation == "bilinear" and loaded.card.source["format"] == "torchvision"
     assert igcv_command("convert", file, out).status == 2

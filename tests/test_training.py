@@ -88,7 +88,7 @@ def test_evaluate_agrees_with_the_log(finished: Path, igcv_command: Igcv) -> Non
     assert status == 0
     assert figures["top1"] == pytest.approx(max(row["val_top1"] for row in read_metrics(finished)), abs=1e-3)
     assert set(figures["per_class"]) == {"one", "zero"}
-    assert "hardest" not in igcv_command("evaluate", finished).out
+    assert "lowest recall first" not in igcv_command("evaluate", finished).out
 
 
 def test_evaluate_by_hand(finished: Path, digit_folder: Path) -> None:

@@ -1,1 +1,1 @@
-"""The command line: one command per job; each parses, makes one call, and prints."""
+"""Command line of igcv: each command parses its arguments, makes one call and prints the result."""

@@ -1,4 +1,4 @@
-"""The app: which commands there are."""
+"""The Typer app with all commands."""
 
 from typing import Annotated
 
@@ -39,7 +39,7 @@ def _print_version(wanted: bool) -> None:
 def options(
     version: Annotated[
         bool,
-        typer.Option("--version", help="print the version and stop", is_eager=True, callback=_print_version),
+        typer.Option("--version", help="print the version and exit", is_eager=True, callback=_print_version),
     ] = False,
 ) -> None:
     """Interleaved group convolution networks: train, evaluate, predict, convert, export."""

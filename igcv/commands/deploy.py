@@ -1,4 +1,4 @@
-"""The commands that ship a network and measure it: `igcv export` and `igcv bench latency`."""
+"""The commands `igcv export` and `igcv bench latency`."""
 
 import json
 from pathlib import Path
@@ -12,38 +12,46 @@ from igcv.commands.printing.lines import print_error, print_line, working
 
 
 def export(
-    weights: Annotated[str, typer.Argument(metavar="RUN|WEIGHTS", help="run folder or .safetensors file")],
-    out: Annotated[Path, typer.Option(help="file to write: .onnx, .xml (OpenVINO) or .pt2 (torch.export)")],
+    weights: Annotated[
+        str, typer.Argument(metavar="RUN|WEIGHTS", help="run folder, .safetensors file or weights name")
+    ],
+    out: Annotated[Path, typer.Option(help="output file: .onnx, .xml (OpenVINO) or .pt2 (torch.export)")],
     format: Annotated[
-        str | None, typer.Option(help="onnx, openvino or torch; default: by the end of --out")
+        str | None, typer.Option(help="onnx, openvino or torch; default: by the suffix of --out")
     ] = None,
     form: Form = "auto",
-    int8: Annotated[bool, typer.Option("--int8", help="quantize to 8 bits, for onnx and openvino")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="quantize to int8, for onnx and openvino")] = False,
     calibrate: Annotated[
         str | None,
-        typer.Option(help="with --int8: images to quantize with; default: the data of the training run"),
+        typer.Option(help="calibration images for --int8; default: the data of the training run"),
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option(help="images to compare on; default: those of the training run, if they are there"),
+        typer.Option(
+            help="images for the output comparison; default: the data of the training run, if available"
+        ),
     ] = None,
     match: Match = "name",
     with_preprocessing: Annotated[
         bool,
-        typer.Option("--with-preprocessing", help="take uint8 RGB images (N, S, S, 3) and normalize inside"),
+        typer.Option(
+            "--with-preprocessing",
+            help="uint8 RGB input (N, S, S, 3), normalized inside the network",
+        ),
     ] = False,
     dynamic_size: Annotated[
-        bool, typer.Option("--dynamic-size", help="leave height and width open, as the batch always is")
+        bool,
+        typer.Option("--dynamic-size", help="dynamic height and width; the batch size is always dynamic"),
     ] = False,
-    opset: Annotated[int | None, typer.Option(help="version of the ONNX operators; default: 21")] = None,
+    opset: Annotated[int | None, typer.Option(help="ONNX opset version; default: 21")] = None,
     batch: BatchOption = 1,
     threads: Threads = 1,
     force: Force = False,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
 ) -> None:
-    """Write a trained network as a file for an inference engine, and compare it with the network there.
+    """Export a trained network for an inference engine, and compare its outputs with the trained network.
 
-    Batch norms and permutations are gone from the file. The form is chosen for the given --batch and --threads.
+    Batch norms and permutations are folded into the convolutions. --form auto measures with --batch and --threads.
 
     Example: igcv export runs/digits --out digits.onnx --with-preprocessing
     """
@@ -76,7 +84,9 @@ def export(
 def bench_latency(
     networks: Annotated[
         list[str],
-        typer.Argument(metavar="NAME|RUN|FILE...", help="networks by name, runs, weights, exported files"),
+        typer.Argument(
+            metavar="NAME|RUN|FILE...", help="network names, run folders, weights or exported files"
+        ),
     ],
     engine: Engine = None,
     form: Form = "auto",
@@ -85,10 +95,10 @@ def bench_latency(
     input_size: Annotated[
         int | None, typer.Option(help="image side in pixels; default: the network's own", min=1)
     ] = None,
-    rounds: Annotated[int, typer.Option(help="times that each network takes its turn", min=1)] = 15,
+    rounds: Annotated[int, typer.Option(help="measurement rounds", min=1)] = 15,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object per network")] = False,
 ) -> None:
-    """Measure how long networks take to classify, in turns, and how much memory they need.
+    """Measure the latency and the memory of networks, in alternating rounds.
 
     Example: igcv bench latency igcv3_d_100 mobilenetv2_100 --engine onnx --threads 1 --batch 1
     """

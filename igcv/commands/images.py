@@ -1,4 +1,4 @@
-"""From the words of a command line to the images that they name: files, folders, patterns, standard input."""
+"""Images named on a command line: files, folders, patterns and standard input."""
 
 import glob
 import os
@@ -19,28 +19,28 @@ STANDARD_INPUT = "-"
 
 @dataclass(frozen=True)
 class NamedImages:
-    """What the words of a command line name.
+    """Images named on a command line.
 
     Attributes:
         found: files, folders, and the image on standard input.
-        missing: by the name of each image that there is not, why.
+        missing: an error message for each missing image, by its name.
     """
 
     found: "list[str | Path | Image.Image]"
     missing: dict[str, str]
 
     def check_any(self) -> None:
-        """Raise InputError where there is not one image."""
+        """Raise InputError if no image was found."""
         if not self.found:
             more = f" (and {len(self.missing) - 1} more)" if len(self.missing) > 1 else ""
             raise InputError(f"{next(iter(self.missing.values()))}{more}")
 
 
 def named_images(words: Sequence[str]) -> NamedImages:
-    """Return the images that words name; a word that names a file is never a pattern.
+    """Return the images named by `words`; the name of an existing file is never a pattern.
 
     Raises:
-        InputError: a word is an address, or a pattern matches nothing.
+        InputError: a word is a URL, or a pattern matches nothing.
     """
     found: list[str | Path | Image.Image] = []
     missing: dict[str, str] = {}
@@ -54,8 +54,8 @@ def named_images(words: Sequence[str]) -> NamedImages:
             found.append(word)
         elif re.match(r"\w+://", word):
             raise InputError(
-                f"'{word}' is an address, expected image files. Fetch it first, "
-                f"or hand it over: curl -s ADDRESS | igcv predict RUN {STANDARD_INPUT}"
+                f"'{word}' is a URL, expected image files. Download the image first, "
+                f"or pipe it: curl -s URL | igcv predict RUN {STANDARD_INPUT}"
             )
         elif glob.has_magic(word):
             found += _matches(word)
@@ -65,7 +65,7 @@ def named_images(words: Sequence[str]) -> NamedImages:
 
 
 def _matches(pattern: str) -> list[str]:
-    """Return what a pattern matches, sorted; ** reaches folders below."""
+    """Return the sorted matches of a pattern; ** matches nested folders."""
     matched = sorted(glob.glob(pattern, recursive=True))
     if not matched:
         raise InputError(
@@ -75,16 +75,16 @@ def _matches(pattern: str) -> list[str]:
 
 
 def _standard_input() -> "Image.Image":
-    """Decode the one image whose bytes come on standard input."""
+    """Decode one image from standard input."""
     from igcv.data.decoding import MAX_BYTES, BadImageError, decode
 
     if sys.stdin.isatty():
         raise InputError(
-            f"'{STANDARD_INPUT}' takes the bytes of one image from standard input, e.g. igcv predict RUN - < a.jpg"
+            f"'{STANDARD_INPUT}' reads one image from standard input, got a terminal. Use igcv predict RUN - < a.jpg"
         )
     try:
         return decode(sys.stdin.buffer.read(MAX_BYTES), "standard input")
     except BadImageError as error:
         raise InputError(
-            f"{error}. '{STANDARD_INPUT}' takes the bytes of one image; pass a list of names on with xargs"
+            f"{error}. '{STANDARD_INPUT}' reads the bytes of one image. Pass a list of names with xargs"
         ) from error

@@ -1,6 +1,6 @@
-"""The entry point: the exit status and the message of each way in which a command ends.
+"""Entry point of the command line, with exit statuses and error messages.
 
-The commands are loaded inside `main`, so that Ctrl-C is quiet from the first moment on.
+`main` imports the commands itself: Ctrl-C during the imports then prints no traceback.
 """
 
 import os
@@ -16,9 +16,10 @@ from igcv.terminal import one_line
 
 
 def main() -> None:
-    """Run a command: what the user can fix is one line on standard error and exit status 2.
+    """Run a command.
 
-    What a signal ended has the exit status that shells give for the signal: 128 and its number.
+    An `InputError` prints one line on standard error, with exit status 2. After a signal, the exit status is 128 plus
+    the signal number.
     """
     try:
         with quiet_interrupts():
@@ -34,15 +35,15 @@ def main() -> None:
             _complain(str(end))
         sys.exit(128 + end.signal)
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second one ends what still closes files and threads
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second Ctrl-C ends the clean-up of files and threads
         sys.exit(128 + signal.SIGINT)
 
 
 @contextmanager
 def quiet_interrupts() -> Iterator[None]:
-    """Let Ctrl-C end the program at once while something is imported, else as ever.
+    """End the program immediately on Ctrl-C during an import, otherwise raise KeyboardInterrupt.
 
-    C code that imports swallows exceptions, or leaves modules half loaded, of which the next import complains.
+    C code that imports modules swallows exceptions or leaves modules partly loaded, and the next import then fails.
     """
     if (
         threading.current_thread() is not threading.main_thread()
@@ -59,7 +60,7 @@ def quiet_interrupts() -> Iterator[None]:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Raise KeyboardInterrupt, or end the process where an import is under way."""
+    """Raise KeyboardInterrupt, or end the process during an import."""
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             os._exit(128 + number)
@@ -68,13 +69,13 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _is_main() -> bool:
-    """Whether this is the process that prints."""
+    """Return whether this process prints (rank 0)."""
     from igcv.commands.options import is_main
 
     return is_main()
 
 
 def _complain(text: str) -> None:
-    """Print a line on standard error, if its terminal is still there."""
+    """Print a line on standard error; ignore a closed terminal."""
     with suppress(OSError):
         print(f"igcv: {one_line(text)}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The commands about networks and their weights: `igcv models`, `igcv summary` and `igcv convert`."""
+"""The commands `igcv models`, `igcv summary` and `igcv convert`."""
 
 import json
 from fnmatch import fnmatch
@@ -18,22 +18,20 @@ if TYPE_CHECKING:
 
 
 def models(
-    pattern: Annotated[str, typer.Argument(help="shell pattern, e.g. 'igcv3*'")] = "*",
+    pattern: Annotated[str, typer.Argument(help="shell pattern of names, e.g. 'igcv3*'")] = "*",
     num_classes: Annotated[int, typer.Option(help="outputs of the classifier", min=0)] = 1000,
     input_size: Annotated[
         int | None, typer.Option(help="image side in pixels; default: each network's own")
     ] = None,
     pretrained: Annotated[
         bool,
-        typer.Option(
-            "--pretrained", help="list the trained weights that have a name, with accuracy and license"
-        ),
+        typer.Option("--pretrained", help="list trained weights instead, with accuracy and license"),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object per row")] = False,
 ) -> None:
-    """List the networks with their parameters and multiply-adds, or trained weights by name.
+    """List the networks with their parameters and multiply-adds, or the trained weights.
 
-    Every command takes these names. Weights of other projects are downloaded once.
+    Other commands accept these names. Weights of other projects are downloaded once.
 
     Example: igcv models 'igcv3*' --pretrained
     """
@@ -56,7 +54,7 @@ def models(
 
 
 def list_pretrained(pattern: str, as_json: bool) -> None:
-    """Print the weights whose names, or whose networks' names, match a shell pattern."""
+    """Print the weights whose own name or network name matches a shell pattern."""
     from igcv.weights import list_weights
 
     known = list_weights()
@@ -78,12 +76,12 @@ def convert(
         Path,
         typer.Argument(
             metavar="IN",
-            help="X-0000.params of MXNet; X.pth of pytorchcv, torchvision or timm; weights of igcv, or a name such as "
-            "igcv3_d_100.imagenet",
+            help="X-0000.params of MXNet, X.pth of pytorchcv, torchvision or timm, weights of igcv, or a weights name "
+            "such as igcv3_d_100.imagenet",
         ),
     ],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="OUT.safetensors, or OUT-0000.params")],
-    symbol: Annotated[Path | None, typer.Option(help="the graph, X-symbol.json, to check against")] = None,
+    symbol: Annotated[Path | None, typer.Option(help="MXNet graph to check against: X-symbol.json")] = None,
     input_size: Annotated[
         int | None, typer.Option(help="image side in pixels; default: the network's own", min=1)
     ] = None,
@@ -95,8 +93,8 @@ def convert(
 ) -> None:
     """Convert a checkpoint of another project to safetensors, or weights of igcv to an MXNet checkpoint.
 
-    A checkpoint does not tell the strides of its network. Give them for a network of small images that was trained with
-    others than igcv's, e.g. --input-size 32 --strides 1,1,1,2,2,1,2,1.
+    A checkpoint does not record strides. For a network trained on small images with other strides than igcv's, give
+    both, e.g. --input-size 32 --strides 1,1,1,2,2,1,2,1.
 
     Example: igcv convert igcv3-0000.params igcv3.safetensors --symbol igcv3-symbol.json
     """
@@ -115,31 +113,35 @@ def convert(
             f"{card.model}, {card.num_classes} classes, {parameters:,} parameters, {card.input_size} x "
             f"{card.input_size} pixels, strides {strides_text(card.strides)}"
         )
-        found += "" if card.class_names else "; class names unknown: predictions have numbers"
+        found += "" if card.class_names else "; no class names: predictions show class numbers"
     print_line(f"{target}: {found}")
 
 
 def stride_list(text: str) -> list[int]:
-    """Return the strides in an option such as 1,1,1,2,2,1,1,1."""
+    """Parse strides such as "1,1,1,2,2,1,1,1"."""
     parts = text.split(",")
     if not all(part.strip().isdigit() for part in parts):
-        raise InputError(f"--strides: got '{text}', expected whole numbers with commas, e.g. 1,1,1,2,2,1,1,1")
+        raise InputError(
+            f"--strides: got '{text}', expected integers separated by commas, e.g. 1,1,1,2,2,1,1,1"
+        )
     return [int(part) for part in parts]
 
 
 def summary(
-    name: Annotated[str, typer.Argument(help="network, e.g. igcv3_d_100 (igcv models lists them)")],
+    name: Annotated[str, typer.Argument(help="network, e.g. igcv3_d_100 (igcv models lists all)")],
     num_classes: Annotated[int, typer.Option(help="outputs of the classifier", min=0)] = 1000,
     input_size: Annotated[
         int | None, typer.Option(help="image side in pixels; default: the network's own", min=1)
     ] = None,
-    plot: Annotated[Path | None, typer.Option(help="draw a block into this file (.svg, .png, .pdf)")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="output file for a drawing of a block (.svg, .png, .pdf)")
+    ] = None,
     block: Annotated[
-        str | None, typer.Option(help="the block to draw, e.g. stages.2.1; default: one in the middle")
+        str | None, typer.Option(help="block to draw, e.g. stages.2.1; default: the middle block")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object per stage")] = False,
 ) -> None:
-    """Show a network stage by stage: its costs, and whether its blocks connect all channels as the papers demand.
+    """Print the costs of a network by stage, and whether each block meets its connectivity condition.
 
     Example: igcv summary igcv3_d_100 --plot block.svg --block stages.2.1
     """
@@ -149,7 +151,7 @@ def summary(
     from igcv.models import build_model, default_input_size, strides_text
 
     if block is not None and plot is None:
-        raise InputError("--block names the block to draw; add --plot FILE.svg")
+        raise InputError("--block needs --plot, the file to draw to. Add --plot FILE.svg")
     size = input_size or default_input_size(name)
     with torch.device("meta"):
         network = build_model(name, num_classes, input_size=input_size)
@@ -167,13 +169,13 @@ def summary(
 
 
 def plain(row: "StageRow") -> dict[str, Any]:
-    """A row as JSON has it."""
+    """Return a row as a dictionary for JSON."""
     parts = {key: getattr(row, key) for key in ("connectivity", "balance")}
     return row._asdict() | {key: part and part._asdict() for key, part in parts.items()}
 
 
 def draw_one(name: str, described: "list[BlockPattern]", wanted: str, path: Path) -> None:
-    """Draw the block called `wanted` (the first of its convolutions, where it has two)."""
+    """Draw the block named `wanted`; of a block with two drawable convolutions, draw the first."""
     required("matplotlib", "--plot", "report")
     from igcv.report.drawing import draw_block
 

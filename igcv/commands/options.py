@@ -1,4 +1,4 @@
-"""Arguments and options that several commands share, and what becomes of them."""
+"""Arguments and options shared by several commands, and their parsing."""
 
 import os
 import re
@@ -17,56 +17,58 @@ if TYPE_CHECKING:
     from igcv.training.recipe import Recipe
 
 DATA_HELP = (
-    "digits, cifar10, cifar100 (or cifar10:PATH), tinyimagenet:PATH, folder:PATH with class folders, "
-    "rec:TRAIN.rec,VAL.rec (MXNet RecordIO), timm/READER/NAME for what timm opens, or train:SOURCE for the training "
-    "images of another alone"
+    "digits, cifar10, cifar100 (or cifar10:PATH), tinyimagenet:PATH, folder:PATH (one folder per class), "
+    "rec:TRAIN.rec,VAL.rec (MXNet RecordIO), timm/READER/NAME (timm data set), or train:SOURCE (only the training "
+    "images of SOURCE)"
 )
 Weights = Annotated[
     str,
     typer.Argument(
         metavar="RUN|WEIGHTS",
-        help="run folder, .safetensors file, a file that igcv export wrote, or a name such as igcv3_d_100.imagenet "
+        help="run folder, .safetensors file, exported file, or a weights name such as igcv3_d_100.imagenet "
         "(igcv models --pretrained)",
     ),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps")]
+Device = Annotated[str, typer.Option(help="device: auto, cpu, cuda, cuda:N or mps")]
 RecipeArguments = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[RECIPE.toml] [key=value ...]", help="a recipe file and changes to it"),
+    typer.Argument(
+        metavar="[RECIPE.toml] [key=value ...]", help="recipe file, and settings that override it"
+    ),
 ]
-Model = Annotated[str | None, typer.Option(help="network, e.g. igcv3_d_100 (igcv models lists them)")]
-Data = Annotated[str | None, typer.Option(help=DATA_HELP)]
+Model = Annotated[str | None, typer.Option(help="network, e.g. igcv3_d_100 (igcv models lists all)")]
+Data = Annotated[str | None, typer.Option(help=f"data source: {DATA_HELP}")]
 Split = Annotated[
     str | None,
     typer.Option(
         metavar="FILE.csv",
-        help="list of the images: columns path, label and, optionally, split (train, val, test) and group",
+        help="list of the images: columns path and label, optionally split (train, val, test) and group",
     ),
 ]
 Match = Annotated[
     str,
     typer.Option(
-        help="how the classes of the data are matched with the network's: name (in whatever order, also fewer of "
-        "them) or order"
+        help="match the classes of the data to the network's by name (any order, any subset) or by order"
     ),
 ]
 Engine = Annotated[
-    str | None, typer.Option(help="torch, onnx or openvino; default: torch, and of a file its own")
+    str | None,
+    typer.Option(help="torch, onnx or openvino; default: torch, for an exported file its own engine"),
 ]
 Form = Annotated[
     str,
     typer.Option(
-        help="how blocks are computed: auto measures on this machine, literal keeps the papers' layers, "
+        help="implementation of the blocks: auto (measured on this machine), literal (the papers' layers), "
         "or a form such as dense, group_branches, partial_sums"
     ),
 ]
 Threads = Annotated[int, typer.Option(help="threads of the engine", min=1)]
-Force = Annotated[bool, typer.Option("--force", help="replace what is there already")]
-BatchOption = Annotated[int, typer.Option(help="images at a time", min=1)]
+Force = Annotated[bool, typer.Option("--force", help="replace existing output")]
+BatchOption = Annotated[int, typer.Option(help="batch size in images", min=1)]
 
 
 class SettingsCommand(TyperCommand):
-    """A command with settings as key=value, which says so where one is given as an option."""
+    """Command with key=value settings, which explains how to give a setting that is typed as an option."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         known = {name for parameter in self.params for name in parameter.opts} | {"--help"}
@@ -79,7 +81,7 @@ class SettingsCommand(TyperCommand):
 
 
 def explain_option(name: str, value: str) -> None:
-    """Raise InputError where an option that does not exist is a setting, or another option, by a usual name."""
+    """Raise InputError if an unknown option is a setting, or a common name of a setting or option."""
     from igcv.training.usual_names import USUAL_NAMES, our_name
 
     key = name.lstrip("-").replace("-", "_")
@@ -87,35 +89,35 @@ def explain_option(name: str, value: str) -> None:
     if meant is None:
         return
     if meant.startswith("--"):
-        raise InputError(f"there is no option {name}; did you mean {meant}? (igcv train --help)")
+        raise InputError(f"unknown option {name}; did you mean {meant}? (igcv train --help)")
     raise InputError(
-        f"there is no option {name}; give the setting {meant}={value} (igcv train --keys lists all settings)"
+        f"unknown option {name}. Give the setting {meant}={value} (igcv train --keys lists all settings)"
     )
 
 
 def recipe_keys() -> set[str]:
-    """The keys of a recipe."""
+    """Return all keys of a recipe."""
     from igcv.training.recipe import Recipe
 
     return {f.name for f in fields(Recipe)}
 
 
 def is_main() -> bool:
-    """Whether this is the process that prints: the only one, or torchrun's first."""
+    """Return whether this process prints: a single process, or rank 0 of torchrun."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def recipe_of(
     arguments: list[str] | None, resumed: Path | None = None, **given: str | None
 ) -> "Recipe | Draft":
-    """Return the recipe of a command line: its file, if one comes first, then changes, then options.
+    """Return the recipe of a command line: a recipe file, overridden by settings, overridden by options.
 
-    Without a file it is a draft, whose open settings follow from the data and the machine.
+    Without a file, return a draft: its open settings follow from the data and the machine.
 
     Args:
-        arguments: as of `RecipeArguments`.
-        resumed: the recipe of the run that is resumed, where no other file is named.
-        given: options that are keys of a recipe; None where they were not given.
+        arguments: the words of `RecipeArguments`: an optional recipe file, then settings.
+        resumed: recipe file of the resumed run, used if `arguments` names no file.
+        given: options that are keys of a recipe; None if not given.
     """
     from igcv.training.draft import resolve_recipe
     from igcv.training.recipe_file import parse_settings

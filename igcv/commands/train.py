@@ -1,4 +1,4 @@
-"""The commands around training: `igcv check`, `igcv train`, `igcv report` and `igcv bench data`."""
+"""The commands `igcv train`, `igcv check`, `igcv report` and `igcv bench data`."""
 
 import json
 import sys
@@ -19,23 +19,25 @@ def train(
     data: Data = None,
     split: Split = None,
     out: Annotated[
-        Path | None, typer.Option(help="run folder; default: runs/DATA, with a recipe runs/MODEL-DATA")
+        Path | None, typer.Option(help="run folder; default: runs/DATA, or runs/MODEL-DATA with a recipe")
     ] = None,
     init_from: Annotated[
         str | None,
         typer.Option(
-            help="run folder, weights or name of weights, e.g. igcv3_d_100.imagenet, to start from (fine-tuning)"
+            help="initial weights for fine-tuning: run folder, weights file, or weights name, e.g. igcv3_d_100.imagenet"
         ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="continue the run in --out")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="resume the run in --out")] = False,
     gpus: Annotated[
-        str | None, typer.Option(help="GPUs to train on, e.g. 0,1,2,3; one process for each")
+        str | None, typer.Option(help="GPUs to train on, e.g. 0,1,2,3; one process per GPU")
     ] = None,
     device: Device = "auto",
-    quiet: Annotated[bool, typer.Option("--quiet", help="print nothing while training")] = False,
-    keys: Annotated[bool, typer.Option("--keys", help="list all settings of a recipe and stop")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="print nothing during training")] = False,
+    keys: Annotated[bool, typer.Option("--keys", help="list all settings of a recipe and exit")] = False,
 ) -> None:
-    """Train a network into a run folder: from a recipe, or with settings that follow from the data and the machine.
+    """Train a network and write the results to a run folder.
+
+    Without a recipe, the settings follow from the data and the machine.
 
     Example: igcv train --data folder:photos max_minutes=10
     """
@@ -57,23 +59,27 @@ def train(
     if not quiet and is_main():
         if run.was_there:
             longer = f"igcv train --resume --out {quoted(run.folder)} epochs=N"
-            print_line(f"{run.folder} holds this training. Longer: {longer}. Again: another --out")
+            print_line(
+                f"the run in '{run.folder}' is complete. To train longer: {longer}. To train again: another --out"
+            )
         print_summary(run.summary, run.folder)
 
 
 def check(
-    data: Annotated[str, typer.Argument(metavar="DATA", help=DATA_HELP)],
+    data: Annotated[str, typer.Argument(metavar="DATA", help=f"data source: {DATA_HELP}")],
     settings: Annotated[
-        list[str] | None, typer.Argument(metavar="[key=value ...]", help="settings of the training")
+        list[str] | None, typer.Argument(metavar="[key=value ...]", help="training settings")
     ] = None,
     split: Split = None,
-    out: Annotated[Path | None, typer.Option(help="page to write, with thumbnails, e.g. check.html")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="HTML page to write, with thumbnails, e.g. check.html")
+    ] = None,
     device: Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
 ) -> None:
-    """Look at a data set before training: images of each class, unreadable and double images, expected time.
+    """Check a data set before training: images per class, unreadable and duplicate images, expected training time.
 
-    The exit status is 1 where something needs fixing before a training.
+    The exit status is 1 if the data set has problems to fix.
 
     Example: igcv check folder:photos --out check.html
     """
@@ -94,15 +100,17 @@ def check(
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="run folders, finished or not")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="run folders, complete or not")],
     out: Annotated[
         Path | None,
-        typer.Option(help="the page; default: report.html in the run folder, of several runs runs.html"),
+        typer.Option(
+            help="HTML page to write; default: report.html in the run folder, runs.html for several runs"
+        ),
     ] = None,
 ) -> None:
-    """Show runs as one page: curves, mistakes, accuracy of every class, costs, settings.
+    """Write an HTML report of one or more runs: curves, misclassified images, accuracy per class, costs, settings.
 
-    The page works offline and is one file. A run writes its own at its end.
+    The page is one file and works offline. `igcv train` writes the report of a run at its end.
 
     Example: igcv report runs/first runs/second --out comparison.html
     """
@@ -115,13 +123,15 @@ def bench_data(
     settings: RecipeArguments = None,
     model: Model = None,
     data: Data = None,
-    seconds: Annotated[float, typer.Option(help="how long to measure, after a warm-up", min=0.1)] = 10.0,
+    seconds: Annotated[
+        float, typer.Option(help="measurement time in seconds, after a warm-up", min=0.1)
+    ] = 10.0,
     device: Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
 ) -> None:
-    """Measure how fast training images come, and how much of a training step waits for them.
+    """Measure the data-loading speed, and the share of the training time spent waiting for images.
 
-    Loading is everything up to batches on the device: reading, decoding, augmenting, copying, normalizing.
+    Data loading comprises reading, decoding, augmenting, copying to the device, and normalizing.
 
     Example: igcv bench data recipes/imagenet_mxnet.toml --data folder:photos workers=4
     """

@@ -1,4 +1,4 @@
-"""The commands that use a trained network: `igcv evaluate` and `igcv predict`."""
+"""The commands `igcv evaluate` and `igcv predict`."""
 
 import json
 from collections import Counter
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
 def evaluate(
     weights: Weights,
     data: Annotated[
-        str | None, typer.Option(help=f"default: the data of the training run. {DATA_HELP}")
+        str | None, typer.Option(help=f"data source, default: the data of the training run; {DATA_HELP}")
     ] = None,
     split: Split = None,
     part: Annotated[
-        str, typer.Option(help="images to measure on: val, test (for the final accuracy) or train")
+        str, typer.Option(help="images to evaluate on: val, test (for the final accuracy) or train")
     ] = "val",
     match: Match = "name",
-    batch_size: Annotated[int, typer.Option(help="images at a time, per process")] = 128,
-    workers: Annotated[int, typer.Option(help="processes that decode images")] = 0,
+    batch_size: Annotated[int, typer.Option(help="batch size in images, per process")] = 128,
+    workers: Annotated[int, typer.Option(help="data-loading workers")] = 0,
     device: Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
 ) -> None:
-    """Measure accuracy and loss on validation or test images, and recall, precision and F1 of every class."""
+    """Measure accuracy and loss on validation or test images, and recall, precision and F1 per class."""
     with progress_bar("images") if is_main() else nullcontext(None) as progress:
         import igcv
 
@@ -69,38 +69,38 @@ def predict(
         list[str],
         typer.Argument(
             metavar="IMAGE|FOLDER|PATTERN|-...",
-            help="image files, folders searched recursively, patterns such as '*.jpg'; -: one on standard input",
+            help="image files, folders (searched recursively), patterns such as '*.jpg', or - for standard input",
         ),
     ],
     top: Annotated[int, typer.Option(help="number of top predictions per image", min=1)] = 5,
     threshold: Annotated[
-        float, typer.Option(help="probability below which the answer is 'unknown', 0 to 1", min=0, max=1)
+        float, typer.Option(help="probability below which an image is 'unknown', 0 to 1", min=0, max=1)
     ] = 0.0,
     out: Annotated[
-        Path | None, typer.Option(help="table to write (CSV): file, class, probability, true class, error")
+        Path | None, typer.Option(help="CSV table to write: file, class, probability, true class, error")
     ] = None,
     all_classes: Annotated[
-        bool, typer.Option("--all", help="with --out: one more column for the probability of each class")
+        bool, typer.Option("--all", help="probability of every class as columns of --out")
     ] = False,
     force: Force = False,
     sort_into: Annotated[
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="empty or new folder; copies the images into folders by prediction",
+            help="empty or new folder for copies of the images, one subfolder per predicted class",
         ),
     ] = None,
     device: Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object per image")] = False,
 ) -> None:
-    """Classify images and folders of images: print the most probable classes as they come, or write a table.
+    """Classify images and folders of images: print the most probable classes, or write a table.
 
-    An unreadable image is a line on standard error and does not keep the others from an answer; exit status 2.
+    For an unreadable image, print one line on standard error, continue, and exit with status 2.
 
     Example: igcv predict runs/photos holiday --out predictions.csv --threshold 0.5
     """
     if all_classes and out is None:
-        raise InputError("--all adds columns to the table: give --out, e.g. --out predictions.csv")
+        raise InputError("--all needs --out, the table to add columns to. Add --out predictions.csv")
     named, kept, counts = named_images(images), [], Counter[str]()
     printed = as_json or (out is None and sort_into is None)
     with progress_bar("images") as progress:
@@ -125,7 +125,7 @@ def predict(
 
 
 def show(entry: "ImagePrediction", as_json: bool, printed: bool, top: int) -> None:
-    """Print an answer, as JSON or text, where answers are printed; of an unreadable image always why it is so."""
+    """Print a prediction as JSON or, if `printed`, as text; always print the error of an unreadable image."""
     if entry.error:
         print_error(entry.error)
     if as_json:
@@ -135,7 +135,7 @@ def show(entry: "ImagePrediction", as_json: bool, printed: bool, top: int) -> No
 
 
 def check_targets(out: Path | None, force: bool, sort_into: Path | None) -> None:
-    """Raise InputError unless all that the command is to write can be written."""
+    """Raise InputError unless all outputs of the command can be written."""
     from igcv.evaluation.outputs import check_folder, check_table
 
     if out is not None:
@@ -152,7 +152,7 @@ def answers(
     device: str,
     progress: Callable[[int, int], None],
 ) -> "Iterator[ImagePrediction]":
-    """Yield the answer for each image as soon as it is known, first those for images that there are not."""
+    """Yield the prediction of each image as soon as it is ready, after the errors of missing images."""
     from igcv.evaluation import ImagePrediction, predict_in_batches
     from igcv.evaluation.predictions import skipped_images
 
@@ -169,7 +169,7 @@ def answers(
 
 
 def as_json_object(entry: "ImagePrediction", top: int) -> dict[str, Any]:
-    """An answer as --json prints it."""
+    """Return a prediction as the JSON object of --json."""
     if entry.error:
         return {"image": entry.file, "error": entry.error}
     answers = [

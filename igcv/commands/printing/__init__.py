@@ -1,1 +1,1 @@
-"""What the commands print: tables and lines, from plain figures."""
+"""Output of the commands: tables and lines from plain numbers."""

@@ -1,4 +1,4 @@
-"""What the commands that ship a network print."""
+"""Output of `igcv export`, `igcv bench latency` and `igcv web`."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,12 +11,12 @@ from igcv.terminal import counted
 
 
 def print_export(figures: Mapping[str, Any]) -> None:
-    """What was written, how it compares, how its blocks are computed, and what int8 costs and brings."""
+    """Print the exported file, its comparison with the trained network, its block forms, and its int8 results."""
     print_line(f"{figures['file']}: {figures['bytes'] / 2**20:,.2f} MiB")
     print_line(
-        f"compared with the trained network on {counted(figures['images'], 'image')} of {figures['on']}: "
+        f"comparison with the trained network on {counted(figures['images'], 'image')} of {figures['on']}: "
         f"largest difference {figures['error']:.1e} of the largest logit, "
-        f"same class for {100 * figures['agreement']:.1f} %"
+        f"same class for {100 * figures['agreement']:.1f} % of the images"
     )
     counts = Counter(figures["forms"].values()).most_common()
     padded = f"; groups padded to multiples of {width}" if (width := figures["vector_width"]) > 1 else ""
@@ -27,7 +27,7 @@ def print_export(figures: Mapping[str, Any]) -> None:
 
 
 def print_int8(figures: Mapping[str, Any]) -> None:
-    """int8 beside float32."""
+    """Print size, accuracy and time of int8 compared with float32."""
     table = Table("", "float32", "int8", "", box=None, header_style="bold")
     size, top1, time = figures["bytes"], figures["top1"], figures["median_ms"]
     table.add_row(
@@ -47,15 +47,15 @@ def print_int8(figures: Mapping[str, Any]) -> None:
 
 
 def print_latency(results: Sequence[Any], ratios: Sequence[float], batch: int, threads: int) -> None:
-    """How long networks take, as ratios to the first one, and the memory that opening and running them adds."""
+    """Print latencies, their ratios to the first network, and the memory added by opening and running each network."""
     title = f"batch {batch}, {counted(threads, 'thread')}"
     table = Table("network", title=title, box=None, header_style="bold", title_justify="left")
-    for column in ("ms, range", "ratio", "images/s", "MiB", "matrix rate"):
+    for column in ("median ms (min to max)", "ratio", "images/s", "MiB", "% of matmul peak"):
         table.add_column(column, justify="right")
     for result, ratio in zip(results, ratios, strict=True):
         table.add_row(
             result.label,
-            f"{result.median_ms:.2f}, {min(result.times_ms):.2f} to {max(result.times_ms):.2f}",
+            f"{result.median_ms:.2f} ({min(result.times_ms):.2f} to {max(result.times_ms):.2f})",
             f"{ratio:.2f}",
             f"{result.images_per_s:,.1f}",
             f"{result.memory_mib:,.0f}",
@@ -65,14 +65,14 @@ def print_latency(results: Sequence[Any], ratios: Sequence[float], batch: int, t
 
 
 def print_page(page: Any) -> None:
-    """What is in a page, and what is not and why."""
+    """Print the contents of a page, and why it has no int8 network or no examples."""
     networks = ", ".join(f"{n['name']} {n['bytes'] / 1e6:,.2f} MB" for n in page.networks)
-    print_line(f"{page.folder}: a page for any web server; {networks}")
+    print_line(f"{page.folder}: static web page; {networks}")
     if page.no_int8:
         print_line(f"no int8: {page.no_int8}")
     if page.kept_out:
         print_line(
-            f"no examples, as the images of {page.examples_of} may be your own; --examples adds {page.kept_out}"
+            f"no examples: the images of {page.examples_of} may be private. --examples adds {page.kept_out} images"
         )
     if page.examples:
         print_line(

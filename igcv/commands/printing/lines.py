@@ -1,4 +1,4 @@
-"""Lines and bars: what every command prints with."""
+"""Printing of lines, tables and progress bars, for every command."""
 
 import sys
 import time
@@ -11,42 +11,42 @@ from rich.table import Table
 from igcv.console import PlainConsole
 from igcv.terminal import one_line
 
-UNLIMITED = 10_000  # characters of a line
-SILENCE_S = 15.0  # seconds after which a job says how far it is, where there is no bar
+UNLIMITED = 10_000  # characters per line
+SILENCE_S = 15.0  # seconds between progress lines without a progress bar
 console, errors = PlainConsole(), PlainConsole(stderr=True)
 
 
 def print_line(text: str, *, bold: bool = False) -> None:
-    """Print one line, as it is."""
+    """Print one line of plain text."""
     console.print(one_line(text), style="bold" if bold else None, soft_wrap=True)
 
 
 def print_rows(table: Table) -> None:
-    """Print a table with each row on one line, also where the terminal is narrower or there is none."""
+    """Print a table with each row on one line, whatever the width of the terminal."""
     unlimited = console.options.update(max_width=UNLIMITED)
     width = max(console.width, console.measure(table, options=unlimited).maximum)
     PlainConsole(width=width).print(table)
 
 
 def print_error(text: str) -> None:
-    """Print one line on standard error, above a bar where there is one."""
+    """Print one line on standard error, above any progress bar."""
     print(one_line(text), file=sys.stderr, flush=True)
 
 
 @contextmanager
 def progress_bar(unit: str) -> Iterator[Callable[[int, int], None]]:
-    """Show how far a job is: a bar in a terminal, else a line on standard error now and then.
+    """Show the progress of a job: a bar in a terminal, otherwise occasional lines on standard error.
 
     Args:
-        unit: what is counted.
+        unit: plural name of the counted items.
 
     Yields:
-        A callback that takes what is done and what there is in all; before its first call nothing is known.
+        A callback that takes the number of completed items and the total; the total is unknown before the first call.
     """
     if not errors.is_terminal:
         yield _Lines(unit)
         return
-    both = console.is_terminal  # then lines are printed above the bar
+    both = console.is_terminal  # Rich then prints lines above the bar
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console if both else errors, transient=True, redirect_stdout=both) as bar:
         task = bar.add_task(unit, total=None)
@@ -55,7 +55,7 @@ def progress_bar(unit: str) -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def working(text: str) -> Iterator[None]:
-    """Show in a terminal that something of unknown length is at work, and for how long."""
+    """Show a running job of unknown length in a terminal, with the elapsed time."""
     columns = (TextColumn(text), BarColumn(pulse_style="cyan"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         bar.add_task(text, total=None)
@@ -63,7 +63,7 @@ def working(text: str) -> Iterator[None]:
 
 
 class _Lines:
-    """A line on standard error after each `SILENCE_S` seconds."""
+    """Progress callback that prints a line on standard error every `SILENCE_S` seconds."""
 
     def __init__(self, unit: str) -> None:
         self.unit, self.spoke = unit, time.monotonic()

@@ -1,4 +1,4 @@
-"""What the commands about networks print."""
+"""Output of `igcv models` and `igcv summary`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from igcv.commands.printing.lines import print_line, print_rows
 
 
 def print_catalog(sizes: Mapping[str, int], costs: Mapping[str, Any]) -> None:
-    """The networks with their costs."""
+    """Print networks with their input sizes and costs."""
     table = Table("network", "input", box=None, header_style="bold")
     for column in ("parameters", "multiply-adds"):
         table.add_column(column, justify="right")
@@ -21,11 +21,11 @@ def print_catalog(sizes: Mapping[str, int], costs: Mapping[str, Any]) -> None:
 
 
 def print_stages(title: str, rows: list[Any]) -> None:
-    """The stages of a network as a table, with totals."""
+    """Print the stages of a network as a table, with totals."""
     table = Table(title=title, box=None, header_style="bold", title_justify="left", padding=(0, 1, 0, 0))
-    for column in ("part", "blocks", "output", "parameters", "multiply-\nadds, M", "outputs,\nMiB"):
-        table.add_column(Text(column), justify="left" if column == "part" else "right", no_wrap=True)
-    balanced = any(row.balance for row in rows)  # of IGCV2 alone
+    for column in ("stage", "blocks", "output", "parameters", "multiply-\nadds, M", "outputs,\nMiB"):
+        table.add_column(Text(column), justify="left" if column == "stage" else "right", no_wrap=True)
+    balanced = any(row.balance for row in rows)  # only IGCV2 has a balance condition
     for column in ("condition", "paths", *(["above\noptimum"] if balanced else [])):
         table.add_column(Text(column), no_wrap=True)
     for row in rows:
@@ -41,22 +41,22 @@ def print_stages(title: str, rows: list[Any]) -> None:
         )
     keys = ("parameters", "multiply_adds", "activation_bytes")
     table.add_row(
-        "all", "", "", *costs(*(sum(getattr(row, key) for row in rows) for key in keys)), style="bold"
+        "total", "", "", *costs(*(sum(getattr(row, key) for row in rows) for key in keys)), style="bold"
     )
     print_rows(table)
 
 
 def costs(parameters: int, multiply_adds: int, activation_bytes: int) -> tuple[str, str, str]:
-    """The three costs as a table shows them: parameters, million multiply-adds, MiB."""
+    """Return the three costs as table cells: parameters, million multiply-adds, MiB."""
     return f"{parameters:,}", f"{multiply_adds / 1e6:,.1f}", f"{activation_bytes / 2**20:,.2f}"
 
 
 def path_range(paths: Any) -> str:
-    """Fewest and most paths, once where they are equal."""
+    """Return the range of path counts, as a single number if all are equal."""
     return f"{paths.paths_min}" + (f" to {paths.paths_max}" if paths.paths_max != paths.paths_min else "")
 
 
 def print_unmet(block: str, condition: str, paths: Any) -> None:
-    """A block whose channels are not connected as its condition demands."""
-    cut_off = f"; cut off (input, output): {paths.cut_off}" if paths.cut_off else ""
+    """Print a block that does not meet its connectivity condition."""
+    cut_off = f"; unconnected (input, output): {paths.cut_off}" if paths.cut_off else ""
     print_line(f"{block}: {condition} condition not met, {path_range(paths)} paths for each pair{cut_off}")

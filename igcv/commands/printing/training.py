@@ -1,4 +1,4 @@
-"""What the commands around training print."""
+"""Output of `igcv train`, `igcv check` and `igcv bench data`."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -13,8 +13,8 @@ from igcv.terminal import counted, quoted
 
 
 def print_check(checked: Any) -> None:
-    """What a data set holds, what is wrong with it, and what a training would do."""
-    from igcv.training.auto import in_words  # loads torch, as the check has
+    """Print the contents of a data set, the settings that training would choose, and the problems to fix."""
+    from igcv.training.auto import in_words  # torch, which this import loads, is loaded by the check already
 
     counts = checked.classes.values()
     parts = [part for part in ("train", "val", "test") if any(part in found for found in counts)]
@@ -25,22 +25,22 @@ def print_check(checked: Any) -> None:
         table.add_row(name, *(f"{found.get(part, 0):,}" for part in parts))
     if len(checked.classes) > 1:
         table.add_row(
-            "all", *(f"{sum(found.get(part, 0) for found in counts):,}" for part in parts), style="bold"
+            "total", *(f"{sum(found.get(part, 0) for found in counts):,}" for part in parts), style="bold"
         )
     console.print(table)
     low, middle, high = checked.sizes
     modes = ", ".join(f"{mode} {images:,}" for mode, images in checked.modes.items())
     print_line(
-        f"shorter side: {low} to {high} pixels, median {middle:g}; stored as {modes or 'nothing readable'}"
+        f"shorter side: {low} to {high} pixels, median {middle:g}; color modes: {modes or 'none readable'}"
     )
     for line in checked.notes:
         print_line(line)
     if checked.choices:
-        print_line("a training would choose (igcv train --data ...):")
+        print_line("settings that igcv train --data would choose:")
         for line in in_words(checked.choices):
             print_line(line)
         print_line(
-            f"expected time: {duration(checked.epoch_s)} an epoch, {duration(checked.training_s)} in all"
+            f"expected time: {duration(checked.epoch_s)} per epoch, {duration(checked.training_s)} in total"
         )
     for line in checked.problems:
         console.print("fix: ", style="bold red", end="")
@@ -50,7 +50,7 @@ def print_check(checked: Any) -> None:
 
 
 def print_settings(recipe: type[Any]) -> None:
-    """All keys of the dataclass `recipe` with default and meaning."""
+    """Print all keys of the dataclass `recipe` with defaults and meanings."""
     table = Table("key", "default", "meaning", box=None, header_style="bold")
     for f in fields(recipe):
         choices = f" ({', '.join(f.metadata['choices'])})" if f.metadata["choices"] else ""
@@ -60,7 +60,7 @@ def print_settings(recipe: type[Any]) -> None:
 
 
 def print_summary(summary: dict[str, Any], folder: Path) -> None:
-    """The end of a training run: figures, files, and what to type next."""
+    """Print the results of a training run, its files, and the next commands."""
     table = Table(title="Run finished", box=None, show_header=False, title_justify="left", title_style="bold")
     table.add_column()
     table.add_column(overflow="fold")
@@ -88,7 +88,7 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
 
 
 def best_text(summary: Mapping[str, Any]) -> str:
-    """The accuracy of the best epoch; epochs before balanced accuracy was logged have none."""
+    """Return the accuracy of the best epoch as text; old logs have no balanced accuracy."""
     top1, balanced = summary["best_top1"], summary["best_balanced"]
     if top1 is None:
         return "no validation images"
@@ -96,22 +96,22 @@ def best_text(summary: Mapping[str, Any]) -> str:
 
 
 def print_data_bench(figures: dict[str, Any]) -> None:
-    """How fast images come, and how much of a training step waits for them."""
-    kept = "kept on the device" if figures["resident"] == "on" else f"augment {figures['augment']}"
+    """Print the data-loading speed and the share of the training time spent waiting for images."""
+    kept = "cached in device memory" if figures["resident"] == "on" else f"augment {figures['augment']}"
     print_line(
         f"{figures['data']}: {figures['images']:,} training images, {kept}; batches of {figures['batch_size']}, "
-        f"{figures['input_size']} px; {figures['workers']} loading processes; {figures['machine']['device']}"
+        f"{figures['input_size']} px; {figures['workers']} data-loading workers; {figures['machine']['device']}"
     )
     table = Table("", "median", "range", box=None, header_style="bold")
     apart = {key: value / max(figures["workers"], 1) for key, value in figures["loading"].items()}
     for name, spread in (
-        ("loading alone, images/s", figures["loading"]),
-        ("  of each loading process", apart),
+        ("loading only, images/s", figures["loading"]),
+        ("  per data-loading worker", apart),
         (f"training {figures['model']}, images/s", figures["training"]),
     ):
         table.add_row(name, f"{spread['median']:,.1f}", f"{spread['low']:,.1f} to {spread['high']:,.1f}")
     median, low, high = (f"{100 * figures['waiting'][key]:.1f} %" for key in ("median", "low", "high"))
-    table.add_row("  waiting for images", median, f"{low} to {high}")
+    table.add_row("  time waiting for images", median, f"{low} to {high}")
     table.add_row("peak memory, MiB", f"{figures['peak_memory_mib']:,}", "")
-    table.add_row("largest batch_size that fits, estimate", f"{figures['largest_batch_size']:,}", "")
+    table.add_row("estimated largest batch_size", f"{figures['largest_batch_size']:,}", "")
     console.print(table)

@@ -1,4 +1,4 @@
-"""What the commands that use a trained network print."""
+"""Output of `igcv predict` and `igcv evaluate`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,14 +11,14 @@ from igcv.terminal import counted
 
 
 def print_prediction(entry: Any) -> None:
-    """The most probable classes of an image."""
+    """Print the most probable classes of an image."""
     print_line(f"{entry.file}: unknown" if entry.is_unknown else entry.file, bold=True)
     for guess in entry.predictions:
         print_line(f"  {100 * guess.probability:6.2f} %  {guess.name}")
 
 
 def print_table(found: Sequence[Any], file: Path) -> None:
-    """What is in a table of predictions; how many are right where the classes are known."""
+    """Print the counts of a table of predictions, and its correct predictions if true classes are known."""
     counts = [f"{counted(len(found), 'image')}"]
     if unknown := sum(entry.is_unknown for entry in found):
         counts.append(f"{unknown:,} unknown")
@@ -28,17 +28,17 @@ def print_table(found: Sequence[Any], file: Path) -> None:
     known = [entry for entry in found if entry.true_class and not entry.error]
     if known:
         right = sum(entry.name == entry.true_class for entry in known)
-        print_line(f"{right:,} of {len(known):,} images in a class folder are classified as that class")
+        print_line(f"{right:,} of {len(known):,} images in class folders are classified correctly")
 
 
 def print_copied(copied: Mapping[str, int], folder: Path) -> None:
-    """How many images were copied into which folder."""
+    """Print the number of images copied into each folder."""
     parts = ", ".join(f"{name} {count:,}" for name, count in sorted(copied.items()))
     print_line(f"{folder}: {counted(sum(copied.values()), 'image')} copied ({parts or 'none'})")
 
 
 def print_evaluation(figures: dict[str, Any], note: str = "") -> None:
-    """An evaluation as a table, its classes from worst to best, with a note if there is one."""
+    """Print an evaluation with a table of its classes, lowest recall first, and an optional note."""
     where = f"{figures['weights']} on {figures['data']}: {counted(figures['images'], 'image')}"
     where += f" of the part '{figures['part']}'" if "part" in figures else ""
     print_line(where)
@@ -63,4 +63,4 @@ def print_evaluation(figures: dict[str, Any], note: str = "") -> None:
         table.add_row(name, f"{scores['images']:,}", *shares)
     print_rows(table)
     if len(known) > len(shown):
-        print_line(f"(the {len(shown)} hardest of {len(known)} classes; --json has all)")
+        print_line(f"({len(shown)} of {len(known)} classes, lowest recall first; --json prints all)")

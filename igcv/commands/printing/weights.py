@@ -1,4 +1,4 @@
-"""The table of `igcv models --pretrained`."""
+"""Output of `igcv models --pretrained`."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -9,7 +9,7 @@ from igcv.commands.printing.lines import print_line, print_rows
 
 
 def print_weights(rows: Iterable[Any]) -> None:
-    """Weights by name: accuracy in percent, size, and where they are; below, who measured it, and the license."""
+    """Print weights with accuracy in percent, size and location, then notes with accuracy sources and licenses."""
     table = Table(box=None, header_style="bold")
     table.add_column("weights", no_wrap=True)
     for column in ("top-1", "top-5", "MB"):

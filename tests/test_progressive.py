@@ -237,16 +237,16 @@ def test_the_bar_follows_the_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (
             ["progressive_sizes=8"],
-            r"progressive_sizes has 1 numbers \(8\) and progressive_epochs 2 \(1,1\), expected as",
+            r"progressive_sizes and progressive_epochs: got 1 numbers \(8\) and 2 \(1,1\), expected equal",
         ),
-        (["progressive_epochs=1,2"], "progressive_epochs: got 1,2, which uses up all 3 epochs; .* at most 2"),
+        (["progressive_epochs=1,2"], "progressive_epochs: got 1,2 with epochs = 3, expected a sum of at most 2"),
         (["progressive_epochs=0,1"], "progressive_epochs: got 0,1, expected whole numbers of at least 1"),
         (["progressive_sizes=8,24"], "progressive_sizes: got 8,24, expected at most input_size = 16"),
         (
             ["progressive_sizes=2,8"],
             "progressive_sizes: got 2, expected at least 4, by which the strides 1,1,1",
         ),
-        (["progressive_sizes=8,1.5"], "progressive_sizes holds 1.5; expected a list of whole numbers"),
+        (["progressive_sizes=8,1.5"], "progressive_sizes: got 1.5 in the list, expected whole numbers"),
         (["input_size=0", "progressive_sizes=8,20"], "got 8,20, expected at most input_size = 16"),
     ],
 )

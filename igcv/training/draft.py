@@ -1,4 +1,4 @@
-"""Settings without a recipe, and what a caller may give as a recipe."""
+"""Drafts (settings without a recipe) and the resolution of recipe arguments."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,13 +10,13 @@ from igcv.training.recipe_file import PLACES, convert, find_recipe, load_recipe
 
 
 class Draft:
-    """Settings without a recipe; those that are not given follow from data and machine (see igcv.training.auto).
+    """Settings without a recipe; `igcv.training.auto` chooses the missing ones from data and machine.
 
     Args:
         given: values by key.
 
     Raises:
-        InputError: for an unknown key or a value of the wrong type or range.
+        InputError: a key is unknown, or a value has the wrong type or range.
     """
 
     def __init__(self, given: Mapping[str, Any]) -> None:
@@ -24,15 +24,19 @@ class Draft:
         self.recipe = replace(Recipe(), **self.given)
 
     def filled(self, chosen: Mapping[str, Any]) -> Recipe:
-        """Return the recipe of what is given and what was chosen."""
+        """Return the recipe of the given and the chosen settings; given settings take precedence."""
         return replace(Recipe(), **{**chosen, **self.given})
 
 
 def resolve_recipe(recipe: Recipe | Draft | str | Path | None, settings: Mapping[str, Any]) -> Recipe | Draft:
-    """Return a recipe, or the one in a file, with changes by key; without any a draft.
+    """Return a recipe with changed settings; without a recipe, return a draft.
+
+    Args:
+        recipe: a recipe, a draft, a recipe file or its name; None: a new draft.
+        settings: changes, by key.
 
     Raises:
-        InputError: as `find_recipe` and `load_recipe`.
+        InputError: see `find_recipe` and `load_recipe`.
     """
     if recipe is None:
         return Draft(settings)

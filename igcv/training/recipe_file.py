@@ -1,4 +1,4 @@
-"""Recipes as files and settings as text: defaults, then a TOML file, then key=value."""
+"""Recipe files and key=value settings; precedence: key=value, TOML file, defaults."""
 
 import os
 import tomllib
@@ -20,20 +20,22 @@ _TYPES = typing.get_type_hints(Recipe)
 
 
 def _start(text: str) -> str:
-    """The weights to start from: a path as an absolute one; other text is the name of released weights."""
+    """Return init_from with a path made absolute; other text is the name of released weights."""
     is_path = os.path.exists(os.path.expanduser(text)) or "/" in text or text.endswith(".safetensors")
     return absolute(text) if text != NO_START and is_path else text
 
 
-# What becomes of the settings that name files and folders: relative ones count from the working folder.
+# Conversions of the settings that name files and folders: relative paths start at the working folder.
 PLACES = {"data": located, "split": lambda text: absolute(text) if text else "", "init_from": _start}
 
 
 def load_recipe(path: Path | None, overrides: Iterable[str] = (), /, **given: Any) -> Recipe:
-    """Resolve a recipe: defaults, then the TOML file, then `key=value` strings, then keyword arguments not None.
+    """Return a recipe from a TOML file and changes.
+
+    Later sources override earlier ones: defaults, TOML file, `key=value` strings, keyword arguments that are not None.
 
     Raises:
-        InputError: for an unreadable file, an unknown key (naming the nearest) or a value of the wrong type.
+        InputError: the file is unreadable, a key is unknown, or a value has the wrong type.
     """
     values = (read_toml(path) if path else {}) | parse_settings(overrides)
     values |= {key: value for key, value in given.items() if value is not None}
@@ -41,22 +43,24 @@ def load_recipe(path: Path | None, overrides: Iterable[str] = (), /, **given: An
 
 
 def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
-    """Return the values of `key=value` strings by key.
+    """Parse `key=value` strings; return the values by key.
 
     Raises:
-        InputError: for a string that is none, or an unknown key.
+        InputError: a string has no "=", or its key is unknown.
     """
     values = {}
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals:
-            raise InputError(f"'{text}' is no recipe file and no setting; give key=value, e.g. epochs=30")
+            raise InputError(
+                f"got '{text}', expected a recipe file (.toml) or a setting key=value, e.g. epochs=30"
+            )
         values[key] = _parse(key, value)
     return values
 
 
 def find_recipe(name: str) -> Path:
-    """The recipe file at a path, or else of that file name among the recipes that come with igcv."""
+    """Return the path of a recipe file: `name` itself, or a recipe of that file name that comes with igcv."""
     package = Path(__file__).parents[1]
     given = Path(os.path.expanduser(name))
     places = (given, package / "recipes" / given.name, package.parent / "recipes" / given.name)
@@ -68,15 +72,15 @@ def find_recipe(name: str) -> Path:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The keys of a recipe file."""
+    """Return the settings in a recipe file."""
     try:
         return tomllib.loads(read_text(path, "a recipe (TOML, see recipes/)"))
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise InputError(f"the recipe {path} is not TOML: {error}") from error
+        raise InputError(f"recipe '{path}': expected TOML, got an error: {error}") from error
 
 
 def _parse(key: str, text: str) -> Any:
-    """The value of `key=text` from the command line; plain text where it is not of the setting's type."""
+    """Return the value of `key=text` from the command line; the text itself if it is no number or truth value."""
     kind = _kind(key)
     if typing.get_origin(kind) is tuple:
         parts = text.strip().removeprefix("[").removesuffix("]").split(",")
@@ -85,7 +89,7 @@ def _parse(key: str, text: str) -> Any:
 
 
 def _scalar(text: str) -> int | float | bool | str:
-    """The number or truth value that a text is, in any usual spelling (.1, 1e2, 1_000, True), else the text."""
+    """Parse a number or truth value in any usual spelling (.1, 1e2, 1_000, True); return other text unchanged."""
     for number in (int, float):
         with suppress(ValueError):
             return number(text)
@@ -93,7 +97,7 @@ def _scalar(text: str) -> int | float | bool | str:
 
 
 def _kind(key: str) -> Any:
-    """The type of a setting, without `| None`."""
+    """Return the type of a setting, without `| None`."""
     if key not in _TYPES:
         raise unknown("recipe key", key, _TYPES, "igcv train --keys lists them all", our_name(key))
     kind = _TYPES[key]
@@ -101,9 +105,13 @@ def _kind(key: str) -> Any:
 
 
 def convert(key: str, value: Any) -> Any:
-    """`value` in the type of setting `key`; whole numbers pass as floats and back, single numbers as lists.
+    """Convert `value` to the type of setting `key`.
 
-    Places become absolute (see `PLACES`), so that a run means the same images from every folder.
+    An integral float becomes an integer, an integer a float, and a single number a list. Paths become absolute (see
+    `PLACES`): a run then refers to the same images from every working folder.
+
+    Raises:
+        InputError: the value has the wrong type.
     """
     if key in PLACES and isinstance(value, str | os.PathLike):
         return PLACES[key](os.fspath(value))
@@ -120,14 +128,14 @@ def convert(key: str, value: Any) -> Any:
         return value
     name = getattr(kind, "__name__", str(kind)) if typing.get_origin(kind) is None else "list of numbers"
     words = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
-    raise InputError(f"{key} = {value!r} has the wrong type; expected {words.get(name, 'a list of numbers')}")
+    raise InputError(f"{key}: got {value!r}, expected {words.get(name, 'a list of numbers')}")
 
 
 def _number(key: str, value: Any, kind: type) -> Any:
-    """An item of a list in the type of its items; whole numbers pass as floats."""
+    """Convert an item of a list to `kind`; an integral float becomes an integer, an integer a float."""
     if kind is int and isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, bool) or not isinstance(value, int | kind):
         words = "whole numbers, e.g. 1,2" if kind is int else "numbers, e.g. 100,200"
-        raise InputError(f"{key} holds {value!r}; expected a list of {words}")
+        raise InputError(f"{key}: got {value!r} in the list, expected {words}")
     return kind(value)

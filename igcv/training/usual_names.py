@@ -1,4 +1,4 @@
-"""What other projects call the settings of a recipe, so that a hint leads to ours."""
+"""Names that other projects use for the settings of igcv, for error hints."""
 
 from collections.abc import Mapping
 
@@ -46,9 +46,9 @@ _OURS = {usual: ours for ours, names in USUAL_NAMES.items() for usual in names}
 
 
 def our_name(given: str) -> str | None:
-    """Return the key of a recipe, or the option of `igcv train`, that others call `given`; None where none is known.
+    """Return the recipe key or `igcv train` option that other projects call `given`; None if unknown.
 
-    >>> our_name("Learning-Rate"), our_name("imgsz"), our_name("colour")
+    >>> our_name("Learning-Rate"), our_name("imgsz"), our_name("color")
     ('lr', 'input_size', None)
     """
     return _OURS.get(given.strip().lower().replace("-", "_"))

@@ -1,4 +1,4 @@
-"""The figures of docs/reliability.md, from the results of the campaigns."""
+"""Result tables of docs/reliability.md, written from the results of the campaigns."""
 
 import json
 from pathlib import Path
@@ -8,14 +8,14 @@ from studies.markdown import replaced
 
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 RESULTS = Path(__file__).parent / "results"
-BEGIN, END = "<!-- figures: written by python -m studies.soak -->\n", "<!-- end of figures -->\n"
+BEGIN, END = "<!-- results: written by python -m studies.soak -->\n", "<!-- end of results -->\n"
 
 
 def with_figures(page: str) -> str:
-    """The text of the page with its figures as they are in the results."""
+    """Return the text of the page with the current results."""
     results = {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
     rows = [row for name, make in ROWS.items() if name in results for row in make(results[name]["found"])]
-    table = ["| what was done | how often | result | repeat it with |", "|---|---:|---|---|", *rows]
+    table = ["| test | count | result | command |", "|---|---:|---|---|", *rows]
     notes = [_measured(name, result) for name, result in results.items()]
     return replaced(page, BEGIN, END, "\n" + "\n".join([*table, "", *notes, ""]))
 
@@ -24,12 +24,12 @@ def _kills(found: dict[str, Any]) -> list[str]:
     rows = []
     for processes, came_to in found.items():
         signals = ", ".join(f"{count} {name}" for name, count in sorted(came_to["kills"].items()))
-        who = "one process" if processes == "1" else f"{processes} processes, one or all of them killed"
+        who = "one process" if processes == "1" else f"{processes} processes, one or more of them killed"
         runs = came_to["runs"]
-        same = f"{runs - came_to['different']} of {runs} runs ended bitwise identical to an uninterrupted one"
+        same = f"{runs - came_to['different']} of {runs} runs bitwise identical to an uninterrupted run"
         rows.append(
             f"| `igcv train` killed at random moments, {who} | {sum(came_to['kills'].values())} ({signals}) | {same}; "
-            f"{came_to['in_epoch']} times they went on in the middle of an epoch | `python -m studies.soak kills` |"
+            f"resumed {came_to['in_epoch']} times in the middle of an epoch | `python -m studies.soak kills` |"
         )
     return rows
 
@@ -38,10 +38,10 @@ def _faults(found: dict[str, Any]) -> list[str]:
     disks, checkpoints = found["disks"], found["checkpoints"]
     how = "`python -m studies.soak faults` (as root)"
     return [
-        f"| {what} | {done['tried']} | {done['same']} ended bitwise identical to an uninterrupted one | {how} |"
+        f"| {what} | {done['tried']} | {done['same']} runs bitwise identical to an uninterrupted run | {how} |"
         for what, done in (
-            ("disk full while training, later enlarged", disks),
-            ("newest checkpoint cut short, emptied, changed or removed", checkpoints),
+            ("disk full during training, then enlarged", disks),
+            ("newest checkpoint truncated, emptied, changed or removed", checkpoints),
         )
     ]
 
@@ -49,7 +49,7 @@ def _faults(found: dict[str, Any]) -> list[str]:
 def _fuzz(found: dict[str, Any]) -> list[str]:
     return [
         f"| mutated files for the reader `{name}` | {result['inputs']:,} | "
-        f"{'BROKEN' if result['broken'] else 'a right result or its error, each'} | `python -m studies.soak fuzz` |"
+        f"{'FAILED' if result['broken'] else 'each a correct result or `InputError`'} | `python -m studies.soak fuzz` |"
         for name, result in found.items()
     ]
 

@@ -1,4 +1,4 @@
-"""The study on photos: its sets, what it cannot do here, and its table."""
+"""Tests of the photo study: sets, skipped trainings and tables."""
 
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,9 @@ def test_sets_are_links_to_the_first_photos(flowers: Path, tmp_path: Path) -> No
     assert sorted(path.name for path in (folder / "daisy").iterdir()) == ["0.png", "1.png", "2.png"]
     assert (folder / "roses" / "1.png").resolve() == flowers / FLOWERS / "roses" / "1.png"
     assert laid_out(PhotoSet("all", "all", FLOWERS), flowers, tmp_path / "data") == flowers / FLOWERS
-    with pytest.raises(InputError, match="has 10 photos, expected 11 or more"):
+    with pytest.raises(InputError, match="got 10 photos, expected 11 or more"):
         laid_out(PhotoSet("more", "more", FLOWERS, {"daisy": 11}), flowers, tmp_path / "data")
-    with pytest.raises(InputError, match="give the folder of"):
+    with pytest.raises(InputError, match="Give the folder that contains"):
         laid_out(wanted, tmp_path / "nowhere", tmp_path / "data")
 
 
@@ -44,8 +44,8 @@ def test_what_cannot_be_trained_is_said() -> None:
     whole, cut = SETS[0], SETS[2]
     assert hindrance(whole, "scratch", None) == hindrance(whole, "by_hand", None) == ""
     assert hindrance(cut, "by_hand", None) and hindrance(cut, "timm", Path("timm"))
-    assert "needs --timm" in hindrance(whole, "timm", None)
-    assert "no released weights know photos" in hindrance(whole, "start", None)
+    assert "--timm is missing" in hindrance(whole, "timm", None)
+    assert "no released weights were trained on photos" in hindrance(whole, "start", None)
 
 
 def test_the_table_by_hand() -> None:
@@ -62,9 +62,9 @@ def test_the_table_by_hand() -> None:
     rows = {"flowers/scratch/0": row, "flowers/timm/0": {"top1": 30.0, "minutes": 15.2, "machine": machine}}
     text = table({"rows": rows})
     assert (
-        "| flowers, five kinds | 600 | 20.0 % | 80.0 % (balanced 70.0 %), 15 min | 30.0 %, 15 min |" in text
+        "| flowers, five classes | 600 | 20.0 % | 80.0 % (balanced 70.0 %), 15 min | 30.0 %, 15 min |" in text
     )
-    assert "| flowers, five kinds | igcv3_d_p50 | 0.1 |" in text
+    assert "| flowers, five classes | igcv3_d_p50 | 0.1 |" in text
     page = "before\n<!-- photos: written by python -m studies.photos report -->\nstale\n<!-- end of photos -->\nafter\n"
     assert page_with(page, text).count(text) == 1 and "stale" not in page_with(page, text)
     assert page_with(page_with(page, text), text) == page_with(page, text)

@@ -1,1 +1,1 @@
-"""What one command makes of small sets of photos, beside settings chosen by hand and timm's training script."""
+"""Study of small photo sets: one igcv command, manual settings, and timm's training script."""

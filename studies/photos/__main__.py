@@ -1,4 +1,4 @@
-"""Train small sets of photos by one command each, and compare: `python -m studies.photos`."""
+"""Comparison of trainings on small photo sets: `python -m studies.photos`."""
 
 import csv
 import json
@@ -26,8 +26,8 @@ from studies.photos.sets import in_parts, laid_out
 
 ROOT = Path(__file__).parents[2]
 RESULTS, PAGE = ROOT / "studies" / "results" / "photos.json", ROOT / "docs" / "train.md"
-CHOSEN = ("model", "input_size", "batch_size", "lr", "epochs", "ema_decay")  # shown of what was chosen
-TRACK_S = 5  # seconds between looks at a script that is to end in time
+CHOSEN = ("model", "input_size", "batch_size", "lr", "epochs", "ema_decay")  # settings in the second table
+TRACK_S = 5  # seconds between checks of a script with a time limit
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -35,20 +35,22 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 @app.command()
 def run(
     photos: Annotated[Path, typer.Option(help="folder with flower_photos/ and hymenoptera_data/")],
-    only: Annotated[list[str] | None, typer.Option(help="sets; default: all")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="photo sets; default: all")] = None,
     method: Annotated[list[str] | None, typer.Option(help=f"{', '.join(METHODS)}; default: all")] = None,
-    timm: Annotated[Path | None, typer.Option(help="checkout of timm, for its train.py")] = None,
-    seeds: Annotated[int, typer.Option(help="seeds of each training", min=1)] = 1,
-    place: Annotated[Path, typer.Option(help="folder for runs and links")] = ROOT / "runs" / "study",
+    timm: Annotated[Path | None, typer.Option(help="checkout of timm with train.py")] = None,
+    seeds: Annotated[int, typer.Option(help="number of seeds per training", min=1)] = 1,
+    place: Annotated[Path, typer.Option(help="folder for run folders and links")] = ROOT / "runs" / "study",
 ) -> None:
-    """Train what is not in the results yet, one training at a time; each finished one is kept at once."""
+    """Run the missing trainings one after the other, and store each result immediately."""
     place.mkdir(parents=True, exist_ok=True)
     for seed in range(seeds):
         for wanted in (s for s in SETS if not only or s.name in only):
             for name in (m for m in METHODS if not method or m in method):
                 key = f"{wanted.name}/{name}/{seed}"
                 if key in stored()["rows"] or (why := hindrance(wanted, name, timm)):
-                    typer.echo(f"{key}: {'is there' if key in stored()['rows'] else why}")
+                    typer.echo(
+                        f"{key}: skipped, {'already in the results' if key in stored()['rows'] else why}"
+                    )
                     continue
                 folder = laid_out(wanted, photos, place / "data")
                 typer.echo(f"{key}: {wanted.minutes:g} minutes")
@@ -57,25 +59,25 @@ def run(
 
 @app.command()
 def report() -> None:
-    """Write the table into the page "Train on your own images"."""
+    """Write the tables to the page "Train on your own images"."""
     write_file(PAGE, page_with(PAGE.read_text(), table(stored())).encode())
 
 
 def hindrance(wanted: PhotoSet, method: str, timm: Path | None) -> str:
-    """Why a training cannot be done here; empty if it can."""
+    """Return the reason to skip a training; empty if the training is possible."""
     if method == "start" and photo_weights() is None:
-        return "no released weights know photos"
+        return "no released weights were trained on photos"
     if method == "by_hand" and (wanted.counts or wanted.source not in BY_HAND):
-        return "nobody has chosen settings for it"
+        return "no manual settings for this set"
     if method == "timm" and (wanted.counts or timm is None):
-        return "needs --timm" if timm is None else "not compared"
+        return "--timm is missing" if timm is None else "not part of the comparison"
     return ""
 
 
 def trained(
     wanted: PhotoSet, method: str, folder: Path, out: Path, seed: int, timm: Path | None
 ) -> dict[str, Any]:
-    """Train in a process of its own, and return the row of the results."""
+    """Train in a new process and return the row for the results."""
     shutil.rmtree(out, ignore_errors=True)
     if method == "timm":
         assert timm is not None
@@ -105,7 +107,7 @@ def trained(
 
 
 def by_timm(wanted: PhotoSet, folder: Path, out: Path, seed: int, timm: Path) -> dict[str, Any]:
-    """What timm's script reaches with its defaults in the same time: the best of the epochs that have ended."""
+    """Run timm's script with its defaults for the same time; return the best accuracy of the finished epochs."""
     data = in_parts(folder, out.with_name(f"{out.name}-data"))
     classes = len(list((data / "train").iterdir()))
     command = [sys.executable, str(timm / "train.py"), "--data-dir", str(data), "--model", TIMM_MODEL]
@@ -130,17 +132,17 @@ def by_timm(wanted: PhotoSet, folder: Path, out: Path, seed: int, timm: Path) ->
 
 
 def stored() -> dict[str, Any]:
-    """The results so far."""
+    """Return the stored results."""
     if not RESULTS.is_file():
         return {"rows": {}}
     try:
         return json.loads(RESULTS.read_text())
     except ValueError as error:
-        raise InputError(f"{RESULTS} is not JSON ({error}); remove it to start again") from error
+        raise InputError(f"'{RESULTS}' is not JSON ({error}). Remove the file to start again") from error
 
 
 def keep(key: str, row: Mapping[str, Any]) -> None:
-    """Add a row to the results, with the machine that it was measured on."""
+    """Add a row and its machine to the results."""
     found = stored()
     found["rows"][key] = {**row, "machine": host_and_versions()}
     write_file(RESULTS, (json.dumps(found, indent=1) + "\n").encode())

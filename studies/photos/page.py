@@ -1,4 +1,4 @@
-"""The table of the study, in Markdown."""
+"""Tables of the study in Markdown."""
 
 from collections.abc import Mapping
 from statistics import mean
@@ -11,7 +11,7 @@ BEGIN, END = "<!-- photos: written by python -m studies.photos report -->\n", "<
 
 
 def table(results: Mapping[str, Any]) -> str:
-    """Return the accuracies and the settings that were chosen."""
+    """Return the table of accuracies, the table of chosen settings, and the conditions."""
     rows = results["rows"]
     methods = [name for name in METHODS if any(key.split("/")[1] == name for key in rows)]
     head = ["photos", "validation images", "largest class", *(METHODS[name] for name in methods)]
@@ -31,19 +31,19 @@ def table(results: Mapping[str, Any]) -> str:
 
 
 def page_with(page: str, text: str) -> str:
-    """Return a page with the part between its marks replaced."""
+    """Return the page with `text` between its marks."""
     return replaced(page, BEGIN, END, f"\n{text}\n")
 
 
 def _of(rows: Mapping[str, Any], name: str, method: str) -> list[Mapping[str, Any]]:
-    """The rows of a set and a method, one for each seed."""
+    """Return the rows of a set and a method, one per seed."""
     return [row for key, row in rows.items() if key.split("/")[:2] == [name, method]]
 
 
 def _accuracy(entries: list[Mapping[str, Any]], timed: bool) -> str:
-    """Top-1 of one or more seeds, with the balanced accuracy where it tells something else.
+    """Return the mean top-1 accuracy of one or more seeds as text.
 
-    Minutes stand beside it where they limited the training.
+    The balanced accuracy follows if it differs by 2 points or more, then the minutes if `timed`.
     """
     if not entries:
         return ""
@@ -55,12 +55,12 @@ def _accuracy(entries: list[Mapping[str, Any]], timed: bool) -> str:
 
 
 def _chosen(rows: Mapping[str, Any]) -> list[str]:
-    """A table of the settings that the command chose."""
+    """Return a table of the settings that the command chose."""
     found = {s.title: entries[0] for s in SETS if (entries := _of(rows, s.name, "scratch"))}
     if not found:
         return []
     keys = list(next(iter(found.values()))["chosen"])
-    lines = [table_row(["chosen for", *(f"`{key}`" for key in keys)]), "|---|" + "---:|" * len(keys)]
+    lines = [table_row(["chosen settings", *(f"`{key}`" for key in keys)]), "|---|" + "---:|" * len(keys)]
     return lines + [
         table_row([title, *(_shown(row["chosen"][key]) for key in keys)]) for title, row in found.items()
     ]
@@ -71,13 +71,13 @@ def _shown(value: Any) -> str:
 
 
 def _conditions(rows: Mapping[str, Any]) -> str:
-    """What the figures were measured on."""
+    """Return the measurement conditions."""
     machines = [row["machine"] for row in rows.values()]
     seeds = max(int(key.split("/")[2]) for key in rows) + 1
     first, dates = machines[0], sorted({machine["date"] for machine in machines})
     versions = ", ".join(f"{name} {first[name]}" for name in ("torch", "timm") if name in first)
     return (
         f"Top-1 accuracy of the best epoch on validation images, measured on {' and '.join(dates)}, "
-        f"{seeds} seed{'s' * (seeds > 1)}: {first['processor']}, {first['cores']} shared cores, {versions}. One seed's "
-        "accuracy on n images has a binomial error: 1.6 points for 600 images, 4 points for 150."
+        f"{seeds} seed{'s' * (seeds > 1)}: {first['processor']}, {first['cores']} shared cores, {versions}. The "
+        "binomial error of one seed's accuracy is 1.6 points for 600 images and 4 points for 150."
     )

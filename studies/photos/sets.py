@@ -1,4 +1,4 @@
-"""Folders of photos for the study, as links to where the photos are."""
+"""Folders of links to the photos of the study."""
 
 import shutil
 from pathlib import Path
@@ -11,14 +11,16 @@ from studies.photos.plan import PhotoSet
 
 
 def laid_out(wanted: PhotoSet, photos: Path, place: Path) -> Path:
-    """Return the folder of a set: the photos themselves, or below `place` links to those that it has.
+    """Return the folder of a set: the original folder, or a folder of links below `place`.
 
     Raises:
-        InputError: where the photos are not all there.
+        InputError: photos are missing.
     """
     source = photos / wanted.source
     if not source.is_dir():
-        raise InputError(f"there is no folder {source}; give the folder of {wanted.source} with --photos")
+        raise InputError(
+            f"folder not found: '{source}'. Give the folder that contains {wanted.source} with --photos"
+        )
     if not wanted.counts:
         return source
     target = place / wanted.name
@@ -26,7 +28,9 @@ def laid_out(wanted: PhotoSet, photos: Path, place: Path) -> Path:
     for kind, count in wanted.counts.items():
         files = image_files(source / kind)
         if len(files) < count:
-            raise InputError(f"{source / kind} has {len(files)} photos, expected {count} or more")
+            raise InputError(
+                f"'{source / kind}': got {len(files)} photos, expected {count} or more. Get all photos"
+            )
         (target / kind).mkdir(parents=True)
         for file in files[:count]:
             (target / kind / Path(file).name).symlink_to(Path(file).resolve())
@@ -34,7 +38,7 @@ def laid_out(wanted: PhotoSet, photos: Path, place: Path) -> Path:
 
 
 def in_parts(folder: Path, target: Path) -> Path:
-    """Return a folder with train/ and validation/ as timm's script reads them, split as igcv splits `folder`."""
+    """Return `target` with train/ and validation/ for timm's script, split as igcv splits `folder`."""
     shutil.rmtree(target, ignore_errors=True)
     source = open_source(f"folder:{folder}")
     for part, name in (("train", "train"), ("val", "validation")):

@@ -217,7 +217,7 @@ def test_a_summary_of_real_weights_leaves_them_alone() -> None:
         (lambda: path_counts([ConvFactor(6, 8, 2), Permutation(6, 2)]), "does not fit after"),
         (lambda: path_counts([]), "at least one factor"),
         (lambda: describe(nn.ReLU()), "ReLU is no block"),
-        (lambda: draw_block([("conv", 4, 4)], Path("x.svg")), "is no layer of a block"),
+        (lambda: draw_block([("conv", 4, 4)], Path("x.svg")), "layer: got .* expected"),
         (lambda: draw_block([("permute", 4, 2)], Path("x.gif")), "ends in .svg, .png, .pdf"),
     ],
 )
@@ -256,15 +256,25 @@ def test_a_drawing_shows_every_channel_and_wire(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name, within, expected, caption",
     [
-        ("igcv3_d_100", "stages.3.1", {"dot": 4 + 3 * 24 + 4, "box": 2 + 24 + 2, "wire": 24}, "has 384"),
-        ("igcv1_l24m2_d20", "stages.0.0", {"dot": 5 * 24, "box": 12 + 2, "wire": 48}, "12 groups for 24"),
+        (
+            "igcv3_d_100",
+            "stages.3.1",
+            {"dot": 4 + 3 * 24 + 4, "box": 2 + 24 + 2, "wire": 24},
+            "24 of 384 channels",
+        ),
+        ("igcv1_l24m2_d20", "stages.0.0", {"dot": 5 * 24, "box": 12 + 2, "wire": 48}, "12 of 24 groups"),
         (
             "igcv2_c416_d20",
             "stages.0.0",
             {"dot": 8 * 24, "box": 24 + 12 + 8 + 6, "wire": 72},
-            "6 groups for 32",
+            "6 of 32 groups",
         ),
-        ("mobilenetv2_100", "stages.2.0", {"dot": 4 + 2 * 24 + 5, "box": 1 + 24 + 1, "wire": 0}, "has 144"),
+        (
+            "mobilenetv2_100",
+            "stages.2.0",
+            {"dot": 4 + 2 * 24 + 5, "box": 1 + 24 + 1, "wire": 0},
+            "24 of 144 channels",
+        ),
     ],
 )
 def test_wide_blocks_are_drawn_reduced(

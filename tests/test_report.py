@@ -186,14 +186,16 @@ def test_pictures_are_small() -> None:
 def test_several_runs_are_compared() -> None:
     other = example(name="runs/b", recipe=example().recipe | {"lr": "0.3"}, environment={})
     page = Text(report_page([example(), other]))
-    assert "What differs setting runs/a runs/b lr 0.2 0.3 runs/a" in page.said  # and nothing else does
-    assert "The run has not ended" in page.said
+    assert (
+        "Different settings setting runs/a runs/b lr 0.2 0.3 runs/a" in page.said
+    )  # no other setting differs
+    assert "The run has not finished" in page.said
 
 
 def test_without_validation_images() -> None:
     page = Text(report_page([example(history=[ROW], evaluation=None)]))
     assert "no validation images" in page.said
-    assert "taken for what" not in page.said
+    assert "Confusion matrix" not in page.said
 
 
 def test_what_a_stranger_writes_stays_text() -> None:
@@ -215,7 +217,7 @@ def test_thousand_classes() -> None:
         "confusion": confusion,
     }
     page = report_page([example(evaluation=evaluation)])
-    assert "The 40 classes with most mistakes, of 1000." in Text(page).said
+    assert "The 40 of 1000 classes with the most errors." in Text(page).said
 
 
 @pytest.mark.parametrize(
@@ -270,4 +272,4 @@ def test_an_unfinished_run(digits_run: Path, tmp_path: Path) -> None:
     for name in ("summary.json", "evaluation.json", "report.html"):
         (run / name).unlink()
     write_report([run], run / "report.html")
-    assert "The run has not ended" in Text((run / "report.html").read_text()).said
+    assert "The run has not finished" in Text((run / "report.html").read_text()).said

@@ -1,1 +1,1 @@
-"""Pages and drawings from the files of a run; nothing here knows torch. They need the extra "report"."""
+"""HTML reports and block drawings, without torch; they need the extra "report"."""

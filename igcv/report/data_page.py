@@ -1,4 +1,4 @@
-"""The check of a data set as one page that opens from the disk."""
+"""HTML page of a data set check, in one file."""
 
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -7,9 +7,7 @@ from typing import Any
 from igcv.report.page import templates
 from igcv.report.run import duration
 
-Pictured = tuple[
-    str, str
-]  # the name of an image, and its picture as a data URI, empty where it cannot be read
+Pictured = tuple[str, str]  # name of an image, and its thumbnail as a data URI, empty if unreadable
 
 
 def data_page(
@@ -18,13 +16,13 @@ def data_page(
     thumbnails: Mapping[str, Sequence[str]],
     pairs: Mapping[str, Sequence[Sequence[Pictured]]],
 ) -> str:
-    """Return the page as HTML that needs nothing else.
+    """Return the page as self-contained HTML.
 
     Args:
-        checked: what was found (see `igcv.training.findings.DataCheck.as_dict`).
-        choices: the settings of a training, with reasons, a line each.
-        thumbnails: pictures of each class as data URIs.
-        pairs: images that are there twice, by kind.
+        checked: the findings (see `igcv.training.findings.DataCheck.as_dict`).
+        choices: the settings that training would choose, one line with the reason per setting.
+        thumbnails: images of each class as data URIs.
+        pairs: pairs of duplicate images, by kind.
     """
     parts = [part for part in ("train", "val", "test") if any(part in c for c in checked["classes"].values())]
     largest = max((n for counts in checked["classes"].values() for n in counts.values()), default=1)

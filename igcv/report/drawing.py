@@ -1,4 +1,4 @@
-"""A block as the papers draw it: channels as dots, group convolutions as boxes, permutations as coloured wires."""
+"""Block drawings in the style of the papers: channels as dots, groups as boxes, permutations as colored wires."""
 
 import itertools
 import math
@@ -14,17 +14,17 @@ from matplotlib.patches import FancyBboxPatch
 
 from igcv.errors import InputError
 
-MOST = 24  # channels of a column that still read well; wider blocks are drawn in a reduced form
-FEW = 4  # groups of a layer that a reduced form keeps where it can
-SAME_PATHS = 4  # blocks of fewer paths for each pair of channels are reduced to a form with as many
+MOST = 24  # legible channels per column; wider blocks are drawn reduced
+FEW = 4  # a reduced form keeps the number of groups up to this, if possible
+SAME_PATHS = 4  # a reduced form keeps the paths per channel pair if they are fewer than this
 COLOURS = ("#3465a4", "#cc6600", "#3d8f2e", "#a03070", "#8a7a00", "#1f8f8f", "#7050b0", "#b03030")
 INK, GREY = "#202020", "#606060"
-STEP, HEIGHT = 2.2, 5.0  # of a layer and of the columns, in inches
+STEP, HEIGHT = 2.2, 5.0  # width of a layer and height of the columns, in inches
 PICTURE_FORMATS = (".svg", ".png", ".pdf")
 
 
 class Layer(NamedTuple):
-    """A group convolution, or with kernel 0 a permutation."""
+    """A group convolution, or a permutation if `kernel` is 0."""
 
     in_channels: int
     out_channels: int
@@ -37,7 +37,7 @@ class Layer(NamedTuple):
 
     @property
     def label(self) -> str:
-        """As the papers name it."""
+        """The name of the layer in the papers."""
         if not self.kernel:
             return "permutation"
         size = f"{self.kernel}×{self.kernel}"  # noqa: RUF001
@@ -50,23 +50,25 @@ def draw_block(block_rows: Sequence[Sequence[str | int]], path: Path, title: str
     """Draw a block, from its input channels on the left to its output channels on the right.
 
     Args:
-        block_rows: its layers in order: ("conv", in_channels, out_channels, groups, kernel_size) and
-            ("permute", channels, groups), channel g * C/G + i moving to i * G + g.
-        path: the file to write, an SVG (or .png, .pdf). Its elements have the ids dot-COLUMN-CHANNEL,
-            box-LAYER-GROUP and wire-LAYER-CHANNEL, counted from 0.
-        title: drawn above.
+        block_rows: the layers in order: ("conv", in_channels, out_channels, groups, kernel_size), or
+            ("permute", channels, groups), which moves channel g * C/G + i to i * G + g.
+        path: the file to write, .svg, .png or .pdf. SVG elements have the ids dot-COLUMN-CHANNEL, box-LAYER-GROUP
+            and wire-LAYER-CHANNEL, counted from 0.
+        title: title above the drawing.
     """
     if path.suffix.lower() not in PICTURE_FORMATS:
-        raise InputError(f"cannot draw into {path}: give a name that ends in {', '.join(PICTURE_FORMATS)}")
+        raise InputError(
+            f"cannot draw to '{path}': expected a name that ends in {', '.join(PICTURE_FORMATS)}"
+        )
     layers = [layer_from(row) for row in block_rows]
-    # Text stays text, and the same block gives the same file.
+    # Keep text as text, and make the file reproducible.
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "igcv", "font.family": "DejaVu Sans"}):
         figure = _figure(layers, reduced(layers), title)
         figure.savefig(path, dpi=110, metadata={"Date": None} if path.suffix.lower() == ".svg" else None)
 
 
 def _figure(layers: Sequence[Layer], drawn: Sequence[Layer], title: str) -> Figure:
-    """The figure of the `drawn` form, with the labels of the block's own `layers`."""
+    """Return a figure of the `drawn` form, with the labels of the block's original `layers`."""
     width = STEP * len(layers)
     figure = Figure(figsize=(width + 1.0, HEIGHT + 1.4), facecolor="white")
     axes = figure.add_axes((0, 0, 1, 1))
@@ -84,12 +86,12 @@ def _figure(layers: Sequence[Layer], drawn: Sequence[Layer], title: str) -> Figu
 
 
 def _columns(layers: Sequence[Layer]) -> list[int]:
-    """Channels before, between and after the layers."""
+    """Return the number of channels before, between and after the layers."""
     return [layers[0].in_channels, *(layer.out_channels for layer in layers)]
 
 
 def layer_from(row: Sequence[str | int]) -> Layer:
-    """A row of `draw_block` as a Layer."""
+    """Return the Layer of a row of `draw_block`."""
     kind, *numbers = row
     match kind, [int(number) for number in numbers]:
         case "conv", [in_channels, out_channels, groups, kernel]:
@@ -97,17 +99,17 @@ def layer_from(row: Sequence[str | int]) -> Layer:
         case "permute", [channels, groups]:
             return Layer(channels, channels, groups, 0)
     raise InputError(
-        f"{tuple(row)} is no layer of a block; give ('conv', in, out, groups, kernel) or ('permute', channels, groups)"
+        f"layer: got {tuple(row)}, expected ('conv', in, out, groups, kernel) or ('permute', channels, groups)"
     )
 
 
 def _height(channel: float, channels: int) -> float:
-    """Where a channel's dot is: every column spans the full height, so that equal groups face each other."""
+    """Return the y position of a channel's dot; columns span the full height, so that equal groups align."""
     return (channel + 0.5) / channels * HEIGHT
 
 
 def _draw_boxes(axes: Axes, index: int, layer: Layer) -> None:
-    """The groups of a convolution between column `index` and the next."""
+    """Draw the groups of a convolution between column `index` and the next."""
     tall = HEIGHT / layer.groups
     gap = min(0.12 * tall, 0.06)
     for group in range(layer.groups):
@@ -126,7 +128,7 @@ def _draw_boxes(axes: Axes, index: int, layer: Layer) -> None:
 
 
 def _draw_wires(axes: Axes, index: int, layer: Layer) -> None:
-    """A permutation between column `index` and the next."""
+    """Draw a permutation between column `index` and the next."""
     channels, size = layer.in_channels, layer.in_channels // layer.groups
     for channel in range(channels):
         group, i = divmod(channel, size)
@@ -137,7 +139,7 @@ def _draw_wires(axes: Axes, index: int, layer: Layer) -> None:
 
 
 def _draw_column(axes: Axes, column: int, width: int, drawn: int) -> None:
-    """The dots of a column, and below them the block's own number of channels."""
+    """Draw the dots of a column, and below them the original number of channels."""
     for channel in range(drawn):
         dot = Line2D((column * STEP,), (_height(channel, drawn),), marker="o", markersize=4.5, color=INK)
         dot.set(gid=f"dot-{column}-{channel}", zorder=3)
@@ -146,21 +148,21 @@ def _draw_column(axes: Axes, column: int, width: int, drawn: int) -> None:
 
 
 def _caption(layers: Sequence[Layer], drawn: Sequence[Layer]) -> str:
-    """How the drawing departs from the block."""
+    """Return the caption, which states how the drawing differs from the block."""
     if list(layers) == list(drawn):
         return "all channels drawn"
     convs = [i for i, layer in enumerate(layers) if layer.kernel and not layer.channel_wise]
     fewer = [
-        f"{drawn[i].groups} groups for {layers[i].groups}"
+        f"{drawn[i].groups} of {layers[i].groups} groups"
         for i in convs
         if drawn[i].groups != layers[i].groups
     ]
-    text = f"reduced: {_widest(drawn)} channels drawn where the block has {_widest(layers)}"
-    return f"{text}; {', '.join(fewer)}" if fewer else f"{text}; the groups as they are"
+    text = f"reduced: {_widest(drawn)} of {_widest(layers)} channels drawn"
+    return f"{text}; {', '.join(fewer)}" if fewer else f"{text}; same groups"
 
 
 def reduced(layers: Sequence[Layer]) -> list[Layer]:
-    """A block of at most `MOST` channels (or little more) that is connected as `layers` are; `layers` if that small."""
+    """Return a block of about `MOST` channels at most with the connectivity of `layers`; `layers` if small enough."""
     if _widest(layers) <= MOST:
         return list(layers)
     paths = math.prod(_branch_width(layer) for layer in layers) / layers[0].in_channels
@@ -174,21 +176,20 @@ def _widest(layers: Sequence[Layer]) -> int:
 
 
 def _branch_width(layer: Layer) -> int:
-    """Input channels of one group of a convolution; 1 for a permutation."""
+    """Return the input channels per group of a convolution; 1 for a permutation."""
     return layer.in_channels // layer.groups if layer.kernel else 1
 
 
 def _with_smaller_branches(layers: Sequence[Layer], paths: int) -> list[Layer]:
-    """Reduce a block whose branch widths multiply to its `paths` times its width: smaller branches that do so too.
+    """Reduce a block to smaller branches with the same number of `paths`.
 
-    All widths keep their ratios. Of the widest such blocks, the one that keeps layers of few groups as they are, then
-    the one whose branches shrink most evenly.
+    The product of the branch widths stays `paths` times the width. All widths keep their ratios. Among the widest such
+    blocks, prefer the block that keeps layers of few groups, then the block whose branches shrink most evenly.
     """
     width = layers[0].in_channels
     branches = [_branch_width(layer) for layer in layers]
-    unit = width // math.gcd(
-        width, *(layer.out_channels for layer in layers)
-    )  # a smaller width is a multiple
+    # Every smaller width is a multiple of the unit.
+    unit = width // math.gcd(width, *(layer.out_channels for layer in layers))
 
     def rank(smaller: tuple[int, ...]) -> tuple[int, int, float]:
         narrow = math.prod(smaller) // paths
@@ -208,7 +209,7 @@ def _with_smaller_branches(layers: Sequence[Layer], paths: int) -> list[Layer]:
 
 
 def _smaller(branches: Sequence[int], limit: int) -> Iterator[tuple[int, ...]]:
-    """All tuples of at least 2 and at most `branches` (1 where that is 1) with a product of up to `limit`."""
+    """Yield all tuples of numbers from 2 (1 for a branch of 1) to `branches` with a product of up to `limit`."""
     if not branches:
         yield ()
         return
@@ -217,7 +218,7 @@ def _smaller(branches: Sequence[int], limit: int) -> Iterator[tuple[int, ...]]:
 
 
 def _with_fewer_channels(layers: Sequence[Layer]) -> list[Layer]:
-    """Reduce a block of many paths: proportionally fewer channels, the same groups unless they are too many."""
+    """Reduce a block of many paths: proportionally fewer channels, and the same groups unless there are too many."""
     for most_groups in range(max(layer.groups for layer in layers), 0, -1):
         groups = [1 if layer.channel_wise else min(layer.groups, most_groups) for layer in layers]
         multiples = _multiples(layers, groups)
@@ -230,7 +231,7 @@ def _with_fewer_channels(layers: Sequence[Layer]) -> list[Layer]:
     for width, multiple in zip(
         [layers[0].in_channels, *(x.out_channels for x in layers)], multiples, strict=True
     ):
-        rest = width % multiple if same_groups else 0  # an uneven connection stays uneven
+        rest = width % multiple if same_groups else 0  # keep an uneven connection uneven
         times = round((width * MOST / _widest(layers) - rest) / multiple)
         times = max(min(times, (MOST - rest) // multiple), 0 if rest else 1)
         widths.append(rest + times * multiple)
@@ -238,8 +239,8 @@ def _with_fewer_channels(layers: Sequence[Layer]) -> list[Layer]:
 
 
 def _multiples(layers: Sequence[Layer], groups: Sequence[int]) -> list[int]:
-    """For each column the number that its channels must be a multiple of, to connect all groups evenly."""
-    runs = [[0]]  # columns of equal width
+    """Return for each column a divisor of its channels that connects all groups evenly."""
+    runs = [[0]]  # groups of columns with equal width
     factors = [1]
     for i, (layer, g) in enumerate(zip(layers, groups, strict=True)):
         if layer.kernel and not layer.channel_wise:
@@ -251,7 +252,7 @@ def _multiples(layers: Sequence[Layer], groups: Sequence[int]) -> list[int]:
 
 
 def _rebuilt(layers: Sequence[Layer], widths: Sequence[int], groups: Sequence[int]) -> list[Layer]:
-    """`layers` with other widths of the columns and other groups of the convolutions; permutations follow theirs."""
+    """Return `layers` with new column widths and convolution groups; permutations follow the convolutions."""
     rebuilt: list[Layer] = []
     renamed: dict[int, int] = {}
     for layer, (before, after), g in zip(layers, itertools.pairwise(widths), groups, strict=True):

@@ -1,4 +1,4 @@
-"""The figures of a report, drawn by plotly; each gives the HTML of one."""
+"""Plotly figures of a report, as HTML."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -9,21 +9,19 @@ from igcv.report.run import images_of
 
 Metrics = Mapping[str, Any]
 COLOURS = ("#4c8dd6", "#e07b28", "#3ba55d", "#c2559b", "#b39b00", "#2aa6a6", "#8f6fd8", "#d05050")
-MARKED = 40  # epochs up to which each is a dot as well
-COUNTED = 12  # classes up to which each cell of a confusion matrix has its number
-MOST_CLASSES = 40  # that a figure of classes shows
+MARKED = 40  # draw markers below this number of epochs
+COUNTED = 12  # print the counts in a confusion matrix up to this many classes
+MOST_CLASSES = 40  # per figure
 CONFIG = {"displaylogo": False, "displayModeBar": False, "responsive": True}
 MARGIN = {"l": 60, "r": 16, "t": 12, "b": 44}
 
 
 class Panel(NamedTuple):
-    """A figure of the metrics log, epoch by epoch."""
+    """A figure of metrics by epoch."""
 
     title: str
     unit: str  # of the y axis
-    curves: Mapping[
-        str, Callable[[Metrics], float | None]
-    ]  # what is shown of an epoch; the first is drawn solid
+    curves: Mapping[str, Callable[[Metrics], float | None]]  # the value of an epoch; the first curve is solid
 
 
 def _share_waited(row: Metrics) -> float | None:
@@ -45,18 +43,18 @@ PANELS = (
             "balanced": lambda row: row.get("val_balanced"),
         },
     ),
-    Panel("Learning rate", "at the end of the epoch", {"rate": lambda row: row["lr"]}),
+    Panel("Learning rate", "at the end of the epoch", {"learning rate": lambda row: row["lr"]}),
     Panel("Speed", "training images per second", {"images/s": lambda row: row["images_per_s"]}),
     Panel("Waiting for images", "% of the training time", {"waiting": _share_waited}),
 )
 
 
 def curves(panel: Panel, histories: Mapping[str, Sequence[Metrics]]) -> str:
-    """A panel, with a colour for each run.
+    """Return a panel of curves, with one color per run.
 
     Args:
-        panel: what to draw.
-        histories: the metrics log of each run, by its name.
+        panel: the panel to draw.
+        histories: the metrics log of each run, by run name.
     """
     figure = go.Figure()
     for colour, (run, history) in zip(run_colours(len(histories)), histories.items(), strict=True):
@@ -76,11 +74,11 @@ def curves(panel: Panel, histories: Mapping[str, Sequence[Metrics]]) -> str:
 
 
 def confusion(counts: Mapping[tuple[int, int], int], names: Sequence[str]) -> str:
-    """Which class is taken for which, as shares of the images of the class; of many classes those most mistaken."""
+    """Return the confusion matrix in percent of each class's images; of many classes, those with the most errors."""
     shown = hardest(counts, len(names))
     total = images_of(counts)
     figure = go.Figure()
-    # Mistakes have a scale of their own, since they are few beside what is right.
+    # Errors have their own color scale, as they are few compared with correct predictions.
     for colour, right in ((COLOURS[0], True), (COLOURS[1], False)):
         cells = [
             [counts.get((label, guess)) if (label == guess) is right else None for guess in shown]
@@ -100,14 +98,16 @@ def confusion(counts: Mapping[tuple[int, int], int], names: Sequence[str]) -> st
             xgap=1,
             ygap=1,
             texttemplate="%{text}" if len(shown) <= COUNTED else None,
-            hovertemplate="%{y} taken for %{x}: %{text} images, %{z:.1f} %<extra></extra>",
+            hovertemplate="%{y} predicted as %{x}: %{text} images, %{z:.1f} %<extra></extra>",
         )
     places = list(range(len(shown)))
     labels = [_short(names[label]) for label in shown]
     edges = (-0.5, len(shown) - 0.5)
-    figure.update_xaxes(title="taken for", tickvals=places, ticktext=labels, showgrid=False, range=edges)
+    figure.update_xaxes(
+        title="predicted class", tickvals=places, ticktext=labels, showgrid=False, range=edges
+    )
     figure.update_yaxes(
-        title="class",
+        title="true class",
         tickvals=places,
         ticktext=labels,
         showgrid=False,
@@ -118,7 +118,7 @@ def confusion(counts: Mapping[tuple[int, int], int], names: Sequence[str]) -> st
 
 
 def class_accuracy(counts: Mapping[tuple[int, int], int], names: Sequence[str]) -> str:
-    """The accuracy of each class, the hardest first; of many classes the hardest."""
+    """Return the accuracy per class, lowest first, for at most `MOST_CLASSES` classes."""
     total = images_of(counts)
     shares = {label: 100 * counts.get((label, label), 0) / n for label, n in total.items()}
     shown = sorted(shares, key=lambda label: (shares[label], label))[:MOST_CLASSES]
@@ -144,10 +144,10 @@ def class_accuracy(counts: Mapping[tuple[int, int], int], names: Sequence[str]) 
 
 
 def stage_costs(parts: Mapping[str, tuple[int, int]]) -> str:
-    """Parameters and multiply-adds of the parts of a network, as shares of the whole.
+    """Return the parameters and multiply-adds of each stage, in percent of the network.
 
     Args:
-        parts: (parameters, multiply-adds) of each part, from the input on.
+        parts: (parameters, multiply-adds) of each stage, from the input on.
     """
     figure = go.Figure()
     for i, what in enumerate(("parameters", "multiply-adds")):
@@ -168,7 +168,7 @@ def stage_costs(parts: Mapping[str, tuple[int, int]]) -> str:
 
 
 def hardest(counts: Mapping[tuple[int, int], int], classes: int) -> list[int]:
-    """The classes that take most part in mistakes, in their own order; all, if a figure can show them."""
+    """Return the classes with the most errors in label order; all classes if there are at most `MOST_CLASSES`."""
     if classes <= MOST_CLASSES:
         return list(range(classes))
     part = dict.fromkeys(range(classes), 0)
@@ -180,23 +180,23 @@ def hardest(counts: Mapping[tuple[int, int], int], classes: int) -> list[int]:
 
 
 def run_colours(runs: int) -> list[str]:
-    """The colour of each run, the same in all figures."""
+    """Return the color of each run, the same in all figures."""
     return [COLOURS[i % len(COLOURS)] for i in range(runs)]
 
 
 def _faint(colour: str) -> str:
-    """The same colour, hardly there."""
+    """Return a nearly transparent version of a color."""
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({red}, {green}, {blue}, 0.08)"
 
 
 def _short(name: str) -> str:
-    """A class name as an axis can hold it."""
+    """Return a class name shortened for an axis."""
     return name if len(name) <= 18 else f"{name[:17]}…"
 
 
 def _html(figure: Any, height: int) -> str:
-    """The figure as a part of a page; what depends on the colour scheme is set there."""
+    """Return the HTML of a figure; page.js sets the colors of the color scheme."""
     figure.update_layout(
         template="none",
         height=height,

@@ -1,4 +1,4 @@
-// Figures in the colours of the page, which follow the reader's colour scheme.
+// Recolor the figures for the reader's light or dark color scheme.
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const plots = [...document.querySelectorAll(".js-plotly-plot")];
 
@@ -13,10 +13,10 @@ function paint() {
       "hoverlabel.bgcolor": card,
       "hoverlabel.font.color": ink,
       autosize: true, // the first figures were drawn before the page had its final width
-      // With a mouse a stretch of a curve can be enlarged; a finger scrolls the page.
+      // A mouse zooms into a curve; a finger scrolls the page.
       dragmode: matchMedia("(pointer: fine)").matches ? "zoom" : false,
     });
-    // The numbers in a heatmap keep their colour until all of it is drawn anew.
+    // The numbers in a heatmap change color only with a redraw.
     const heatmaps = plot.data.filter((trace) => trace.type === "heatmap");
     for (const trace of heatmaps) trace.textfont = { color: ink };
     if (heatmaps.length) Plotly.redraw(plot);
@@ -25,5 +25,5 @@ function paint() {
 
 dark.addEventListener("change", paint);
 paint();
-// Tables that scroll can be scrolled from the keyboard.
+// Make scrollable tables reachable from the keyboard.
 for (const box of document.querySelectorAll(".scroll")) box.tabIndex = 0;

@@ -1,4 +1,4 @@
-"""Runs as one page that opens from the disk: curves, what is mistaken for what, costs, settings, machine."""
+"""HTML report of one or more runs, in one file."""
 
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -18,7 +18,7 @@ from igcv.report.figures import (
 )
 from igcv.report.run import RunReport, duration
 
-COLUMNS = {  # of the metrics log, as a table of every epoch shows them
+COLUMNS = {  # keys of the metrics log, with the column titles of the table of epochs
     "epoch": "epoch",
     "input_size": "pixels",
     "train_loss": "training loss",
@@ -29,13 +29,13 @@ COLUMNS = {  # of the metrics log, as a table of every epoch shows them
     "lr": "learning rate",
     "images_per_s": "images/s",
     "train_time_s": "training s",
-    "data_wait_s": "waiting s",
+    "data_wait_s": "data wait s",
     "peak_memory_mib": "peak MiB",
 }
 
 
 def report_page(runs: Sequence[RunReport]) -> str:
-    """The page of one or more runs, as HTML that needs nothing else."""
+    """Return the page of one or more runs as self-contained HTML."""
     environment = templates()
     environment.filters |= {"duration": duration, "count": count}
     histories = {run.name: run.history for run in runs}
@@ -59,7 +59,7 @@ def report_page(runs: Sequence[RunReport]) -> str:
 
 
 def templates() -> Environment:
-    """The HTML files of this folder, to be filled in."""
+    """Return the environment of the HTML templates in this folder."""
     return Environment(
         loader=PackageLoader("igcv.report", "."),
         autoescape=True,
@@ -70,18 +70,18 @@ def templates() -> Environment:
 
 
 def page_bytes(page: str) -> bytes:
-    """A page as a file; names may hold bytes that are not UTF-8, which are spelled out."""
+    """Encode a page as UTF-8; escape undecodable bytes in names."""
     return page.encode("utf-8", "backslashreplace")
 
 
 def columns_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Return the columns of the table of epochs, without those that no row has."""
+    """Return the columns of the table of epochs that occur in at least one row."""
     found = {key for row in rows for key in row}
     return {key: title for key, title in COLUMNS.items() if key in found}
 
 
 def count(number: float) -> str:
-    """A large number for people: 950, 12.3 k, 3.49 M, 1.2 G."""
+    """Return a large number in short form: 950, 12.3 k, 3.49 M, 1.2 G."""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= size:
             return f"{number / size:.3g} {unit}"

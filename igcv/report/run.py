@@ -1,4 +1,4 @@
-"""A run as its files tell it, as plain data."""
+"""Data of a run for its report."""
 
 import math
 from collections import Counter
@@ -8,13 +8,13 @@ from functools import cached_property
 from statistics import median
 from typing import Any, NamedTuple
 
-PAIRS = 12  # confusions that are listed
+PAIRS = 12  # listed confusions
 # Keys of the metrics log by the recipe's best_by, with the sign that makes higher scores better.
 SCORES = {"top1": ("val_top1", 1), "balanced": ("val_balanced", 1), "loss": ("val_loss", -1)}
 
 
 class StageCost(NamedTuple):
-    """A part of a network and what it costs for one image."""
+    """A stage of a network and its cost for one image."""
 
     name: str
     parameters: int
@@ -23,19 +23,19 @@ class StageCost(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class RunReport:
-    """A run as its files tell it.
+    """Data of a run, read from its files.
 
     Attributes:
-        name: what to call it, its folder.
-        recipe: its settings, key -> value as text.
-        defaults: what each setting is if nothing is said.
-        history: the metrics log, a row for each epoch (see igcv.training.run).
-        stages: the parts of the network; empty if there are no weights yet.
-        evaluation: of the best epoch: "epoch", "classes", "confusion" as [class, guess, images] and "mistakes";
-            None without validation images.
-        note: that the network is no better than always answering one class; empty if it is better.
-        scores: of each class that has images, by name: "class", "images", "recall", "precision" and "f1" in percent.
-        environment: machine and versions; empty before the run's end.
+        name: name of the run, its folder.
+        recipe: the settings, key -> value as text.
+        defaults: the default of each setting.
+        history: the metrics log, one row per epoch (see igcv.training.run).
+        stages: the stages of the network; empty if there are no weights yet.
+        evaluation: evaluation of the best epoch: "epoch", "classes", "confusion" as [class, prediction, images] and
+            "mistakes"; None without validation images.
+        note: a warning if the network is no better than always predicting one class; otherwise empty.
+        scores: for each class with images: "class", "images", and "recall", "precision" and "f1" in percent.
+        environment: machine and versions; empty before the end of the run.
     """
 
     name: str
@@ -50,7 +50,7 @@ class RunReport:
 
     @property
     def best(self) -> Mapping[str, Any] | None:
-        """The best epoch by the recipe's best_by, of several the last: its weights are kept."""
+        """The best epoch by the recipe's best_by, whose weights are saved; the last of equal epochs."""
         return best_row(self.history, self.recipe.get("best_by", "top1"))
 
     @property
@@ -60,7 +60,7 @@ class RunReport:
 
     @property
     def images_per_s(self) -> float:
-        """While training, the median over the epochs."""
+        """Training images per second, median over the epochs."""
         return median(row["images_per_s"] for row in self.history)
 
     @property
@@ -69,12 +69,12 @@ class RunReport:
 
     @cached_property
     def counts(self) -> dict[tuple[int, int], int]:
-        """Images of each class and most probable class."""
+        """Images per pair of true class and predicted class."""
         return confusion_of(self.evaluation or {})
 
     @property
     def pairs(self) -> list[tuple[str, str, int, int]]:
-        """The most frequent confusions: class, guess, images, and images of the class."""
+        """The most frequent confusions: true class, predicted class, images, and images of the true class."""
         names, total = (self.evaluation or {})["classes"], images_of(self.counts)
         wrong = [(n, label, guess) for (label, guess), n in self.counts.items() if label != guess]
         most = sorted(wrong, key=lambda pair: (-pair[0], *pair[1:]))[:PAIRS]
@@ -82,12 +82,12 @@ class RunReport:
 
     @property
     def changed(self) -> set[str]:
-        """The settings that are not their defaults."""
+        """The settings that differ from their defaults."""
         return {key for key, value in self.recipe.items() if value != self.defaults.get(key, "")}
 
 
 def score(row: Mapping[str, Any], best_by: str) -> float | None:
-    """Return how good an epoch is, more is better; None without validation images."""
+    """Return the score of an epoch, higher is better; None without validation images."""
     key, sign = SCORES[best_by]
     if key not in row:
         return None
@@ -95,14 +95,14 @@ def score(row: Mapping[str, Any], best_by: str) -> float | None:
 
 
 def comparable(rows: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
-    """Return the epochs whose scores compare with the last one's: those on images of its size."""
+    """Return the epochs with the image size of the last epoch, whose scores are comparable."""
     return [row for row in rows if row.get("input_size") == rows[-1].get("input_size")]
 
 
 def best_row(rows: Sequence[Mapping[str, Any]], best_by: str) -> Mapping[str, Any] | None:
-    """Return the best epoch of a metrics log, of several the last; None without validation images.
+    """Return the best epoch of a metrics log, the last of equal epochs; None without validation images.
 
-    With progressive resizing it is an epoch of the newest image size (see `comparable`).
+    With progressive resizing, only epochs of the latest image size count (see `comparable`).
     """
     scored = [
         (found, row["epoch"], row) for row in comparable(rows) if (found := score(row, best_by)) is not None
@@ -111,12 +111,12 @@ def best_row(rows: Sequence[Mapping[str, Any]], best_by: str) -> Mapping[str, An
 
 
 def confusion_of(evaluation: Mapping[str, Any]) -> dict[tuple[int, int], int]:
-    """Return the images of each class and most probable class, from the evaluation in a run folder."""
+    """Return the images per pair of true and predicted class, from the evaluation in a run folder."""
     return {(label, guess): images for label, guess, images in evaluation["confusion"]}
 
 
 def images_of(counts: Mapping[tuple[int, int], int]) -> Counter[int]:
-    """Return the images of each class, from how often which class is taken for which."""
+    """Return the images of each true class from a confusion matrix."""
     total: Counter[int] = Counter()
     for (label, _), images in sorted(counts.items()):
         total[label] += images
@@ -124,7 +124,7 @@ def images_of(counts: Mapping[tuple[int, int], int]) -> Counter[int]:
 
 
 def duration(seconds: float) -> str:
-    """A time for people: 48 s, 3 min 20 s, 2 h 5 min."""
+    """Return a duration as text: 48 s, 3 min 20 s, 2 h 5 min."""
     if seconds < 60:
         return f"{seconds:.3g} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -63,7 +63,7 @@ def screenshot(address: str, size: tuple[int, int], picture: Path, prepare: Call
 
 def classify_an_example(tab: Page) -> None:
     """The third of the examples, some times, as the first run is slower."""
-    tab.get_by_text("Ready. Give it a picture.").wait_for()
+    tab.get_by_text("Ready. Choose a picture.").wait_for()
     for _ in range(5):
         tab.locator("#thumbnails button").nth(2).click()
         tab.locator("#bars li").first.wait_for()

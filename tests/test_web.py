@@ -59,7 +59,7 @@ def visit(chromium: Any, address: str, request: pytest.FixtureRequest) -> Iterat
     tab.on("console", lambda said: said.type == "error" and visit.complaints.append(said.text))
     tab.set_default_timeout(1000 * SECONDS)
     tab.goto(address)
-    tab.get_by_text("Ready. Give it a picture.").wait_for()
+    tab.get_by_text("Ready. Choose a picture.").wait_for()
     yield visit
     tab.close()
 
@@ -133,8 +133,8 @@ def test_int8(visit: Visit, folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content, message",
     [
-        (b"no picture", "no picture that the browser can read. Try a JPEG, PNG or WebP file."),
-        (b"", "no picture that the browser can read"),
+        (b"no picture", "The browser cannot read this file as a picture. Try a JPEG, PNG or WebP file."),
+        (b"", "The browser cannot read this file as a picture"),
     ],
 )
 def test_unreadable_files(content: bytes, message: str, visit: Visit, tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_every_screen(visit: Visit, dark: bool, tmp_path: Path) -> None:
 def test_opened_as_a_file(chromium: Any, folder: Path) -> None:
     tab = chromium.new_page()
     tab.goto((folder / "index.html").as_uri())
-    tab.get_by_role("alert").get_by_text("Opened as a file, this page cannot load its network.").wait_for()
+    tab.get_by_role("alert").get_by_text("This page cannot load its network from a file.").wait_for()
     tab.close()
 
 
@@ -217,7 +217,7 @@ def test_one_thread_on_any_server(chromium: Any, folder: Path, address: str) -> 
 
     tab.route("**/*", plain)
     tab.goto(address)
-    tab.get_by_text("Ready. Give it a picture.").wait_for()
+    tab.get_by_text("Ready. Choose a picture.").wait_for()
     assert "1 thread." in tab.inner_text("#made")
     tab.close()
 
@@ -253,12 +253,15 @@ def test_wrong_input(digits_run: Path, tmp_path: Path, igcv_command: Igcv) -> No
     (tmp_path / "page").mkdir()
     (tmp_path / "page" / "page.json").write_text("{}")
     for words, message in (
-        ([digits_run], "name it with --out DIR"),
-        ([digits_run, "--out", tmp_path / "full"], "is not empty and holds no page; choose another one"),
-        ([digits_run, "--out", tmp_path / "full" / "file"], "is a file; give the folder to write"),
+        ([digits_run], "--out is missing, expected a folder for the page. Add --out DIR"),
+        (
+            [digits_run, "--out", tmp_path / "full"],
+            "is not empty and contains no page. Choose another folder",
+        ),
+        ([digits_run, "--out", tmp_path / "full" / "file"], "is a file, expected a folder. Give a folder"),
         (
             [digits_run, "--out", tmp_path / "no" / "page"],
-            f"there is no folder {tmp_path / 'no'}; make it first",
+            f"folder not found: '{tmp_path / 'no'}'. Create it first",
         ),
         ([digits_run, "--out", tmp_path / "new", "--calibrate", "cifar100:none"], "cifar100"),
         ([tmp_path / "network.onnx", "--out", tmp_path / "new"], "is an exported file"),
@@ -274,7 +277,7 @@ def test_wrong_input(digits_run: Path, tmp_path: Path, igcv_command: Igcv) -> No
 def test_no_npm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("IGCV_CACHE", str(tmp_path))
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.raises(igcv.InputError, match=r"there is no npm on the path to fetch it; install Node\.js"):
+    with pytest.raises(igcv.InputError, match=r"npm not found, .* Install Node\.js"):
         onnx_web.engine_files()
 
 
@@ -285,11 +288,11 @@ def test_another_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
         tar.addfile(tarfile.TarInfo("package/dist/ort.wasm.min.mjs"))
     monkeypatch.setenv("IGCV_CACHE", str(tmp_path))
     monkeypatch.setattr(onnx_web, "packed", archive.getvalue)
-    with pytest.raises(igcv.InputError, match=r"another onnxruntime-web .* than expected"):
+    with pytest.raises(igcv.InputError, match=r"checksum of onnxruntime-web .* from npm: got sha512-"):
         onnx_web.engine_files()
     assert not list(tmp_path.iterdir())
 
 
 def test_port_in_use(folder: Path) -> None:
-    with make_server(folder, 0) as server, pytest.raises(igcv.InputError, match="give another one, or 0"):
+    with make_server(folder, 0) as server, pytest.raises(igcv.InputError, match="Give another port, or 0"):
         make_server(folder, server.server_port)

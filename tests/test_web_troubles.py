@@ -82,7 +82,7 @@ def tab(chromium: Any, folder: Path) -> Iterator[Any]:
         opened.on("pageerror", lambda error: complaints.append(str(error)))
         opened.on("console", lambda said: said.type == "error" and complaints.append(said.text))
         opened.goto(address)
-        opened.get_by_text("Ready. Give it a picture.").wait_for()
+        opened.get_by_text("Ready. Choose a picture.").wait_for()
         yield opened
         opened.close()
         assert not complaints
@@ -151,7 +151,7 @@ def test_transparency(tab: Any) -> None:
 
 def test_too_many_pixels(tab: Any, weights: Path) -> None:
     choose(tab, encoded(Image.new("1", (9500, 9500))))
-    tab.get_by_role("alert").get_by_text("pixels, more than 89 million in all").wait_for()
+    tab.get_by_role("alert").get_by_text("pixels, the limit is 89 million pixels").wait_for()
     choose(tab, encoded(PHOTO))
     assert_answers(tab, PHOTO, weights)
     assert not tab.get_by_role("alert").is_visible()
@@ -160,14 +160,14 @@ def test_too_many_pixels(tab: Any, weights: Path) -> None:
 def test_a_camera_that_is_refused(tab: Any) -> None:
     tab.evaluate(REFUSE)
     tab.locator("#camera").click()
-    tab.get_by_role("alert").get_by_text("The camera was not allowed").wait_for()
+    tab.get_by_role("alert").get_by_text("Camera access was denied").wait_for()
     assert tab.inner_text("#camera") == "Use the camera"
 
 
 def test_what_is_not_there_is_said(tab: Any) -> None:
-    assert "There is no int8 network here" in tab.inner_text("#note")
+    assert "No int8 network" in tab.inner_text("#note")
     assert tab.locator("[value=int8]").is_disabled()
-    assert "not known" in tab.inner_text("#accuracy")
+    assert "Accuracy: unknown" in tab.inner_text("#accuracy")
     assert not tab.locator("#examples").is_visible() and not tab.locator("#drawing").is_visible()
 
 
@@ -236,9 +236,9 @@ def test_written_once_and_served_twice(
 @pytest.mark.parametrize(
     "script, message",
     [
-        ("echo 'npm error code E404' >&2; exit 1", r"npm could not fetch .* \(npm error code E404\)"),
-        ("exit 0", r"npm could not fetch .* \(it wrote no file\)"),
-        ("exec sleep 9", r"npm did not fetch .* check the network"),
+        ("echo 'npm error code E404' >&2; exit 1", r"npm could not download .* \(npm error code E404\)"),
+        ("exit 0", r"npm could not download .* \(no file written\)"),
+        ("exec sleep 9", r"npm did not download .* Check the internet connection"),
     ],
 )
 def test_npm_that_fails(script: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,4 +251,4 @@ def test_npm_that_fails(script: str, message: str, tmp_path: Path, monkeypatch: 
     said: list[str] = []
     with pytest.raises(InputError, match=message):
         onnx_web.engine_files(said.append)
-    assert "fetching onnxruntime-web" in said[0] and not (tmp_path / "cache").exists()
+    assert "downloading onnxruntime-web" in said[0] and not (tmp_path / "cache").exists()

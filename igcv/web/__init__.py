@@ -1,4 +1,4 @@
-"""A trained network in a web page."""
+"""Web pages that run a trained network in the browser."""
 
 from igcv.web.writer import Page, write_page
 

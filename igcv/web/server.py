@@ -1,4 +1,4 @@
-"""A server for a page on this machine, with the headers that let WebAssembly use several threads."""
+"""Local web server for a page, with the headers that enable WebAssembly threads."""
 
 import http.server
 from collections.abc import Callable
@@ -14,38 +14,38 @@ TYPES |= {".png": "image/png", ".jpg": "image/jpeg", ".onnx": "application/octet
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
-    """Files of a folder; the page is isolated from others, which browsers demand of who shares memory."""
+    """Request handler for a folder, with cross-origin isolation: browsers require it for shared memory."""
 
-    extensions_map = {**http.server.SimpleHTTPRequestHandler.extensions_map, **TYPES}  # noqa: RUF012 - as there
+    extensions_map = {**http.server.SimpleHTTPRequestHandler.extensions_map, **TYPES}  # noqa: RUF012 - a class attribute, as in the base class
 
     def end_headers(self) -> None:
         self.send_header("Cross-Origin-Opener-Policy", "same-origin")
         self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
-        self.send_header("Cache-Control", "no-cache")  # a page that is made again is seen at once
+        self.send_header("Cache-Control", "no-cache")  # a reload shows a rewritten page
         super().end_headers()
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing about every file."""
+        """Suppress the log line of each request."""
 
 
 def make_server(folder: Path, port: int) -> http.server.ThreadingHTTPServer:
-    """A server of `folder` on 127.0.0.1, not started; port 0 takes any that is free.
+    """Return a server of `folder` on 127.0.0.1, not started; port 0 selects any free port.
 
     Raises:
-        InputError: the port cannot be had.
+        InputError: the port is not available.
     """
     try:
         return http.server.ThreadingHTTPServer((ADDRESS, port), partial(Handler, directory=str(folder)))
     except OSError as error:
         raise InputError(
-            f"cannot serve on port {port} of {ADDRESS} ({error.strerror}); give another one, or 0 for any free one"
+            f"cannot serve on port {port} of {ADDRESS}: {error.strerror}. Give another port, or 0 for any free port"
         ) from error
 
 
 def serve(folder: Path, port: int, say: Callable[[str], None]) -> None:
-    """Serve a page until Ctrl-C; `say` is told where."""
+    """Serve a page until Ctrl-C; `say` receives the address."""
     with make_server(folder, port) as server:
-        say(f"http://{ADDRESS}:{server.server_port}/  (Ctrl-C ends it)")
+        say(f"http://{ADDRESS}:{server.server_port}/  (press Ctrl-C to stop)")
         try:
             server.serve_forever()
         except KeyboardInterrupt:

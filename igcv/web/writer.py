@@ -1,4 +1,4 @@
-"""A folder with a web page that runs a trained network in the visitor's browser: `igcv web`."""
+"""Writer of web pages that run a trained network in the visitor's browser: `igcv web`."""
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -23,29 +23,29 @@ from igcv.web.engine import PACKAGE, VERSION, engine_files
 from igcv.weights.card import Card
 from igcv.writing import built_beside, check_writable, to_json
 
-PAGE = Path(__file__).parent / "page"  # the files that are the same for all networks
-DESCRIPTION = "page.json"  # what the page reads first, and by which one is known
+PAGE = Path(__file__).parent / "page"  # the static files, identical for all networks
+DESCRIPTION = "page.json"  # the description that the page reads first; its presence identifies a page
 EXAMPLES = 8  # images
-# The fastest form in ONNX Runtime Web 1.30.0 with one thread, or not told apart from it (IGCV3-D 1.0x at 224 px, 0.5x
-# at 32 px, measured alternately in Chromium 156). At 224 px it takes 0.7 to 0.8 of the time of `dense`, and its file
-# stores no zeros. In int8 the times of both are alike, and its file is the smaller one.
+# The fastest form in ONNX Runtime Web 1.30.0 with one thread, or indistinguishable from the fastest (IGCV3-D 1.0x at
+# 224 px, 0.5x at 32 px, measured alternately in Chromium 156). At 224 px this form takes 0.7 to 0.8 of the time of
+# `dense`, and its file stores no zeros. In int8 both forms are equally fast, and this form has the smaller file.
 FORM = "group_branches"
-LARGEST_PNG = 512 * 512  # pixels of an example; larger ones are photographs and become JPEGs
-LONGEST_JPEG = 65_500  # pixels of its longer side, as far as the format goes
-PAD_SIDE = 32  # pixels, the largest images that can be drawn by hand
+LARGEST_PNG = 512 * 512  # pixels of an example; larger images are photographs, stored as JPEG
+LONGEST_JPEG = 65_500  # pixels of the longer side, the limit of the JPEG format
+PAD_SIDE = 32  # pixels, largest image side with a drawing pad
 
 
 @dataclass(frozen=True)
 class Page:
-    """A page that was written.
+    """A written web page.
 
     Attributes:
-        folder: where.
-        networks: "name" (float32 or int8), "file" and "bytes" of each network in it.
+        folder: folder of the page.
+        networks: "name" (float32 or int8), "file" and "bytes" of each network.
         no_int8: why there is no int8 network; empty if there is one.
-        examples: how many example images it has.
-        examples_of: the data that they come from.
-        kept_out: how many there could be of somebody's own images; 0 where there are examples, or no images at hand.
+        examples: number of example images.
+        examples_of: name of the examples' data source.
+        kept_out: number of possible examples left out because they may be private; 0 with examples or without images.
     """
 
     folder: Path
@@ -65,19 +65,21 @@ def write_page(
     force: bool = False,
     say: Callable[[str], None] | None = None,
 ) -> Page:
-    """Write a folder that any web server can show: page, engine, network in float32 and int8, examples; `igcv web`.
+    """Write a static web page with its engine, the network in float32 and int8, and examples.
+
+    The command is `igcv web`.
 
     Args:
-        network: a classifier, or what `igcv.load` opens.
-        out: the folder; it appears when all is in it.
-        calibrate: a data source to quantize with; None: that of the training run, where it is at hand and fits.
-        examples: put some validation images into the page; None: only those of public data sets (digits, CIFAR), as
-            others may be somebody's own.
-        force: replace a page that is in the folder already.
+        network: a classifier, or an argument of `igcv.load`.
+        out: the folder, created when the page is complete.
+        calibrate: data source for int8 calibration; None: the source of the training run, if available and matching.
+        examples: put validation images into the page; None: only those of public data sets (digits, CIFAR,
+            Tiny-ImageNet), as other images may be private.
+        force: replace an existing page.
         say: callback for progress messages.
 
     Raises:
-        InputError: for anything the user can fix.
+        InputError: an argument is invalid, the folder cannot be written, or the engine cannot be downloaded.
     """
     classifier, out, say = as_trained(network), Path(out), say or (lambda text: None)
     check_folder(out, force)
@@ -104,25 +106,27 @@ def write_page(
 
 
 def check_folder(out: Path, force: bool = False) -> None:
-    """Raise InputError unless a page can be written to the folder `out`: it is empty, or `force` replaces a page."""
+    """Raise InputError unless `out` is new, empty, or a page that `force` allows to replace."""
     if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file; give the folder to write, for example {out.with_suffix('')}")
+        raise InputError(
+            f"'{out}' is a file, expected a folder. Give a folder, for example '{out.with_suffix('')}'"
+        )
     if out.is_dir() and any(out.iterdir()):
         if not (out / DESCRIPTION).is_file():
-            raise InputError(f"the folder {out} is not empty and holds no page; choose another one")
+            raise InputError(f"'{out}' is not empty and contains no page. Choose another folder")
         if not force:
             raise InputError(
-                f"the folder {out} is not empty; choose another one, or give --force to replace the page in it"
+                f"'{out}' already contains a page. Choose another folder, or give --force to replace the page"
             )
     if not out.absolute().parent.is_dir():
-        raise InputError(f"there is no folder {out.parent}; make it first")
+        raise InputError(f"folder not found: '{out.parent}'. Create it first")
     check_writable(out.absolute().parent)
 
 
 def calibration_source(
     classifier: Classifier, calibrate: str | None, source: DataSource | None, no_source: str
 ) -> tuple[DataSource | None, str]:
-    """Return the images to quantize with, or None and why there are none; what `calibrate` names must be there."""
+    """Return the calibration images, or None and the reason; the source named by `calibrate` must exist."""
     if calibrate is not None:
         return matching_source(classifier, calibrate), ""
     return source, no_source
@@ -131,7 +135,7 @@ def calibration_source(
 def write_networks(
     classifier: Classifier, folder: Path, source: DataSource | None, calibration: DataSource | None
 ) -> list[dict[str, Any]]:
-    """float32.onnx, and int8.onnx where there are images to quantize with; each is compared before it counts."""
+    """Write float32.onnx and, with calibration images, int8.onnx; verify each against the network."""
     shown = source if source and numbered(source.val) else None
     write = partial(export, classifier, form=FORM, with_preprocessing=True, data=shown)
     plain = write(folder / "float32.onnx")
@@ -152,10 +156,10 @@ def _network(written: Exported) -> dict[str, Any]:
 def write_examples(
     classifier: Classifier, images: Iterable[tuple[Image.Image, int]], folder: Path
 ) -> list[dict[str, str]]:
-    """Write images, with their labels, as files of their original size, without what else their own files say.
+    """Write example images in their original size, without the metadata of their files.
 
     Returns:
-        "file" in the page's folder and "label", the name of the class, of each.
+        For each image, "file" (the path inside the page's folder) and "label" (the class name).
     """
     examples = []
     for i, (image, label) in enumerate(images):
@@ -163,14 +167,14 @@ def write_examples(
         is_jpeg = image.width * image.height > LARGEST_PNG and max(image.size) <= LONGEST_JPEG
         kind = "jpg" if is_jpeg else "png"
         file = folder / f"{i + 1}.{kind}"
-        bare = Image.fromarray(np.asarray(image))  # no position, no date
-        bare.save(file, quality=95, subsampling=0)  # which PNG passes over
+        bare = Image.fromarray(np.asarray(image))  # without metadata such as position and date
+        bare.save(file, quality=95, subsampling=0)  # JPEG settings, ignored for PNG
         examples.append({"file": f"{folder.name}/{file.name}", "label": classifier.class_names[label]})
     return examples
 
 
 def validation_images(source: DataSource | None) -> Iterator[tuple[Image.Image, int]]:
-    """Validation images evenly spread over the set, at most `EXAMPLES`; unreadable ones are skipped."""
+    """Yield up to `EXAMPLES` evenly spaced validation images; skip unreadable images."""
     images = numbered(source.val) if source else None
     if images is None:
         return
@@ -184,7 +188,7 @@ def validation_images(source: DataSource | None) -> Iterator[tuple[Image.Image, 
 
 
 def drawable(source: DataSource | None) -> int | None:
-    """The side in pixels of images that a visitor can draw: white strokes on black, as digits are; else None."""
+    """Return the image side in pixels if the images are drawable, white strokes on black as in digits, else None."""
     if source is None or source.image_size is None or source.image_size > PAD_SIDE:
         return None
     pixels = [np.asarray(image) for image, _ in validation_images(source)]
@@ -198,7 +202,7 @@ def describe(
     examples: list[dict[str, str]],
     drawing_side: int | None,
 ) -> dict[str, Any]:
-    """What the page reads first. Nothing in it names a place on this machine."""
+    """Return the content of page.json, without paths of this machine."""
     card, pre = classifier.card, classifier.preprocessing
     accuracy = {key: card.results[key] for key in ("top1", "top5", "images") if key in card.results}
     data = card.results.get("data") or card.recipe.get("data")
@@ -217,7 +221,7 @@ def describe(
 
 
 def public_card(card: Card) -> Card:
-    """The card as anybody may have it: without the recipe, which names files and folders of this machine."""
+    """Return the card without its recipe and source, which contain paths of this machine."""
     results = {
         **card.results,
         **({"data": source_name(card.results["data"])} if "data" in card.results else {}),

@@ -1,16 +1,16 @@
-// The camera: frames one after the other, each when the one before has been classified.
+// Camera input: each frame is grabbed after the previous frame has been classified.
 
 const REASONS = {
-  NotAllowedError: "The camera was not allowed. Allow it in the browser's settings for this page, then try again.",
-  NotFoundError: "No camera was found.",
+  NotAllowedError: "Camera access was denied. Allow it in the browser's settings for this page, then try again.",
+  NotFoundError: "No camera found.",
   NotReadableError: "The camera is in use by another program.",
 };
 
 /**
- * Show the camera in `video` and hand its frames to `classify`, one at a time, until `stop` of the result is called.
+ * Show the camera in `video` and pass its frames to `classify`, one at a time, until a call of `stop` of the result.
  *
- * @param ended is called when the camera goes away by itself.
- * @throws Error whose message is for the visitor.
+ * @param ended callback when the camera stops by itself.
+ * @throws Error with a message for the visitor.
  */
 export async function startCamera(video, classify, ended) {
   const stream = await allowed();
@@ -21,7 +21,7 @@ export async function startCamera(video, classify, ended) {
   const frames = async () => {
     while (running) {
       await classify(await createImageBitmap(video));
-      await new Promise(requestAnimationFrame); // leaves the page time to draw
+      await new Promise(requestAnimationFrame); // lets the page draw
     }
   };
   frames().catch(ended);
@@ -35,11 +35,11 @@ export async function startCamera(video, classify, ended) {
 }
 
 async function allowed() {
-  // Browsers give the camera to pages from https and from this machine only.
-  if (!navigator.mediaDevices) throw new Error("This page may not use a camera: open it over https.");
+  // Browsers allow the camera only on pages from https and from this machine.
+  if (!navigator.mediaDevices) throw new Error("The camera needs a secure connection. Open this page over https.");
   try {
     return await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
   } catch (error) {
-    throw new Error(REASONS[error.name] ?? `The camera cannot be used (${error.message}).`);
+    throw new Error(REASONS[error.name] ?? `The camera does not work (${error.message}).`);
   }
 }

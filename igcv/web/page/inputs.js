@@ -1,20 +1,20 @@
-// The ways in which a picture comes to the page: chosen, dropped, pasted, or one of the examples.
+// Picture inputs: file chooser, drag and drop, clipboard, and examples.
 
-const COARSE = 64; // pixels of an example's side, below which they are shown as the squares that they are
+const COARSE = 64; // example side in pixels; smaller examples are enlarged without smoothing
 
 const element = (id) => document.getElementById(id);
 
-/** Hand every picture, as a Blob, to `take`. */
+/** Pass every picture, as a Blob, to `take`. */
 export function listen(take) {
   const file = element("file");
   file.addEventListener("change", () => {
     if (file.files.length) take(file.files[0]);
-    file.value = ""; // so that the same one can be chosen again
+    file.value = ""; // lets the visitor choose the same file again
   });
   document.addEventListener("paste", (event) => takeFirst(event.clipboardData.files, take));
   const stage = element("stage");
   const over = (event) => {
-    event.preventDefault(); // else the browser would open the file in place of the page
+    event.preventDefault(); // the browser would open the file instead of the page
     stage.classList.toggle("over", event.type === "dragover");
   };
   for (const type of ["dragover", "dragleave", "drop"]) document.addEventListener(type, over);
@@ -25,7 +25,7 @@ function takeFirst(files, take) {
   if (files.length) take(files[0]);
 }
 
-/** The examples as thumbnails; `examples` of page.json. */
+/** Show the examples as thumbnails; `examples` of page.json. */
 export function showExamples(examples, take) {
   element("examples").hidden = examples.length === 0;
   element("thumbnails").replaceChildren(...examples.map((example) => thumbnail(example, take)));

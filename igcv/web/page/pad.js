@@ -1,18 +1,18 @@
-// A pad for drawing in white on black, as small as the pictures that the network was trained on once it is read.
+// Drawing pad, white on black; the drawing is scaled to the size of the network's training pictures.
 
-const STROKE = 0.12; // of the pad's side, how wide a stroke is
+const STROKE = 0.12; // stroke width, as a fraction of the pad's side
 
 /**
- * Have strokes drawn into `canvas`, and hand the drawing to `changed` while it grows.
+ * Draw the visitor's strokes into `canvas`, and pass the drawing to `changed` after each change.
  *
- * @param side of the pictures that the network was trained on, pixels.
- * @param changed gets an ImageBitmap of `side` x `side` pixels.
+ * @param side side of the network's training pictures, in pixels.
+ * @param changed callback with an ImageBitmap of `side` x `side` pixels.
  * @returns a function that clears the pad.
  */
 export function listenForStrokes(canvas, side, changed) {
   const context = canvas.getContext("2d", { willReadFrequently: true });
   Object.assign(context, { lineWidth: STROKE * canvas.width, lineCap: "round", lineJoin: "round", strokeStyle: "#fff" });
-  let last = null; // where the stroke is, while one is drawn
+  let last = null; // last point of the current stroke, or null
   const stroke = (event) => {
     const box = canvas.getBoundingClientRect();
     const scale = canvas.width / box.width;
@@ -33,12 +33,12 @@ export function listenForStrokes(canvas, side, changed) {
   return () => context.clearRect(0, 0, canvas.width, canvas.height);
 }
 
-/** The smallest square around all that is drawn, { left, top, size }: the digits of the data fill theirs as well. */
+/** Return the smallest square around the drawing, { left, top, size }; digits of the data fill their images, too. */
 function drawnBox(context, side) {
   const { data } = context.getImageData(0, 0, side, side);
   let [left, top, right, bottom] = [side, side, 0, 0];
   for (let i = 0; i < side * side; i++) {
-    if (data[4 * i + 3] === 0) continue; // nothing is drawn there
+    if (data[4 * i + 3] === 0) continue; // transparent: not drawn
     const [x, y] = [i % side, Math.floor(i / side)];
     [left, top] = [Math.min(left, x), Math.min(top, y)];
     [right, bottom] = [Math.max(right, x + 1), Math.max(bottom, y + 1)];
@@ -47,7 +47,7 @@ function drawnBox(context, side) {
   return { left: (left + right - size) / 2, top: (top + bottom - size) / 2, size };
 }
 
-/** The box at `side` x `side` pixels; each is the mean of what lies in it, as halving a canvas again and again gives. */
+/** Scale the box to `side` x `side` pixels by repeated halving, so that each pixel is the mean of its area. */
 function reduced(canvas, { left, top, size }, side) {
   let now = new OffscreenCanvas(side * 16, side * 16);
   paint(now, (context) => context.drawImage(canvas, left, top, size, size, 0, 0, now.width, now.height));

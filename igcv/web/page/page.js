@@ -1,4 +1,4 @@
-// The page: what it says about its network, and what its controls do.
+// The page: description of the network, and controls.
 
 import { startCamera } from "./camera.js";
 import { listen, showExamples } from "./inputs.js";
@@ -7,13 +7,13 @@ import { classify, open, start } from "./predict.js";
 import { forgetTimes, show } from "./results.js";
 
 const NO_INT8 =
-  "There is no int8 network here: no images to set its ranges with were at hand when this page was made.";
+  "No int8 network: no calibration images were available when this page was made.";
 
 const element = (id) => document.getElementById(id);
 let page; // page.json
-let ready = false; // whether a network is open
-let camera = null; // while it runs
-let picture = null; // the last one, to classify again with another network
+let ready = false; // true when a network is open
+let camera = null; // the running camera
+let picture = null; // the last picture, classified again after a change of network
 
 function tell(message) {
   element("message").textContent = message;
@@ -25,16 +25,17 @@ function describe() {
   document.title = data ? `${model}, trained on ${data}` : model;
   element("title").textContent = document.title;
   element("about").textContent =
-    `Tells ${names.length} classes apart, with ${parameters.toLocaleString("en")} parameters.`;
+    `${names.length} classes, ${parameters.toLocaleString("en")} parameters`;
   element("accuracy").textContent = accuracy();
   element("made").textContent = `Made with ${page.made_with}.`;
 }
 
 function accuracy() {
-  if (!page.accuracy) return "How often it is right is not known: no measured accuracy came with its weights.";
+  if (!page.accuracy) return "Accuracy: unknown. The weights file contains no measured accuracy.";
   const { top1, images } = page.accuracy;
   const on = images ? `${images.toLocaleString("en")} validation images` : "its validation images";
-  return `It is right for ${top1.toFixed(2)} % of ${on}${page.data ? ` of ${page.data}` : ""}; other pictures may fare worse.`;
+  const of = page.data ? ` of ${page.data}` : "";
+  return `Accuracy: ${top1.toFixed(2)} % on ${on}${of}. Accuracy on other pictures may be lower.`;
 }
 
 function describeNetwork({ name, bytes, agreement, agreement_images: images }) {
@@ -44,7 +45,7 @@ function describeNetwork({ name, bytes, agreement, agreement_images: images }) {
   if (name === "int8") notes.push("Weights and activations in 8 bits.");
   if (agreement !== undefined) {
     const share = (100 * agreement).toFixed(1);
-    notes.push(`The class is that of float32 for ${share} % of ${images.toLocaleString("en")} validation images.`);
+    notes.push(`Same class as float32 for ${share} % of ${images.toLocaleString("en")} validation images.`);
   }
   element("note").textContent = notes.join(" ");
 }
@@ -60,7 +61,7 @@ async function use(name) {
     element("made").textContent = `Made with ${page.made_with}; ${threads} thread${threads > 1 ? "s" : ""}.`;
     if (picture) await take(picture);
   } catch (error) {
-    tell(`The network could not be loaded (${error.message}). Load the page again, or ask who runs this site.`);
+    tell(`The network could not be loaded (${error.message}). Reload the page, or contact the owner of this site.`);
   }
   enable(ready);
 }
@@ -72,7 +73,7 @@ function enable(whether) {
   int8.disabled ||= page.networks.length < 2;
 }
 
-/** Classify a picture (Blob) or a frame of the camera (ImageBitmap) and show what comes out. */
+/** Classify a picture (Blob) or a camera frame (ImageBitmap) and show the prediction. */
 async function take(image) {
   if (!ready) return;
   try {
@@ -91,7 +92,7 @@ function reveal(id) {
   element("stage").classList.add("filled");
   const side = page.preprocessing.input_size;
   element("caption").textContent =
-    id === "video" ? "The network sees the middle of it." : `What the network sees: the middle, ${side} × ${side} pixels.`;
+    id === "video" ? "Network input: the center of the frame" : `Network input: the center, ${side} × ${side} pixels`;
 }
 
 function takePicture(blob) {
@@ -123,7 +124,7 @@ function stopCamera() {
 
 function offerDrawing() {
   element("drawing").hidden = false;
-  let drawing = null; // the latest, while an older one is classified
+  let drawing = null; // the latest drawing, while an older drawing is classified
   let busy = false;
   const clear = listenForStrokes(element("pad"), page.drawing_side, async (bitmap) => {
     drawing = bitmap;
@@ -153,9 +154,9 @@ async function begin() {
   if (page.drawing_side) offerDrawing();
   await start();
   await use("float32");
-  if (ready) element("status").textContent = "Ready. Give it a picture.";
+  if (ready) element("status").textContent = "Ready. Choose a picture.";
 }
 
 begin().catch((error) => {
-  tell(`The page could not be loaded (${error.message}). Load it again, or ask who runs this site.`);
+  tell(`The page could not be loaded (${error.message}). Reload the page, or contact the owner of this site.`);
 });

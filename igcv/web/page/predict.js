@@ -1,10 +1,10 @@
-// The page's side of worker.js: each request is a promise.
+// Client of worker.js: each request is a promise.
 
 const waiting = new Map();
 let worker;
 let requests = 0;
 
-/** Start the worker; rejects if it, or the engine that it imports, cannot be loaded. */
+/** Start the worker; reject if the worker or its engine cannot be loaded. */
 export function start() {
   return new Promise((resolve, reject) => {
     worker = new Worker("worker.js", { type: "module" });
@@ -27,8 +27,8 @@ function request(action, fields, transferred = []) {
   return new Promise((resolve, reject) => waiting.set(id, { resolve, reject }));
 }
 
-/** Use the network in `file` from now on; resolves to { threads } when it has run once. */
+/** Load the network in `file`; resolves to { threads } after its first run. */
 export const open = (file, preprocessing) => request("open", { file: new URL(file, location).href, preprocessing });
 
-/** Classify a Blob or an ImageBitmap, which is used up; see worker.js for the answer. */
+/** Classify a Blob or an ImageBitmap, which is closed; see worker.js for the answer. */
 export const classify = (image) => request("classify", { image }, image instanceof Blob ? [] : [image]);

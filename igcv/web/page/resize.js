@@ -1,9 +1,9 @@
-// From an image of any size to the square that the network takes, value for value as `igcv predict` does it:
-// torchvision's Resize and CenterCrop of a Pillow image. Of the resized image the square alone is computed.
+// Resizing of an image to the network's square input, with the same pixel values as `igcv predict`:
+// torchvision's Resize and CenterCrop of a Pillow image. Only the central square is computed.
 //
-// An image is { width, height, read(left, top, width, height) }, where `read` gives red, green, blue, opacity as bytes.
+// An image is { width, height, read(left, top, width, height) }, where `read` returns RGBA bytes.
 
-const PRECISION_BITS = 22; // of Pillow's weights, which are whole numbers: 32 less 8 of a value less 2 to spare
+const PRECISION_BITS = 22; // of Pillow's integer weights: 32 bits, less 8 bits of a value, less 2 spare bits
 
 const sinc = (x) => (x === 0 ? 1 : Math.sin(Math.PI * x) / (Math.PI * x));
 
@@ -13,33 +13,33 @@ function cubic(x) {
   return (((x - 5) * x + 8) * x - 4) * a;
 }
 
-// By name: how far from its centre a filter reaches, in pixels, and its weight at a distance from 0 to there.
+// By name: the support of a filter in pixels, and its weight at a distance from 0 to the support.
 const FILTERS = {
   bilinear: { support: 1, weight: (x) => 1 - x },
   bicubic: { support: 2, weight: cubic },
   lanczos: { support: 3, weight: (x) => sinc(x) * sinc(x / 3) },
 };
 
-/** Width and height when the shorter side becomes `shortSide`; the longer one is cut off to whole pixels. */
+/** Return the width and height with a shorter side of `shortSide`; the longer side is rounded down. */
 export function resizedSize(width, height, shortSide) {
   const long = Math.trunc((shortSide * Math.max(width, height)) / Math.min(width, height));
   return width <= height ? [shortSide, long] : [long, shortSide];
 }
 
-/** Half of a whole number, a half rounded to the even side, as Python rounds. */
+/** Return half of an integer, rounded half to even as in Python. */
 export function halved(n) {
   const low = Math.floor(n / 2);
   return n % 2 === 0 || low % 2 === 0 ? low : low + 1;
 }
 
 /**
- * What the output pixels `from`..`to` of one axis are made of, when `length` pixels become `resized`.
+ * Return the contributions to the output pixels `from`..`to` of one axis, when `length` pixels become `resized`.
  *
- * @returns for each { start, weights }: the first input pixel, and whole-number weights that add up to about 2^22.
+ * @returns for each output pixel { start, weights }: the first input pixel, and integer weights that sum to about 2^22.
  */
 export function contributions(length, resized, from, to, filter) {
   const scale = length / resized;
-  const stretch = Math.max(scale, 1); // a filter grows when an image shrinks: antialiasing
+  const stretch = Math.max(scale, 1); // antialiasing: a smaller output needs a wider filter
   const support = filter.support * stretch;
   return Array.from({ length: to - from }, (_, i) => {
     const centre = (from + i + 0.5) * scale;
@@ -63,9 +63,9 @@ function wholeNumbers(start, end, centre, stretch, filter) {
 }
 
 /**
- * The network's input.
+ * Return the network's input.
  *
- * @param image of any size; see above.
+ * @param image an image of any size; see above.
  * @param preprocessing `short_side`, `input_size` and `interpolation` of page.json.
  * @returns Uint8Array of input_size x input_size x 3: red, green, blue.
  */
@@ -78,15 +78,15 @@ export function centreSquare(image, preprocessing) {
   const filter = FILTERS[interpolation];
   const columns = contributions(image.width, width, left, left + side, filter);
   const rows = contributions(image.height, height, top, top + side, filter);
-  // Pillow filters across, rounds, and filters down. Since version 13 it goes the other way round where an image that
-  // shrinks is more than twice as high as wide.
+  // Pillow filters horizontally, rounds, and filters vertically. Since version 13 Pillow uses the reverse order for
+  // images that shrink and are more than twice as high as wide.
   const downFirst = image.height > 2 * image.width && height < image.height;
   return downFirst
     ? transposedSquare(filtered(transposed(image), rows, columns), side)
     : filtered(image, columns, rows);
 }
 
-/** The image mirrored at its diagonal: x becomes y. */
+/** Return the transposed image: x becomes y. */
 function transposed({ width, height, read }) {
   return {
     width: height,
@@ -113,14 +113,14 @@ function transposedSquare(pixels, side) {
   return square;
 }
 
-/** The square that `columns` and `rows` are about, as many of one as of the other. */
+/** Return the square of `columns` and `rows`, which have equal lengths. */
 function filtered(image, columns, rows) {
   return filteredDown(filteredAcross(image, columns, rows), rows, columns.length);
 }
 
-const BAND_PIXELS = 1 << 21; // read at a time, so that a large image does not fill the memory
+const BAND_PIXELS = 1 << 21; // read at a time, to limit the memory of large images
 
-/** The rows that `rows` are made of, filtered horizontally: { first, pixels }, 3 bytes for each of `columns`. */
+/** Filter the input rows of `rows` horizontally: return { first, pixels }, with 3 bytes for each of `columns`. */
 function filteredAcross(image, columns, rows) {
   const first = rows[0].start;
   const count = rows.at(-1).start + rows.at(-1).weights.length - first;
@@ -138,7 +138,7 @@ function filteredAcross(image, columns, rows) {
   return { first, pixels };
 }
 
-/** `source` has 4 bytes a pixel, and its pixel `offset` + x is at x; `target` gets 3 bytes a pixel from `at` on. */
+/** Filter one row: `source` has 4 bytes per pixel, x at pixel `offset` + x; `target` gets 3 per pixel from `at` on. */
 function acrossOneRow(source, offset, columns, target, at) {
   for (const { start, weights } of columns) {
     let red = 1 << (PRECISION_BITS - 1);
@@ -194,7 +194,7 @@ function nearest(image, width, height, left, top, side) {
   return square;
 }
 
-/** Which input pixels stand for `count` output pixels from `from` on; added up step by step, as Pillow rounds so. */
+/** Return the input pixels of `count` output pixels from `from`, with the step-by-step sum (and rounding) of Pillow. */
 function nearestPixels(length, resized, from, count) {
   const scale = length / resized;
   const pixels = [];

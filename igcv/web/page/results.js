@@ -1,13 +1,13 @@
-// What a classification looks like in the page.
+// Display of a prediction.
 
 const SHOWN = 5; // classes
-const RECENT = 15; // times of which the median is shown
-const COARSE = 96; // pixels of a side, below which they are shown as the squares that they are
+const RECENT = 15; // latest times, of which the page shows the median
+const COARSE = 96; // side in pixels; smaller inputs are enlarged without smoothing
 
 const element = (id) => document.getElementById(id);
 let times = [];
 
-/** Forget the times of another network. */
+/** Clear the times of the previous network. */
 export function forgetTimes() {
   times = [];
   element("time").textContent = "–";
@@ -23,7 +23,7 @@ export function show({ probabilities, pixels, networkMs }, classNames, side) {
   element("time").textContent = `${median(times).toPrecision(3)} ms`;
 }
 
-/** The answer is read out by screen readers when it changes, not for each frame of a camera. */
+/** Update the answer only on a change: screen readers would read it out for each camera frame. */
 function announce(name) {
   const answer = element("answer");
   if (answer.textContent !== name) answer.textContent = name;
@@ -44,7 +44,7 @@ function part(tag, className, text = "") {
   return Object.assign(document.createElement(tag), { className, textContent: text });
 }
 
-/** `pixels`: red, green, blue of `side` x `side` pixels. */
+/** Show `pixels`, the RGB values of `side` x `side` pixels. */
 function showPixels(pixels, side) {
   const canvas = element("seen");
   Object.assign(canvas, { width: side, height: side });

@@ -1,9 +1,9 @@
-// WebP files are turned by their EXIF orientation here, as `igcv predict` does: not every browser does so by itself.
+// EXIF orientation of WebP files, applied as in `igcv predict`: not every browser applies it.
 
 const ORIENTATION = 0x112;
-const PREFIX = 6; // bytes, "Exif\0\0", which some programs write in front
+const PREFIX = 6; // bytes, "Exif\0\0", which some programs write before the EXIF data
 
-// By orientation: the transform of a canvas that draws a bitmap of w x h pixels upright.
+// By orientation: the canvas transform that draws a bitmap of w x h pixels upright.
 const TRANSFORMS = {
   2: (w, h) => [-1, 0, 0, 1, w, 0],
   3: (w, h) => [-1, 0, 0, -1, w, h],
@@ -14,17 +14,17 @@ const TRANSFORMS = {
   8: (w, h) => [0, -1, 1, 0, 0, w],
 };
 
-/** { bytes, orientation }: a WebP file without its EXIF data, and what they say; any other file as it is, and 1. */
+/** Return { bytes, orientation }: a WebP file with a hidden EXIF chunk, or any other file unchanged and 1. */
 export function withoutOrientation(bytes) {
   const at = exifChunk(bytes);
   const orientation = at < 0 ? 1 : orientationIn(new DataView(bytes.buffer, bytes.byteOffset + at + 8));
   if (!(orientation in TRANSFORMS)) return { bytes, orientation: 1 };
   const bare = bytes.slice();
-  bare.fill(0x5f, at, at + 4); // a chunk of another name, which decoders pass over
+  bare.fill(0x5f, at, at + 4); // an unknown chunk name, which decoders ignore
   return { bytes: bare, orientation };
 }
 
-/** Where the EXIF chunk of a WebP file begins; -1 where there is none. */
+/** Return the offset of the EXIF chunk of a WebP file, or -1. */
 function exifChunk(bytes) {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const name = (at) => String.fromCharCode(...bytes.subarray(at, at + 4));
@@ -37,7 +37,7 @@ function exifChunk(bytes) {
   return -1;
 }
 
-/** The orientation in EXIF data; undefined where they have none or are damaged. */
+/** Return the orientation in EXIF data; undefined if absent or damaged. */
 function orientationIn(view) {
   try {
     const start = view.getUint32(0) === 0x45786966 ? PREFIX : 0;
@@ -48,12 +48,12 @@ function orientationIn(view) {
       if (view.getUint16(entry, little) === ORIENTATION) return view.getUint16(entry + 8, little);
     }
   } catch (error) {
-    if (!(error instanceof RangeError)) throw error; // they point beyond their end
+    if (!(error instanceof RangeError)) throw error; // an offset beyond the end of damaged data
   }
   return undefined;
 }
 
-/** The bitmap turned upright; it is used up. */
+/** Return the upright bitmap, and close the given one. */
 export function upright(bitmap, orientation) {
   if (orientation === 1) return bitmap;
   const { width, height } = bitmap;

@@ -1,11 +1,11 @@
-// Everything that takes time, beside the page, so that the page stays responsive. Answers come in the order of the
-// requests: { id, action, ... } -> { id, answer } or { id, error }.
+// Worker for decoding and inference, which keeps the page responsive. Answers come in the order of the requests:
+// { id, action, ... } -> { id, answer } or { id, error }.
 
 import * as ort from "./ort/ort.wasm.min.mjs";
 import { decoded, readable } from "./pixels.js";
 import { centreSquare } from "./resize.js";
 
-// Several threads need shared memory, which browsers give to pages whose server isolates them by its headers.
+// Threads need shared memory, which browsers provide only to pages with cross-origin isolation headers.
 const THREADS = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency) : 1;
 ort.env.wasm.numThreads = THREADS;
 ort.env.logLevel = "error";
@@ -13,7 +13,7 @@ ort.env.logLevel = "error";
 let preprocessing;
 let session;
 
-/** Open a network; its first run, which also allocates, is none that a visitor waits for. */
+/** Open a network and run it once: the first run allocates memory and is slower. */
 async function open(request) {
   preprocessing = request.preprocessing;
   const opened = await ort.InferenceSession.create(request.file, { executionProviders: ["wasm"] });
@@ -24,7 +24,7 @@ async function open(request) {
   return { threads: THREADS };
 }
 
-/** Classify a Blob or an ImageBitmap: probabilities, the pixels that the network got, and milliseconds. */
+/** Classify a Blob or an ImageBitmap; return probabilities, the network's input pixels, and milliseconds. */
 async function classify({ image }) {
   const bitmap = image instanceof Blob ? await decoded(image) : image;
   const start = performance.now();
@@ -63,4 +63,4 @@ async function answer({ id, action, ...request }) {
 self.onmessage = ({ data }) => {
   last = last.then(() => answer(data));
 };
-postMessage({ id: 0, answer: null }); // it is there: all that it imports has been loaded
+postMessage({ id: 0, answer: null }); // ready: all imports are loaded

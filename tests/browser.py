@@ -1,4 +1,4 @@
-"""A real browser for tests: Chromium, wherever it is, driven by Playwright."""
+"""Chromium for tests, driven by Playwright."""
 
 import os
 import shutil
@@ -16,13 +16,13 @@ from igcv.web import engine as onnx_web
 from igcv.web.server import make_server
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-# A picture that moves stands in for a camera, and is allowed at once.
+# A fake camera, allowed without a prompt.
 ARGUMENTS = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
 
 
 @contextmanager
 def browser() -> Iterator[Any]:
-    """A browser without a window; the test is skipped where there is none."""
+    """Yield a headless browser; skip the test if there is none."""
     playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install playwright")
     found = os.environ.get("IGCV_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
     if found is None:
@@ -35,7 +35,7 @@ def browser() -> Iterator[Any]:
 
 @contextmanager
 def engine() -> Iterator[None]:
-    """ONNX Runtime Web from the user's own cache, so that it is fetched once; without it the test is skipped."""
+    """Provide ONNX Runtime Web in the user's cache, downloaded once; skip the test if unavailable."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("IGCV_CACHE", raising=False)
         try:
@@ -49,7 +49,7 @@ def engine() -> Iterator[None]:
 
 @contextmanager
 def served(folder: Path) -> Iterator[str]:
-    """The address of a page that is served meanwhile."""
+    """Serve a page and yield its address."""
     with make_server(folder, 0) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/"
@@ -57,7 +57,7 @@ def served(folder: Path) -> Iterator[str]:
 
 
 def stand_in_engine() -> None:
-    """An empty file in the place of each of ONNX Runtime Web's, so that a page is written and nothing fetched."""
+    """Put empty files of ONNX Runtime Web into the cache, so that a page is written without a download."""
     place = cache_folder() / f"{onnx_web.PACKAGE}-{onnx_web.VERSION}"
     place.mkdir(parents=True, exist_ok=True)
     for name in onnx_web.FILES:

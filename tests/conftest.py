@@ -1,6 +1,6 @@
-"""Small real data for all tests, and the command line run in this process.
+"""Small real data for all tests, and the command line in the test process.
 
-pytest's first process imports this too, but runs no test: what takes seconds to import is imported where it is used.
+The main process of pytest-xdist imports this module without running tests, so slow imports are inside the functions.
 """
 
 import os
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from igcv.models import Network
     from tests.weights_server import Published
 
-# Shells start background jobs with Ctrl-C ignored, and every program hands that on to those that it starts.
+# Shells start background jobs with Ctrl-C ignored, and child processes inherit this.
 for number, heard in (
     (signal.SIGINT, signal.default_int_handler),
     (signal.SIGTERM, signal.SIG_DFL),
@@ -27,13 +27,13 @@ for number, heard in (
 ):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, heard)
-os.environ["IGCV_OFFLINE"] = "1"  # tests that download have a server of their own
+os.environ["IGCV_OFFLINE"] = "1"  # tests of downloads use a local server
 ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
 Igcv = Callable[..., "Outcome"]
 
 
 class Outcome(NamedTuple):
-    """How a command ended."""
+    """Exit status and output of a command."""
 
     status: int
     out: str
@@ -42,7 +42,7 @@ class Outcome(NamedTuple):
 
 @pytest.fixture
 def igcv_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Igcv:
-    """`igcv ...` in this process: exit status and what it printed."""
+    """Return a function that runs `igcv ...` in this process and returns its outcome."""
 
     def run(*arguments: object) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["igcv", *map(str, arguments)])
@@ -58,7 +58,7 @@ def igcv_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
 
 @pytest.fixture(scope="session")
 def digit_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Handwritten zeros and ones in class folders: 24 for training, 10 for validation, 16 x 16 pixels."""
+    """Return a folder of handwritten zeros and ones: 24 training and 10 validation images, 16 x 16 pixels."""
     from studies.soak.photos import write_digits
 
     return write_digits(tmp_path_factory.mktemp("digits"))
@@ -66,7 +66,7 @@ def digit_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small IGCV3 trained for two epochs on scikit-learn's digits: a run folder."""
+    """Return the run folder of a small IGCV3, trained for two epochs on scikit-learn's digits."""
     import torch
 
     from igcv.machine.processes import Process
@@ -82,19 +82,19 @@ def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """A browser without a window."""
+    """Yield a headless browser."""
     with browser() as opened:
         yield opened
 
 
 @pytest.fixture(autouse=True, scope="session")
 def own_plans(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Tests keep measured plans in a folder of their own."""
+    """Set a separate cache folder for the tests."""
     os.environ["IGCV_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
 def randomized(name: str, num_classes: int = 10, input_size: int = 32) -> "Network":
-    """A network whose batch norms have statistics and weights of their own, in evaluation."""
+    """Return a network with random batch norm statistics and weights, in evaluation mode."""
     import torch
 
     from igcv.models import build_model
@@ -104,7 +104,7 @@ def randomized(name: str, num_classes: int = 10, input_size: int = 32) -> "Netwo
 
 
 def randomize(model: Any) -> Any:
-    """The network with random statistics and weights in its batch norms, in evaluation."""
+    """Randomize the batch norm statistics and weights of a network, and switch it to evaluation mode."""
     import torch
 
     for norm in (module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)):
@@ -121,7 +121,7 @@ def randomize(model: Any) -> Any:
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Iterator[Published]":
-    """A mirror with no files yet, an empty cache, and downloads allowed."""
+    """Yield an empty mirror; allow downloads, with an empty cache."""
     from tests.weights_server import serving
 
     for name in ("IGCV_OFFLINE", "HF_HUB_OFFLINE", "http_proxy", "HTTP_PROXY"):
@@ -134,7 +134,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Iterator[Published
 
 @pytest.fixture
 def known(site: "Published", tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The project's own igcv3_d_025.imagenet, with random weights, whose file the mirror has."""
+    """Publish igcv3_d_025.imagenet with random weights on the mirror."""
     from tests.weights_server import SMALL, put
 
     return put(SMALL, site, tmp_path, monkeypatch)

@@ -1,4 +1,4 @@
-"""How tests/test_pages.py tries each kind of command on the pages, on tiny data and without GPUs."""
+"""Runners for the commands on the pages, on tiny data and without GPUs, for tests/test_pages.py."""
 
 import io
 import os
@@ -37,25 +37,25 @@ SMALL = [
     "lr=0.01",
     "warmup_epochs=0",
 ]
-LONGER = ["epochs=3"]  # of a run that is resumed, which has ended
+LONGER = ["epochs=3"]  # for a resumed run, which is complete
 TIME_LIMIT_S = 240
 
-# The words after a command's name, and `igcv` in this process.
+# Takes the words after a command's name, and `igcv` in this process.
 Try = Callable[[list[str], Igcv], object]
 
 
 def run_shell(text: str, igcv: Igcv) -> None:
-    """A script as a whole, anything else line by line, each by its kind."""
+    """Run a script as a whole, other text line by line, each command by its kind."""
     if text.startswith("#!"):
         run_batch_script(text)
         return
     for words in lines(text):
-        assert words[0] in KINDS, f"say in tests/page_commands.py how '{words[0]}' is tried"
+        assert words[0] in KINDS, f"no runner for '{words[0]}': add one to KINDS in tests/page_commands.py"
         KINDS[words[0]](words[1:], igcv)
 
 
 def lines(text: str) -> Iterator[list[str]]:
-    """The words of each command, without comments and variables."""
+    """Yield the words of each command, without comments and variables."""
     for line in text.replace("\\\n", " ").splitlines():
         words = shlex.split(line, comments=True)
         while words and re.match(r"[A-Z_]+=", words[0]):
@@ -66,14 +66,14 @@ def lines(text: str) -> Iterator[list[str]]:
 
 def run_igcv(words: list[str], igcv: Igcv) -> None:
     if "--serve" in words:
-        return  # until Ctrl-C; test_web.py has a server
+        return  # runs until Ctrl-C; tested in test_web.py
     make_room(words)
     outcome = igcv(*tiny(words))
     assert outcome.status == 0, f"igcv {shlex.join(words)}\n{outcome.err}"
 
 
 def make_room(words: list[str]) -> None:
-    """Remove what the command is to write, if an earlier one has."""
+    """Remove the output of an earlier command that this command would write again."""
     written = words[2] if words[0] == "convert" else option(words, "--out")
     if words[0] == "train" and written is None:
         written = str(Path("runs") / folder_name(source_name(option(words, "--data") or "")))
@@ -84,13 +84,13 @@ def make_room(words: list[str]) -> None:
 
 
 def option(words: list[str], name: str) -> str | None:
-    """The value of an option."""
+    """Return the value of an option."""
     text = next((word for word in words if word.startswith(f"{name}=")), "")
     return text.partition("=")[2] or (words[words.index(name) + 1] if name in words else None)
 
 
 def tiny(words: list[str]) -> list[str]:
-    """The same in short: no GPUs, no graph file to check against, nothing downloaded, nothing chosen by measuring."""
+    """Return a short version of a command: no GPUs, no graph file, no downloads, no measured choices."""
     job = " ".join(words[:2]) if words[0] == "bench" else words[0]
     words = [re.sub(r"^cifar\d+$", "folder:photos", word) for word in without(words, "--gpus", "--symbol")]
     if job in ("train", "bench data"):
@@ -101,7 +101,7 @@ def tiny(words: list[str]) -> list[str]:
 
 
 def small(words: list[str]) -> list[str]:
-    """A training with a small network (where it names one itself, or by a recipe), on few images, not for long."""
+    """Return a short training command: few images and, if it names a network or a recipe, a small network."""
     if "--resume" in words:
         return [*words, *LONGER]
     recipe = next((word for word in words if word.endswith(".toml")), None)
@@ -123,15 +123,16 @@ SHORTENED = {
 
 
 def without(words: list[str], *options: str) -> list[str]:
-    """The words without these options and their values."""
+    """Return the words without these options and their values."""
     pairs = zip(["", *words], words, strict=False)
     return [w for before, w in pairs if {before, w.partition("=")[0]}.isdisjoint(options)]
 
 
 def run_torchrun(words: list[str], igcv: Igcv) -> None:
-    """Training on one machine: two processes on the CPU. Anything else runs here, and the launcher's options are read.
+    """Run training on one node in two processes on the CPU, and any other command in this process.
 
-    On several machines the batch script runs; test_parallel.py evaluates in several processes.
+    The options of the launcher are always parsed. For several nodes, the batch script is tested instead. Evaluation in
+    several processes is tested in test_parallel.py.
     """
     at = words.index("igcv") + 1
     launch, command = words[:at], words[at:]
@@ -144,7 +145,7 @@ def run_torchrun(words: list[str], igcv: Igcv) -> None:
 
 
 def run_batch_script(text: str) -> None:
-    """A Slurm script on two machines that are this one, with stand-ins for Slurm's commands."""
+    """Run a Slurm script for two nodes on this machine, with stand-ins for the commands of Slurm."""
     stand_ins = {
         "scontrol": "echo 127.0.0.1",
         "srun": 'shift; "$@" & first=$!; "$@" & second=$!; wait $first && wait $second',
@@ -167,7 +168,7 @@ def run_batch_script(text: str) -> None:
 
 
 def run_program(words: list[str], **variables: str) -> str:
-    """What a program prints that ends well and warns of nothing."""
+    """Return the output of a program; assert its success without warnings."""
     environment = ONE_THREAD | {"PYTHONPATH": str(ROOT)} | variables
     done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=TIME_LIMIT_S)
     assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout}{done.stderr}"
@@ -176,7 +177,7 @@ def run_program(words: list[str], **variables: str) -> str:
 
 
 def run_python(words: list[str], igcv: Igcv) -> None:
-    """The original's command line is run; of what measures for minutes or hours the options are looked up."""
+    """Run the command line of the original code; for slow scripts, only check that the options exist."""
     if words[0] == "train_imagenet.py":
         run_igcv(translate(words[1:]), igcv)
         return
@@ -195,29 +196,29 @@ def run_python(words: list[str], igcv: Igcv) -> None:
 
 
 def run_under(words: list[str], igcv: Igcv) -> None:
-    """nohup COMMAND: the command; test_launcher.py closes a terminal."""
+    """Run the command of `nohup COMMAND`; test_launcher.py tests a closed terminal."""
     KINDS[words[0]](words[1:], igcv)
 
 
 def find_target(words: list[str], igcv: Igcv) -> None:
-    """make TARGET: that there is one."""
+    """Check that the target of `make TARGET` exists."""
     run_program(["make", "--dry-run", "--directory", str(ROOT), *words])
 
 
 def find_extra(words: list[str], igcv: Igcv) -> None:
-    """pip install 'igcv[EXTRA]': that there is one."""
+    """Check that the extra of `pip install 'igcv[EXTRA]'` exists."""
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert words in [["install", f"igcv[{extra}]"] for extra in extras]
 
 
 def find_environment(words: list[str], igcv: Igcv) -> None:
-    """source .venv/bin/activate: that make puts the environment there."""
+    """Check that make creates the environment of `source .venv/bin/activate`."""
     assert words == [".venv/bin/activate"]
     assert "\nVENV := .venv\n" in (ROOT / "Makefile").read_text()
 
 
 def find_events(words: list[str], igcv: Igcv) -> None:
-    """tensorboard --logdir FOLDER: that it holds events."""
+    """Check that the folder of `tensorboard --logdir FOLDER` contains events."""
     assert list(Path(str(option(words, "--logdir"))).glob("events.*"))
 
 

@@ -1,4 +1,4 @@
-// Runs the page's own resizing for tests: node run_resize.mjs FOLDER, with images.json there and FOLDER/N.rgba as bytes.
+// Run the resizing of the web page for tests: node run_resize.mjs PAGE FOLDER, with FOLDER/images.json and FOLDER/N.rgba.
 
 import { readFileSync, writeFileSync } from "node:fs";
 import { pathToFileURL } from "node:url";

@@ -136,7 +136,7 @@ def test_the_network_of_imagenet_weights() -> None:
 def test_every_choice_has_a_reason() -> None:
     choices = choose(Facts(2400, 375, False, False), {})
     assert all(choice.reason for choice in choices.values())
-    assert "  batch_size         64  (37 steps in an epoch of 2,400 images)" in in_words(choices)
+    assert "  batch_size         64  (37 steps per epoch of 2,400 images)" in in_words(choices)
     assert set(choices) <= set(vars(Recipe()))
 
 
@@ -157,12 +157,13 @@ def test_one_command_is_all(
     assert first.status == 0, first.err
     assert (
         "chosen for these images and this machine" in first.out
-        and "steps in an epoch of 24 images" in first.out
+        and "steps per epoch of 24 images" in first.out
     )
     stored = load_recipe(tmp_path / "runs" / "photos" / "recipe.toml")
     assert (stored.epochs, stored.model, stored.batch_size, stored.drop_last) == (2, "igcv3_w_010", 4, False)
     again = igcv_command(*command)
-    assert again.status == 0 and "the run in 'runs/photos' is complete. To train longer: igcv train --resume" in again.out
+    longer = "the run in 'runs/photos' is complete. To train longer: igcv train --resume"
+    assert again.status == 0 and longer in again.out
     assert again.out.count("best top-1") == 1
     resumed = igcv_command("train", "--resume", "--out", "runs/photos", "--device", "cpu")
     assert resumed.status == 0 and "the run in 'runs/photos' is complete" in resumed.out

@@ -1,4 +1,4 @@
-"""The calls in Python: each does what its command does, and leaves what it is given as it was."""
+"""The Python functions: each gives the results of its command and leaves its arguments unchanged."""
 
 import json
 import logging
@@ -136,7 +136,7 @@ def test_evaluating_says_how_far_it_is(trained: igcv.TrainedRun) -> None:
 def test_the_lines_of_a_training_of_one_epoch(
     digit_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The learning rate is that of the epoch's last step."""
+    """The line of an epoch shows the learning rate of its last step."""
     settings = {**SMALL, "warmup_epochs": 0.5, "schedule": "constant", "lr": 0.1, "model": "igcv3_w_010"}
     run = igcv.train(Recipe(data=str(digit_folder), **settings), tmp_path / "run", device="cpu")
     said = capsys.readouterr().out
@@ -151,7 +151,7 @@ def test_the_lines_of_a_training_of_one_epoch(
 
 
 class Lost:
-    """A process that nobody can wait for."""
+    """A process whose `wait` raises."""
 
     def wait(self) -> int:
         return 1 // 0
@@ -168,13 +168,13 @@ def test_the_launcher_puts_signals_back(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def run_once(runs: Sequence[Callable[[], object]]) -> list[float]:
-    """In the place of a measurement: every form computes, and the first is the fastest."""
+    """Replace a measurement: run every form once, and make the first form the fastest."""
     return [float(i) for i, run in enumerate(runs) if run() is not None]
 
 
 @pytest.fixture
 def grown(trained: igcv.TrainedRun, tmp_path: Path, digit_folder: Path) -> Path:
-    """A run whose class folders have got one more since."""
+    """A run folder; its data set got another class after the training."""
     photos = shutil.copytree(digit_folder, tmp_path / "photos")
     run = igcv.train(out=tmp_path / "run", data=str(photos), device="cpu", quiet=True, **SMALL)
     for part in ("train", "val"):
@@ -185,7 +185,7 @@ def grown(trained: igcv.TrainedRun, tmp_path: Path, digit_folder: Path) -> Path:
 def test_a_class_that_came_later_is_one_thing_to_export_and_to_the_page(
     grown: Path, tmp_path: Path, igcv_command: Igcv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both go without the images of the training run, and say so; int8 needs images that are named."""
+    """Both print that they do without the images of the training run; int8 needs explicit images."""
     monkeypatch.setattr("igcv.web.writer.engine_files", lambda say: [])
     why = "and the network have different classes (only in the data: "
     exported = igcv_command("export", grown, "--out", tmp_path / "a.onnx", "--form", "dense")
@@ -218,7 +218,7 @@ def test_a_page_has_own_photos_on_request(
     igcv_command: Igcv,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Images of a folder are somebody's own; those of the digits are everybody's."""
+    """Images of a folder may be private; the digits are public."""
     monkeypatch.setattr("igcv.web.writer.engine_files", lambda say: [])
 
     def written(run: Path, *options: str) -> tuple[str, int, list]:

@@ -1,4 +1,4 @@
-"""Hints lead to what is meant: the field's usual names, options that are settings, numbers in any usual spelling."""
+"""Hints for common names of settings, settings typed as options, and common spellings of numbers."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Files of strangers: every reader gives a right result or its documented error, in bounded time and memory."""
+"""Untrusted files: every reader gives a correct result or its documented error, in bounded time and memory."""
 
 import ast
 import json
@@ -26,7 +26,7 @@ EXAMPLES = hypothesis.settings(max_examples=60, deadline=None, derandomize=True,
 
 @st.composite
 def damaged(draw: st.DrawFn, seeds: list[bytes]) -> bytes:
-    """A file of the corpus with some of its bytes replaced, taken away or doubled; sometimes something else."""
+    """Draw a corpus file with replaced, removed or repeated bytes, and sometimes random bytes."""
     if draw(st.integers(0, 9)) == 0:
         return draw(st.binary(max_size=300))
     data = draw(st.sampled_from(seeds))
@@ -57,7 +57,7 @@ def test_damaged_files(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in READERS if name != "image"])
 def test_memory_follows_the_size_of_the_file(name: str) -> None:
-    """Python's and numpy's memory; the constant is what the reader itself needs for a file of one byte."""
+    """The memory of Python and NumPy; the constant covers the reader's own memory for a tiny file."""
 
     @hypothesis.settings(EXAMPLES, max_examples=25)
     @given(damaged(SEEDS[name]))
@@ -68,7 +68,7 @@ def test_memory_follows_the_size_of_the_file(name: str) -> None:
         tracemalloc.stop()
         assert peak < 2**22 + 100 * len(data)
 
-    READERS[name](SEEDS[name][0])  # what is imported and cached on the way
+    READERS[name](SEEDS[name][0])  # imports and caches are not measured
     try_it()
 
 
@@ -91,7 +91,7 @@ def test_memory_follows_the_size_of_the_file(name: str) -> None:
     ],
 )
 def test_a_card_that_promises_too_much(change: dict) -> None:
-    """A network of terabytes is refused before anything of it is allocated."""
+    """A network of terabytes is refused before any allocation."""
     seed = CORPUS / "weights" / "small"
     with safe_open(seed, "pt") as file:
         card = json.loads(file.metadata()["igcv"])
@@ -104,21 +104,21 @@ def test_a_card_that_promises_too_much(change: dict) -> None:
 def test_preprocessing_of_a_stranger_cannot_fill_the_memory(field: str, value: float) -> None:
     card = json.loads((CORPUS / "card" / "small").read_text())
     card["preprocessing"][field] = value
-    assert f"preprocessing: {field} is {value!r}, expected" in READERS["card"](json.dumps(card).encode())
+    assert f"preprocessing {field}: got {value!r}, expected" in READERS["card"](json.dumps(card).encode())
 
 
 def test_a_small_file_of_a_huge_image() -> None:
-    """A PNG of 30,000 x 30,000 pixels by its header, where Pillow would only warn below twice its limit."""
+    """PNG headers with huge image sizes; Pillow only warns below twice its limit."""
     png = bytearray((CORPUS / "image" / "png").read_bytes())
     at = png.index(b"IHDR") + 4
     for width, height in ((30_000, 30_000), (10_000, 9_000), (2**31 - 1, 2**31 - 1)):
         png[at : at + 8] = width.to_bytes(4, "big") + height.to_bytes(4, "big")
-        with pytest.raises(BadImageError, match="no readable image"):
+        with pytest.raises(BadImageError, match="not a readable image"):
             decode(bytes(png), "bomb")
 
 
 def test_no_image_runs_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pillow would have Ghostscript draw a PostScript file, whatever its name."""
+    """Pillow would run Ghostscript for a PostScript file with any name."""
     program = tmp_path / "gs"
     program.write_text(f"#!/bin/sh\ntouch {tmp_path / 'ran'}\n")
     program.chmod(0o755)
@@ -130,7 +130,7 @@ def test_no_image_runs_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_type_that_torch_does_not_have() -> None:
-    """Some of safetensors' types of 4 and 6 bits: a plain error."""
+    """The 4-bit types of safetensors give a clear error."""
     header = json.dumps({"w": {"dtype": "F4", "shape": [2], "data_offsets": [0, 1]}}).encode()
     assert "is not a readable safetensors file" in READERS["weights"](
         len(header).to_bytes(8, "little") + header + b"0"
@@ -138,11 +138,11 @@ def test_a_type_that_torch_does_not_have() -> None:
 
 
 def test_an_index_that_names_a_record_again() -> None:
-    assert "names a place in" in READERS["index"](b"0\t0\n1\t0\n")
+    assert "got an offset in" in READERS["index"](b"0\t0\n1\t0\n")
 
 
 def test_nothing_of_ours_can_run_what_a_file_says() -> None:
-    """No module calls what evaluates or unpacks, or unpickles more than tensors; torchvision's CIFAR checks MD5 first.
+    """No module evaluates code, unpacks archives, or unpickles more than tensors; torchvision's CIFAR checks MD5.
 
     Two modules open zip archives, to count and to copy the bytes of one file (see test_downloads.py).
     """

@@ -1,4 +1,4 @@
-"""What igcv predict takes on its command line, and that it answers as answers come."""
+"""Images on the command line of igcv predict, and the streaming of its predictions."""
 
 import io
 import json
@@ -21,7 +21,7 @@ SIDE = 16
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A network with random weights."""
+    """Return a weights file with random weights."""
     from igcv.weights import save_weights
     from igcv.weights.card import Card
 
@@ -41,7 +41,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Three images, one of them called like a pattern, and one that is broken."""
+    """Return a folder of three images, one with a name like a pattern, and one broken image."""
     monkeypatch.chdir(tmp_path)
     for name in ("b.png", "a.png", "deep/c[1].png"):
         Path(name).parent.mkdir(exist_ok=True)
@@ -51,7 +51,7 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def typed(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
-    """Have `content` on standard input."""
+    """Replace standard input by `content`."""
     stream = SimpleNamespace(buffer=io.BytesIO(content), isatty=lambda: False)
     monkeypatch.setattr(sys, "stdin", stream)
 
@@ -65,7 +65,10 @@ def test_files_folders_and_patterns(photos: Path) -> None:
     "words, message",
     [
         (["*.jpg"], "no file matches '*.jpg'. Give image files, folders or patterns such as '*.jpg'"),
-        (["https://a.b/c.jpg"], "'https://a.b/c.jpg' is a URL, expected image files. Download the image first"),
+        (
+            ["https://a.b/c.jpg"],
+            "'https://a.b/c.jpg' is a URL, expected image files. Download the image first",
+        ),
         (["x.png", "y.png"], "file not found: 'x.png'. Give image files or folders that exist (and 1 more)"),
     ],
 )
@@ -81,7 +84,7 @@ def test_others_are_classified_beside_bad_ones(weights: Path, photos: Path, igcv
     assert ended.status == 2
     missing, broken, last = ended.err.splitlines()
     assert missing == "file not found: 'missing.png'. Give image files or folders that exist"
-    assert broken.startswith("broken.png: no readable image")
+    assert broken.startswith("broken.png: not a readable image")
     assert last == "igcv: 2 of 4 images cannot be read"
     assert [line for line in ended.out.splitlines() if line.endswith(".png")] == ["a.png", "b.png"]
     igcv_command("predict", weights, *words, "--out", "p.csv", "--device", "cpu")
@@ -106,7 +109,7 @@ def test_an_image_on_standard_input(
     ended = igcv_command("predict", weights, "-", "--device", "cpu")
     assert (ended.status, ended.out) == (2, "")
     assert (
-        "standard input: no readable image" in ended.err and "Pass a list of names with xargs" in ended.err
+        "standard input: not a readable image" in ended.err and "Pass a list of names with xargs" in ended.err
     )
 
 
@@ -116,7 +119,7 @@ def test_answers_come_batch_by_batch(weights: Path, photos: Path, monkeypatch: p
     monkeypatch.setattr(predictions, "open_image", lambda *given: opened.append(given) or read(*given))
     answers = predict_in_batches(weights, ["a.png"] * 9, device="cpu", batch_size=2)
     assert [entry.file for entry in next(answers)] == ["a.png"] * 2
-    assert len(opened) <= 4  # the next batch is decoded meanwhile
+    assert len(opened) <= 4  # the next batch is decoded in the background
     assert sum(map(len, answers)) == 7
 
 

@@ -1,4 +1,4 @@
-"""What is in the package, and what git leaves out of a checkout."""
+"""The files of the package, and the files that git ignores."""
 
 import subprocess
 import tomllib
@@ -8,13 +8,13 @@ ROOT = Path(__file__).parents[1]
 
 
 def ignored(*paths: str) -> set[str]:
-    """The paths that git ignores."""
+    """Return the paths that git ignores."""
     command = ["git", "check-ignore", "--no-index", *paths]
     return set(subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.split())
 
 
 def test_the_wheel_is_typed() -> None:
-    """The wheel takes all of `igcv` that git does not ignore; the marker of PEP 561 is one of its files."""
+    """The wheel contains all files of `igcv` that git does not ignore, with the PEP 561 marker."""
     build = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
     assert build["targets"]["wheel"]["packages"] == ["igcv"] and "exclude" not in build["targets"]["wheel"]
     assert (ROOT / "igcv" / "py.typed").read_bytes() == b""

@@ -1,4 +1,4 @@
-"""README.md, CONTRIBUTING.md and docs/: every command, line of Python and link works, and they build into a site."""
+"""README.md, CONTRIBUTING.md and docs/: all commands, Python examples and links work, and the site builds."""
 
 import doctest
 import os
@@ -42,14 +42,14 @@ FIRST_PAGES = [
     *(ROOT / "docs" / f"{name}.md" for name in ("start", "train", "fine_tune")),
 ]
 BLOCK = re.compile(r"^( *)```(\w*)(?: title=\"(\S+)\")?\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
-RUNS = ("photos", "digits", "imagenet", "c10")  # that commands on the pages go on with
+RUNS = ("photos", "digits", "imagenet", "c10")  # run folders used by commands on the pages
 FOREIGN = re.compile(
     r"<(?:script|link|img|iframe)\b[^>]*(?:src|href)=\"?(?:https?:)?//[^>]*>|url\(\"?(?:https?:)?//"
 )
 
 
 class Block(NamedTuple):
-    """A fenced block of a page; with a title it is a file of that name."""
+    """A fenced block of a page; the title is a file name."""
 
     language: str
     title: str
@@ -63,7 +63,7 @@ def blocks(page: Path) -> list[Block]:
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Stand-ins, with random weights, for the weights by name that the pages name."""
+    """Provide random weights under all weights names on the pages."""
     text = "".join(block.text for page in PAGES for block in blocks(page))
     with known_weights(
         [name for name in KNOWN if re.search(rf"{re.escape(name)}\b", text)], tmp_path_factory.mktemp("web")
@@ -73,7 +73,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def everything(weights: None, digit_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with all that the commands on the pages name."""
+    """Return a folder with all files that the commands on the pages use."""
     root = tmp_path_factory.mktemp("pages")
     shutil.copytree(digit_folder / "val" / "zero", root / "imagenet" / "val" / "n01440764")
     shutil.copytree(digit_folder / "val" / "one", root / "imagenet" / "val" / "n15075141")
@@ -97,7 +97,7 @@ def everything(weights: None, digit_folder: Path, tmp_path_factory: pytest.TempP
 
 
 def make_networks() -> None:
-    """Run folders, a checkpoint of MXNet, a converted one and an exported file, of one small network."""
+    """Write run folders, an MXNet checkpoint, converted weights and an exported file of one small network."""
     first, *others = (Path("runs") / name for name in RUNS)
     recipe = load_recipe(find_recipe("cifar_fast.toml"), [*SMALL, NETWORK, "data=folder:photos"])
     train_in(Process(torch.device("cpu")), recipe, first, quiet=True)
@@ -116,7 +116,7 @@ def make_networks() -> None:
 def test_blocks(
     page: Path, everything: Path, igcv_command: Igcv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From top to bottom, in a folder of the page's own."""
+    """The blocks of a page run from top to bottom, in a separate folder per page."""
     monkeypatch.chdir(shutil.copytree(everything, tmp_path / "place"))
     try_page(page, igcv_command)
 
@@ -125,7 +125,7 @@ def test_blocks(
 def test_first_pages_twice(
     page: Path, everything: Path, igcv_command: Igcv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever pastes a page again finds what the first time left, and no command minds."""
+    """The commands of a page also work a second time, with the files of the first time present."""
     monkeypatch.chdir(shutil.copytree(everything, tmp_path / "place"))
     for block in blocks(page):
         for words in lines(block.text) if block.language == "bash" else ():
@@ -138,7 +138,7 @@ def test_first_pages_twice(
 
 
 def try_page(page: Path, igcv_command: Igcv) -> None:
-    """Type all blocks of a page, in the folder that the process is in."""
+    """Run all blocks of a page in the current folder."""
     names: dict[str, object] = {}
     languages: dict[str, Callable[[str], object]] = {
         "bash": lambda text: run_shell(text, igcv_command),
@@ -149,14 +149,14 @@ def try_page(page: Path, igcv_command: Igcv) -> None:
         "text": lambda text: None,
     }
     for block in blocks(page):
-        assert block.language in languages, f"say here how a block of '{block.language}' is tried"
+        assert block.language in languages, f"no runner for '{block.language}' blocks: add one to `languages`"
         if block.title:
             Path(block.title).write_text(block.text)
         languages[block.language](block.text)
 
 
 def run_examples(text: str, names: dict[str, object]) -> None:
-    """Lines of Python with what they print."""
+    """Check the printed results of Python examples."""
     example = doctest.DocTestParser().get_doctest(text, names, "example", None, None)
     said: list[str] = []
     failed = doctest.DocTestRunner(verbose=False).run(example, out=said.append, clear_globs=False).failed
@@ -175,7 +175,7 @@ def test_javascript(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links(page: Path) -> None:
-    """In the repository; those of the site are checked as it is built."""
+    """Links within the repository exist; the build of the site checks the site's links."""
     text = BLOCK.sub("", page.read_text())
     for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", text) + re.findall(r'src="([^":]+)"', text):
         assert (page.parent / target).exists(), f"{page.name} links to {target}, which does not exist"
@@ -183,7 +183,7 @@ def test_links(page: Path) -> None:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The site as `make docs` builds it: every warning is an error."""
+    """Build the site like `make docs`, with warnings as errors."""
     if find_spec("mkdocs") is None:
         pytest.skip("mkdocs is not installed; pip install 'igcv[docs]'")
     folder = tmp_path_factory.mktemp("site")

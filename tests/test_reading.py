@@ -1,4 +1,4 @@
-"""Text files as editors save them: with a byte order mark, and in encodings that are refused."""
+"""Text files with a byte order mark, and text files in unsupported encodings."""
 
 import json
 import shutil

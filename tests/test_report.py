@@ -1,4 +1,4 @@
-"""The page of a run: what is on it comes from the run's files, and it needs nothing else."""
+"""The HTML report of a run: contents from the run's files, and no external requests."""
 
 import json
 import re
@@ -30,7 +30,7 @@ ROW = {
 
 
 class Text(HTMLParser):
-    """What a page says, scripts and styles aside, and where it would fetch something."""
+    """The text of a page without scripts and styles, and the addresses that it would fetch."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ SCREENS = [(1280, "light"), (1280, "dark"), (360, "light"), (360, "dark")]
 
 @pytest.mark.parametrize("width, scheme", SCREENS)
 def test_in_a_browser(width: int, scheme: str, digits_run: Path, chromium: Any) -> None:
-    """From the disk: every figure is drawn, in the colours of the page, and nothing is wider than the screen."""
+    """Opened from disk, every figure is drawn in the page's colors, and nothing is wider than the screen."""
     tab = chromium.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
     complaints: list[str] = []
     tab.on("pageerror", lambda error: complaints.append(str(error)))
@@ -123,7 +123,7 @@ def test_in_a_browser(width: int, scheme: str, digits_run: Path, chromium: Any) 
 
 
 def test_from_the_keyboard(digits_run: Path, chromium: Any) -> None:
-    """Every link, list and table is reached with the Tab key, and lists open with Enter."""
+    """The Tab key reaches links, lists and tables, and Enter opens lists."""
     tab = chromium.new_page()
     tab.goto((digits_run / "report.html").as_uri())
     reached = set()
@@ -140,7 +140,7 @@ def test_from_the_keyboard(digits_run: Path, chromium: Any) -> None:
 
 
 def test_mistakes_against_predict(digits_run: Path, tmp_path: Path) -> None:
-    """The images that are listed, classified again one at a time from their files' pixels."""
+    """The listed images match a classification of the single images."""
     evaluation = json.loads((digits_run / "evaluation.json").read_text())
     classifier = igcv.load(digits_run)
     val = open_source("digits", 0).val
@@ -162,7 +162,7 @@ def test_mistakes_against_predict(digits_run: Path, tmp_path: Path) -> None:
 
 
 def test_worst_over_many_batches() -> None:
-    """The highest losses of wrong images, as a sort over all of them says."""
+    """The highest losses of misclassified images match a sort over all losses."""
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(200, 7, generator=generator)
     labels = torch.randint(7, (200,), generator=generator)
@@ -256,7 +256,7 @@ DAMAGES = {
 @pytest.mark.parametrize("name, text", [(name, text) for name, texts in DAMAGES.items() for text in texts])
 def test_damaged_files(name: str, text: str | None, digits_run: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(digits_run, tmp_path / "run"))
-    if text is None:  # a class that does not exist
+    if text is None:  # a label without a class
         evaluation = json.loads((run / name).read_text())
         evaluation["mistakes"][0]["guesses"][0][0] = 99
         text = json.dumps(evaluation)
@@ -267,7 +267,7 @@ def test_damaged_files(name: str, text: str | None, digits_run: Path, tmp_path: 
 
 
 def test_an_unfinished_run(digits_run: Path, tmp_path: Path) -> None:
-    """While it goes on there is no summary yet, and no evaluation if there was no best epoch."""
+    """An unfinished run has no summary, and no evaluation without a best epoch."""
     run = Path(shutil.copytree(digits_run, tmp_path / "run"))
     for name in ("summary.json", "evaluation.json", "report.html"):
         (run / name).unlink()

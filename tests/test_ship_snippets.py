@@ -1,4 +1,4 @@
-"""The examples on docs/ship_it.md, typed from the page: they give the answers of `igcv predict` on photographs."""
+"""The examples on docs/ship_it.md give the predictions of `igcv predict` on photographs."""
 
 import shutil
 from dataclasses import replace
@@ -23,7 +23,7 @@ from tests.test_pages import blocks
 
 PAGE = ROOT / "docs" / "ship_it.md"
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "imagenet_photos"
-# The page of the example: its own script, and the place of the engine that npm would have installed.
+# A page for the example, with an import map in place of the npm installation.
 HTML = """<script type="importmap">{"imports": {"onnxruntime-web": "./ort/ort.wasm.min.mjs"}}</script>
 <script type="module">
 import { classify } from "./example.mjs";
@@ -32,14 +32,14 @@ window.classify = async (name) => classify(await (await fetch(name)).blob());
 
 
 def example(language: str, word: str) -> str:
-    """The block of the page with this word in it."""
+    """Return the block of the page that contains a word."""
     (found,) = (block.text for block in blocks(PAGE) if block.language == language and word in block.text)
     return found
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Photographs in every shape: turned by EXIF, transparent, gray, CMYK, high, wide and small."""
+    """Return photographs of many kinds: EXIF orientation, transparent, gray, CMYK, tall, wide and small."""
     folder = tmp_path_factory.mktemp("photos")
     china, flower = map(Image.fromarray, load_sample_images().images)
     turned = Image.Exif()
@@ -64,9 +64,9 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def network(photos: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with weights and the exported network of the page: of many classes, all as probable on the mean.
+    """Return a folder with weights and the exported network of the page, with many classes of equal mean logits.
 
-    So each pixel counts: photographs get different answers, and the examples that the page once had get others.
+    Predictions then depend on details of the pixels: different photographs get different predictions.
     """
     folder = tmp_path_factory.mktemp("network")
     network = randomized("igcv3_w_025", 200, 32)
@@ -99,7 +99,7 @@ def test_the_python_example(
     code = compile(example("python", "onnxruntime"), "example", "exec")
     classifier = igcv.load(network / "photos.onnx")
     for name, file in photos.items():
-        shutil.copy(file, "photo.jpg")  # whatever its format
+        shutil.copy(file, "photo.jpg")  # in any format
         variables: dict[str, Any] = {}
         exec(code, variables)
         expected = classifier.predict(file, top=200)[0]
@@ -113,7 +113,7 @@ def test_the_python_example(
 def test_the_javascript_example(
     chromium: Any, photos: dict[str, Path], network: Path, tmp_path: Path
 ) -> None:
-    """In a browser. Decoders of JPEG differ by a level, so that classes as probable as each other may change places."""
+    """In a browser. JPEG decoders differ by one level, so equally probable classes may swap places."""
     with engine():
         folder = write_page(igcv.load(network / "w.safetensors"), tmp_path / "page").folder
     shutil.copy(network / "photos.onnx", folder)
@@ -135,4 +135,4 @@ def test_the_javascript_example(
         guesses = classifier.predict(file, top=3)[0]
         least = guesses[0].probability * (0.97 if name.lower().endswith(("jpg", "jpeg")) else 1)
         assert answer in [guess.name for guess in guesses if guess.probability >= least], name
-    assert len(set(answers)) > 5  # the network tells some of them apart
+    assert len(set(answers)) > 5  # the photographs get different predictions

@@ -1,4 +1,4 @@
-"""What starts loads only what it needs: commands, extras, and timm in any order of imports."""
+"""Imports at startup: commands and extras load on demand, and timm works in any order of imports."""
 
 import importlib
 import pkgutil
@@ -34,7 +34,7 @@ try:
 finally:
     print([name for name in {names} if name in sys.modules])
 """
-# An environment without some packages: importing them fails, as if they were not installed.
+# An environment without some packages: their imports fail as if they were not installed.
 WITHOUT = """
 import sys
 from importlib.abc import MetaPathFinder
@@ -52,7 +52,7 @@ main()
 
 
 def python(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """A program in a process of its own."""
+    """Run a program in a separate process."""
     command = [sys.executable, "-W", "ignore", "-c", code, *map(str, arguments)]
     return subprocess.run(command, env=ONE_THREAD | {"COLUMNS": "200"}, capture_output=True, text=True)
 
@@ -102,7 +102,7 @@ def test_every_public_name_is_there() -> None:
 
 
 def test_training_and_predicting_without_the_extras(digit_folder: Path, tmp_path: Path) -> None:
-    """`pip install igcv` is enough to train on one's own images, evaluate and predict; a line says what is left out."""
+    """`pip install igcv` suffices to train, evaluate and predict; a line names the skipped outputs."""
     without, run = WITHOUT.format(names=EXTRAS), tmp_path / "run"
     settings = ["model=igcv3_w_010", "input_size=16", "epochs=1", "batch_size=8", "workers=0"]
     done = python(without, "train", f"data={digit_folder}", *settings, "--device", "cpu", "--out", run)
@@ -134,7 +134,7 @@ def test_no_module_is_hidden_by_a_function_of_its_name() -> None:
         assert isinstance(getattr(importlib.import_module(parent), leaf), ModuleType), name
 
 
-# Ctrl-C just as a module is about to be loaded.
+# Ctrl-C just before the import of a module.
 INTERRUPTED = """
 import os, signal, sys
 from importlib.abc import MetaPathFinder

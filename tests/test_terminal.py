@@ -1,4 +1,4 @@
-"""Whatever is printed or written can hold any name: brackets, emoji codes, control characters, bytes of no encoding."""
+"""Output with arbitrary names: brackets, emoji codes, control characters and undecodable bytes."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ from igcv.console import Outliving, PlainConsole
 from igcv.terminal import counted, one_line, quoted
 from tests.conftest import ONE_THREAD
 
-BYTES = "caf\udce9"  # the byte 0xe9 as Python has it in names
+BYTES = "caf\udce9"  # the undecodable byte 0xe9 in a Python string
 ODD = ("[bold]x[/]", BYTES, ":smile:", "日本語", "a\x1b[31mb", "l1\nl2", "it's \\n", "$(x) *")
 
 
@@ -79,7 +79,7 @@ def test_a_stream_outlives_its_reader(tmp_path: Path) -> None:
 
 
 def test_a_run_of_odd_names_from_its_start_to_what_it_prints_at_the_end(tmp_path: Path) -> None:
-    """In a terminal that knows latin-1 only; the last lines are run as they stand."""
+    """In a latin-1 terminal; the printed commands are run unchanged."""
     rng = np.random.default_rng(0)
     for part, count in (("train", 8), ("val", 2)):
         for name in ODD:

@@ -1,4 +1,4 @@
-"""Disks and folders that cannot be written: one line before work begins, or a fallback that is said."""
+"""Unwritable disks and folders: one error line before the work starts, or a reported fallback."""
 
 import os
 import shutil
@@ -15,12 +15,12 @@ from studies.soak.faults import small_disk
 from tests.conftest import Igcv
 
 WEIGHTS = next((Path(__file__).parents[1] / "released").glob("*.safetensors"))
-NOWHERE = Path("/proc/igcv")  # where not even root can write
+NOWHERE = Path("/proc/igcv")  # not writable, even for root
 
 
 @pytest.fixture
 def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever takes time fails the test."""
+    """Make slow work fail the test."""
 
     def busy(*given: object, **named: object) -> None:
         raise AssertionError("work began")
@@ -59,7 +59,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
     check_writable(tmp_path / "not" / "there" / "yet")
     assert not list(tmp_path.iterdir())
     disk = tmp_path / "disk"
-    with suppress(OSError), small_disk(disk, 64):  # OSError: where mounting is not allowed
+    with suppress(OSError), small_disk(disk, 64):  # OSError: mounting is not allowed
         check_writable(disk)
         (disk / "full").write_bytes(bytes(shutil.disk_usage(disk).free))
         with pytest.raises(InputError, match=r"disk': No space left on device\. Free disk space"):

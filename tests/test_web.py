@@ -1,4 +1,4 @@
-"""The page that runs a network in the visitor's browser, in a real browser."""
+"""The web page of `igcv web`, in a real browser."""
 
 import io
 import shutil
@@ -22,11 +22,11 @@ from tests.browser import engine, served, stand_in_engine
 from tests.conftest import Igcv
 
 SECONDS = 30
-ROUNDED = 0.06  # points of a percentage that is shown with one digit
+ROUNDED = 0.06  # percentage points; the page shows one digit
 
 
 class Visit(NamedTuple):
-    """A page in the browser, what it fetched and what it complained of."""
+    """A page in the browser, with its requests and its errors."""
 
     tab: Any
     fetched: list[str]
@@ -35,7 +35,7 @@ class Visit(NamedTuple):
 
 @pytest.fixture(scope="module")
 def folder(chromium: Any, digits_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A page of a small network, in float32 and int8; its engine stays in the user's own cache."""
+    """Return a page of a small network, in float32 and int8, with the engine from the user's cache."""
     out = tmp_path_factory.mktemp("web") / "page"
     with engine():
         page = write_page(igcv.load(digits_run), out)
@@ -51,7 +51,7 @@ def address(folder: Path) -> Iterator[str]:
 
 @pytest.fixture
 def visit(chromium: Any, address: str, request: pytest.FixtureRequest) -> Iterator[Visit]:
-    """The page, ready, in a window as the test asks for."""
+    """Yield the loaded page, in a window with the options of the test."""
     tab = chromium.new_page(**getattr(request, "param", {}))
     visit = Visit(tab, [], [])
     tab.on("request", lambda asked: visit.fetched.append(asked.url))
@@ -65,7 +65,7 @@ def visit(chromium: Any, address: str, request: pytest.FixtureRequest) -> Iterat
 
 
 def give(visit: Visit, file: Path) -> list[tuple[str, float]]:
-    """Choose a file; the five classes with their percentages."""
+    """Choose a file, and return the five classes with their percentages."""
     tab = visit.tab
     tab.evaluate("document.getElementById('bars').replaceChildren()")
     tab.set_input_files("#file", file)
@@ -79,7 +79,7 @@ def answer(tab: Any) -> list[tuple[str, float]]:
 
 
 def pictures(folder: Path) -> dict[str, Path]:
-    """A small one, a photograph, one with more height than width, and a grey one."""
+    """Write a small image, a photograph, a tall image and a gray image."""
     val = open_source("digits", 0).val
     assert val is not None
     photo = Image.fromarray(load_sample_images().images[0])
@@ -109,7 +109,7 @@ def test_the_same_answers_as_predict(visit: Visit, address: str, digits_run: Pat
 
 
 def test_a_jpeg(visit: Visit, digits_run: Path, tmp_path: Path) -> None:
-    """Decoders of JPEG differ by a level here and there."""
+    """JPEG decoders may differ by one level."""
     Image.fromarray(load_sample_images().images[1]).save(tmp_path / "photo.jpg", quality=90)
     expected = igcv.load(digits_run).predict([tmp_path / "photo.jpg"])[0]
     found = give(visit, tmp_path / "photo.jpg")
@@ -117,7 +117,7 @@ def test_a_jpeg(visit: Visit, digits_run: Path, tmp_path: Path) -> None:
 
 
 def test_int8(visit: Visit, folder: Path, tmp_path: Path) -> None:
-    """The other file, with answers of its own: those of the engine on this machine."""
+    """The int8 network has the predictions of ONNX Runtime on this machine."""
     file = pictures(tmp_path)["digit.png"]
     give(visit, file)
     visit.tab.get_by_role("radio", name="int8").check()
@@ -141,12 +141,12 @@ def test_unreadable_files(content: bytes, message: str, visit: Visit, tmp_path: 
     (tmp_path / "broken.jpg").write_bytes(content)
     visit.tab.set_input_files("#file", tmp_path / "broken.jpg")
     visit.tab.get_by_role("alert").get_by_text(message).wait_for()
-    give(visit, pictures(tmp_path)["digit.png"])  # it goes on
+    give(visit, pictures(tmp_path)["digit.png"])  # the page still works
     assert not visit.tab.get_by_role("alert").is_visible()
 
 
 def test_examples_and_keyboard(visit: Visit) -> None:
-    """The first example, reached and started from the keyboard alone."""
+    """The keyboard reaches and starts the first example."""
     visit.tab.locator("#thumbnails button").first.focus()
     visit.tab.keyboard.press("Enter")
     visit.tab.locator("#bars li").first.wait_for()
@@ -157,7 +157,7 @@ def test_examples_and_keyboard(visit: Visit) -> None:
 
 
 def test_drawing(visit: Visit) -> None:
-    """A stroke from top to bottom is classified while it is drawn."""
+    """A stroke from top to bottom is classified during drawing."""
     visit.tab.locator("#pad").scroll_into_view_if_needed()
     box = visit.tab.locator("#pad").bounding_box()
     visit.tab.mouse.move(box["x"] + box["width"] / 2, box["y"] + 20)
@@ -206,7 +206,7 @@ def test_opened_as_a_file(chromium: Any, folder: Path) -> None:
 
 
 def test_one_thread_on_any_server(chromium: Any, folder: Path, address: str) -> None:
-    """Without the headers that isolate a page there is no shared memory, and it works all the same."""
+    """Without cross-origin isolation there is no shared memory, and the page works with one thread."""
     tab = chromium.new_page()
     isolating = {"cross-origin-opener-policy", "cross-origin-embedder-policy"}
 
@@ -235,7 +235,7 @@ def without_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("without_engine")
 def test_without_images(digits_run: Path, tmp_path: Path, igcv_command: Igcv) -> None:
-    """Weights that do not say what they were trained on: float32 alone, and why."""
+    """Weights without training data in their card: only float32, and the reason."""
     tensors, card = load_weights(digits_run / "best.safetensors")
     bare = card.__class__(**{**vars(card), "recipe": {}, "results": {}})
     save_weights(tmp_path / "bare.safetensors", tensors, bare)
@@ -282,7 +282,7 @@ def test_no_npm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_another_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """What npm delivers is not unpacked unless it is the package that was tested."""
+    """A package with another checksum is not unpacked."""
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w:gz") as tar:
         tar.addfile(tarfile.TarInfo("package/dist/ort.wasm.min.mjs"))

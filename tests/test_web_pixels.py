@@ -1,4 +1,4 @@
-"""The page's resizing, run by Node: the same pixels as Pillow and torchvision give, value for value."""
+"""The resizing of the web page, run in Node: the same pixel values as Pillow and torchvision."""
 
 import json
 import shutil
@@ -42,7 +42,7 @@ NETWORKS = {
 
 
 def picture(width: int, height: int) -> Image.Image:
-    """A part of a photograph, or noise, whose sharp edges overshoot, where that is smaller."""
+    """Return a crop of a photograph, or noise (whose sharp edges overshoot) for narrow or large sizes."""
     photo = Image.fromarray(load_sample_images().images[0])
     if width <= photo.width and height <= photo.height and width > 50:
         return photo.crop((0, 0, width, height))
@@ -51,7 +51,7 @@ def picture(width: int, height: int) -> Image.Image:
 
 
 def run_node(script: Path, *arguments: object) -> str:
-    """What a module prints."""
+    """Return the output of a Node module."""
     ended = subprocess.run([str(NODE), script, *map(str, arguments)], capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     return ended.stdout

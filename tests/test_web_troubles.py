@@ -1,4 +1,4 @@
-"""What a page of weights alone makes of pictures and visitors out of the ordinary, and of an npm that fails."""
+"""The web page with unusual pictures and inputs, and npm failures; the page has no training data."""
 
 import shutil
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ from tests.conftest import Igcv, randomized
 PRE = Preprocessing(32, CIFAR.mean, CIFAR.std, 0.875, "bicubic")
 NAMES = ("apple", "bear & co", "cup", "dog", "elm", "<b>fox</b>", "a name that is longer than its line " * 4)
 PHOTO = Image.fromarray(load_sample_images().images[0])
-# Hands bytes to the page as a visitor who drops or pastes a file.
+# Drops or pastes a file on the page.
 GIVE = """([kind, bytes]) => {
     const transfer = new DataTransfer();
     transfer.items.add(new File([Uint8Array.from(bytes)], "a.png", { type: "image/png" }));
@@ -48,7 +48,7 @@ REFUSE = (
 
 
 def save_network(path: Path) -> Path:
-    """A network with fixed random weights, which says nothing of where it was trained."""
+    """Write a network with fixed random weights and a card without training data."""
     model = randomized("igcv3_w_025", len(NAMES), PRE.input_size)
     card = Card(
         model="igcv3_w_025",
@@ -75,7 +75,7 @@ def folder(chromium: Any, weights: Path) -> Path:
 
 @pytest.fixture
 def tab(chromium: Any, folder: Path) -> Iterator[Any]:
-    """The page, ready, on a telephone."""
+    """Yield the loaded page at the size of a phone."""
     with served(folder) as address:
         opened = chromium.new_page(viewport={"width": 360, "height": 740})
         complaints: list[str] = []
@@ -100,7 +100,7 @@ def choose(tab: Any, content: bytes) -> None:
 
 
 def assert_answers(tab: Any, image: Image.Image, weights: Path, points: float = 0.06) -> None:
-    """The page gives the percentages of `predict`, to `points`."""
+    """Assert that the page shows the percentages of `predict`, within `points` percentage points."""
     tab.locator("#bars li").first.wait_for()
     names, percents = (tab.locator(f"#bars .{part}").all_text_contents() for part in ("name", "percent"))
     found = {name: float(text.removesuffix(" %")) for name, text in zip(names, percents, strict=True)}
@@ -115,14 +115,14 @@ def test_dropped_and_pasted(tab: Any, weights: Path) -> None:
         assert_answers(tab, image, weights)
     assert (
         tab.evaluate("document.documentElement.scrollWidth") == 360
-    )  # a long name is cut, not the page stretched
+    )  # a long name does not stretch the page
 
 
 def test_a_photograph_that_says_how_to_turn_it(tab: Any, weights: Path) -> None:
-    """It is turned upright, as `predict` turns it; one that lies on its side gets another answer."""
+    """The page applies the EXIF orientation like `predict`; without it, the prediction differs."""
     turned = Image.Exif()
     turned[0x112] = 6
-    for kind, points in (("PNG", 0.06), ("WEBP", 0.06), ("JPEG", 2)):  # decoders of JPEG differ by a level
+    for kind, points in (("PNG", 0.06), ("WEBP", 0.06), ("JPEG", 2)):  # JPEG decoders differ by one level
         content = encoded(PHOTO, kind, exif=turned, quality=95, lossless=True)
         choose(tab, content)
         assert_answers(tab, Image.open(BytesIO(content)), weights, points)
@@ -131,7 +131,7 @@ def test_a_photograph_that_says_how_to_turn_it(tab: Any, weights: Path) -> None:
 
 
 def test_transparency(tab: Any) -> None:
-    """On white, as for `predict`: nobody sees the color that is stored where all is transparent."""
+    """Transparent pixels are white, as in `predict`; their stored color is invisible."""
     half = PHOTO.copy()
     half.putalpha(Image.linear_gradient("L").resize(PHOTO.size))
     nothing = PHOTO.copy()
@@ -193,7 +193,7 @@ def test_a_network_that_is_not_there(chromium: Any, folder: Path, tmp_path: Path
 def test_nothing_names_a_place_on_this_machine(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither the page nor the card inside its network: the recipe and the source have paths."""
+    """Neither the page nor the card in its network contains paths; the recipe and the source do."""
     monkeypatch.setenv("IGCV_CACHE", str(tmp_path / "cache"))
     stand_in_engine()
     tensors, card = load_weights(weights)
@@ -226,7 +226,7 @@ def test_written_once_and_served_twice(
     served_at: list[tuple[Path, int]] = []
     monkeypatch.setattr(serve, "serve", lambda page, port, say: served_at.append((page, port)))
     out = tmp_path / "page"
-    out.mkdir()  # an empty folder is as good as none
+    out.mkdir()  # an empty folder is allowed
     assert igcv_command("web", weights, "--out", out, "--serve", "0").status == 0
     assert igcv_command("web", out, "--serve", "8000").status == 0
     assert served_at == [(out, 0), (out, 8000)]

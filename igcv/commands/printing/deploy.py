@@ -50,7 +50,7 @@ def print_latency(results: Sequence[Any], ratios: Sequence[float], batch: int, t
     """Print latencies, their ratios to the first network, and the memory added by opening and running each network."""
     title = f"batch {batch}, {counted(threads, 'thread')}"
     table = Table("network", title=title, box=None, header_style="bold", title_justify="left")
-    for column in ("median ms (min to max)", "ratio", "images/s", "MiB", "% of matmul peak"):
+    for column in ("median ms (min to max)", "ratio", "images/s", "MiB", "matmul throughput"):
         table.add_column(column, justify="right")
     for result, ratio in zip(results, ratios, strict=True):
         table.add_row(

@@ -1,8 +1,8 @@
-# Two commands: `make demo` and `make test`. Both set up .venv when it is missing or out of date.
+# Main targets: `make demo` and `make test`. Both set up .venv if it is missing or out of date.
 
 PYTHON ?= python3
 VENV := .venv
-# These load inference engines, whose threads stay in the process: apart from the tests that start processes of their own.
+# These tests load inference engines, whose threads stay in the process. They run separately from tests that start processes.
 ENGINE_TESTS := $(addprefix tests/test_,entrances.py export.py fold.py latency.py quantize.py pages.py ship_snippets.py web.py web_troubles.py)
 INSTALLED := $(VENV)/.installed
 
@@ -28,7 +28,7 @@ format: $(INSTALLED)
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-# The documentation site, into site/; docs-serve shows it on this machine, and again after each change.
+# Builds the documentation into site/. docs-serve serves it locally and rebuilds it after each change.
 docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 
@@ -41,7 +41,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
-# The network in the browser, on this machine: released weights, IGCV3-D 1.0x first, or else the quick start's run.
+# Serves the browser page locally. Weights: released ones (igcv3_d_100 first), otherwise the run of `make demo`.
 RELEASED := $(firstword $(wildcard released/igcv3_d_100.*.safetensors) $(wildcard released/*.safetensors))
 WEB_WEIGHTS ?= $(or $(RELEASED),runs/digits)
 web-demo: $(INSTALLED)
@@ -50,9 +50,9 @@ web-demo: $(INSTALLED)
 	mkdir -p runs
 	$(VENV)/bin/igcv web $(WEB_WEIGHTS) --out runs/web --serve 8000
 
-# The comparison table: starts or continues its trainings for nine minutes, by the GPU's or the CPU's recipes.
-# DATA names one data set or more (default: all that are there), e.g. make table DATA='cifar10 cifar100' MINUTES=600
-# or make table DATA=cifar10=cifar10:FOLDER. RECIPE gives another recipe, e.g. RECIPE=recipes/cifar_paper.toml.
+# Starts or continues the trainings of the comparison table for MINUTES (default: 9), with the recipes for GPU or CPU.
+# DATA names one or more data sets (default: all available), e.g. make table DATA='cifar10 cifar100' MINUTES=600
+# or make table DATA=cifar10=cifar10:FOLDER. RECIPE names another recipe, e.g. RECIPE=recipes/cifar_paper.toml.
 DATA ?=
 RECIPE ?=
 MINUTES ?= 9
@@ -60,7 +60,7 @@ table: $(INSTALLED)
 	$(VENV)/bin/python -m studies.table train $(DATA:%=--data %) $(RECIPE:%=--recipe %) --minutes $(MINUTES)
 	$(VENV)/bin/python -m studies.table report
 
-# The long form of the tests of reliability: an hour, as root (it mounts small disks). Writes docs/reliability.md.
+# Runs the long reliability tests: one hour, as root (mounts small disks). Writes docs/reliability.md.
 soak: $(INSTALLED)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[soak]'
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m studies.soak

@@ -1,4 +1,4 @@
-"""The command line of the original MXNet project, as a thin entry to `igcv train`.
+"""Command line of the original MXNet project, translated to `igcv train`.
 
 python train_imagenet.py --network=IGCV3 --multiplier=1.0 --gpus=0,1,2,3,4,5,6,7 --batch-size=96 --data-dir=DIR
 """
@@ -10,13 +10,13 @@ from pathlib import Path
 from igcv.commands.main import main
 from igcv.errors import InputError, unknown
 
-NETWORKS = {  # the original's names -> ours
+NETWORKS = {  # name in the original project -> catalog name
     "igcv3": "igcv3_d",
     "igcv3_wider": "igcv3_w",
     "igcv3_g2g4": "igcv3_g2g4",
     "mobilenetv2": "mobilenetv2_mxnet",
 }
-SETTINGS = {  # the original's options that are settings of a recipe
+SETTINGS = {  # option of the original project -> recipe key
     "batch_size": "batch_size",
     "num_epochs": "epochs",
     "lr": "lr",
@@ -29,38 +29,42 @@ SETTINGS = {  # the original's options that are settings of a recipe
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """The options of the original that still mean something."""
+    """Parse the supported options of the original command line."""
     parser = argparse.ArgumentParser(
-        description="Train on ImageNet with the original project's command line."
+        description="Train on ImageNet with the command line of the original MXNet project."
     )
     parser.add_argument("--network", default="IGCV3", help="IGCV3, igcv3_wider, igcv3_g2g4 or mobilenetv2")
     parser.add_argument("--multiplier", type=float, default=1.0, help="width multiplier")
     parser.add_argument(
-        "--gpus", default="", help="e.g. 0,1,2,3; empty: one GPU if there is one, else the CPU"
+        "--gpus",
+        default="",
+        help="GPU numbers, e.g. 0,1,2,3 (default: one GPU if available, otherwise the CPU)",
     )
-    parser.add_argument("--batch-size", type=int, default=96, help="images per step, over all GPUs")
+    parser.add_argument("--batch-size", type=int, default=96, help="images per step over all GPUs (96)")
     parser.add_argument(
-        "--data-dir", help="folder with the .rec files, or with train/ and val/ class folders"
+        "--data-dir", help="folder with .rec files, or with train/ and val/ with one folder per class"
     )
     parser.add_argument("--data-train", help="training .rec file, instead of --data-dir")
     parser.add_argument("--data-val", help="validation .rec file, instead of --data-dir")
-    parser.add_argument("--num-epochs", type=int, help="epochs (480)")
+    parser.add_argument("--num-epochs", type=int, help="number of epochs (480)")
     parser.add_argument("--lr", type=float, help="learning rate (0.045)")
-    parser.add_argument("--lr-factor", type=float, help="factor on the rate per epoch (0.98)")
+    parser.add_argument("--lr-factor", type=float, help="learning rate factor per epoch (0.98)")
     parser.add_argument("--wd", type=float, help="weight decay (4e-5)")
     parser.add_argument("--mom", type=float, help="momentum (0.9)")
-    parser.add_argument("--data-nthreads", type=int, help="decoding processes per GPU")
-    parser.add_argument("--model-prefix", default="models/igcv3", help="run folder")
-    parser.add_argument("--load-epoch", type=int, help="go on with the run in --model-prefix")
+    parser.add_argument("--data-nthreads", type=int, help="data-loading workers per GPU")
+    parser.add_argument("--model-prefix", default="models/igcv3", help="run folder (models/igcv3)")
+    parser.add_argument("--load-epoch", type=int, help="resume the run in --model-prefix (any number)")
     return parser.parse_args(arguments)
 
 
 def data_spec(options: argparse.Namespace) -> str:
-    """The --data of igcv for the original's data options."""
+    """Return the --data spec of igcv for the data options."""
     if options.data_train:
         return f"rec:{options.data_train}" + (f",{options.data_val}" if options.data_val else "")
     if not options.data_dir:
-        raise InputError("no data given; add --data-dir=DIR, a folder with .rec files or class folders")
+        raise InputError(
+            "--data-dir: no data given. Add --data-dir=DIR with .rec files, or with train/ and val/ folders."
+        )
     folder = Path(options.data_dir)
     records = {part: sorted(folder.glob(f"*{part}*.rec")) for part in ("train", "val")}
     if records["train"] and records["val"]:
@@ -69,7 +73,7 @@ def data_spec(options: argparse.Namespace) -> str:
 
 
 def translate(arguments: list[str]) -> list[str]:
-    """The arguments of `igcv train` that do the same."""
+    """Return the equivalent arguments of `igcv train`."""
     options = parse(arguments)
     network = NETWORKS.get(options.network.lower())
     if network is None:

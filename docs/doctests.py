@@ -1,4 +1,4 @@
-"""For mkdocstrings: examples in docstrings (>>> ...) are code. Markdown alone would take them for quotations."""
+"""Extension of mkdocstrings: render examples in docstrings (>>> ...) as code instead of Markdown quotations."""
 
 import re
 from typing import Any
@@ -10,7 +10,7 @@ FENCE = "```pycon"
 
 
 class Doctests(Extension):
-    """Fence the examples of each docstring."""
+    """Griffe extension that fences the examples of each docstring."""
 
     def on_package(self, *, pkg: Object, **_: Any) -> None:
         self.on_object(obj=pkg)

@@ -1,6 +1,6 @@
-"""What mkdocs adds to the pages in docs/: pages from elsewhere in the repository, and tables of the code.
+"""Hooks of mkdocs: add pages from outside docs/ and tables generated from the code.
 
-Pages read well in the repository too: their links are those of the repository, and become those of the site here.
+The pages contain links that work in the repository. The hooks convert them to links of the site.
 """
 
 import posixpath
@@ -26,19 +26,19 @@ ELSEWHERE = (
     "CHANGELOG.md",
     "studies/benchmarks/results/*.[mp]*",
     "studies/results/*.[mp]*",
-)  # pages, pictures
-TARGET = re.compile(r"(?<=\]\()[^)#:\s]+")  # of a link, without its anchor
+)  # pages and images
+TARGET = re.compile(r"(?<=\]\()[^)#:\s]+")  # target of a link, without its anchor
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add what lies outside docs/, under its path in the repository."""
+    """Add the pages outside docs/ under their paths in the repository."""
     for path in (path for pattern in ELSEWHERE for path in sorted(ROOT.glob(pattern))):
         files.append(File.generated(config, path.relative_to(ROOT).as_posix(), abs_src_path=str(path)))
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Turn a page of the repository into one of the site."""
+    """Fill in the generated tables and convert links of the repository to links of the site."""
     assert page.file.abs_src_path is not None
     folder, place = Path(page.file.abs_src_path).parent, posixpath.dirname(page.file.src_uri)
 
@@ -54,7 +54,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def site_path(path: Path) -> str:
-    """Where a file of the repository is on the site."""
+    """Return the path on the site of a file in the repository."""
     if path.suffix == ".toml":
         return f"reference/recipes.md#{path.stem}"
     if path.parent == ROOT / "examples":
@@ -63,7 +63,7 @@ def site_path(path: Path) -> str:
 
 
 def commands() -> Iterator[str]:
-    """All commands with what they take."""
+    """Yield the reference of all commands."""
     for name, command in typer.main.get_command(app).commands.items():
         if hasattr(command, "commands"):
             for part, inner in command.commands.items():
@@ -73,12 +73,12 @@ def commands() -> Iterator[str]:
 
 
 def describe(name: str, command: Any) -> Iterator[str]:
-    """One command: what it is for, its arguments and its options."""
+    """Yield the reference of one command: purpose, usage, arguments and options."""
     purpose, _, example = command.help.partition("Example: ")
     arguments = [p.metavar or p.name.upper() for p in command.params if not is_option(p)]
     yield from (f"## igcv {name}", "", purpose.strip(), "", "```text", f"igcv {name} {' '.join(arguments)}")
     yield from ((f"igcv{example.removeprefix('igcv')}", "```") if example else ("```",))
-    yield from ("", "| given | default | meaning |", "|---|---|---|")
+    yield from ("", "| argument or option | default | meaning |", "|---|---|---|")
     for p in command.params:
         given = f"`{p.opts[0]}`" if is_option(p) else f"`{p.metavar or p.name.upper()}`"
         default = "" if p.default in (None, False) or p.required else f"`{p.default}`"
@@ -91,7 +91,7 @@ def is_option(parameter: Any) -> bool:
 
 
 def settings() -> Iterator[str]:
-    """All keys of a recipe."""
+    """Yield the table of all recipe keys."""
     yield from ("| key | default | meaning |", "|---|---|---|")
     for f in fields(Recipe):
         default = "" if f.default in (None, "", ()) else f"`{str(f.default).lower()}`"
@@ -100,7 +100,7 @@ def settings() -> Iterator[str]:
 
 
 def recipes() -> Iterator[str]:
-    """All recipes that come with igcv, as they are."""
+    """Yield all recipes that are installed with igcv."""
     for path in sorted((ROOT / "recipes").glob("*.toml")):
         yield from (f"## {path.name} {{#{path.stem}}}", "", "```toml", path.read_text().strip(), "```", "")
 
@@ -112,7 +112,7 @@ def examples() -> Iterator[str]:
 
 
 def networks() -> Iterator[str]:
-    """The listed networks with their costs."""
+    """Yield the table of listed networks with their costs."""
     yield from ("| network | pixels | parameters | multiply-adds |", "|---|---:|---:|---:|")
     for name in list_models():
         size = default_input_size(name)

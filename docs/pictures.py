@@ -1,6 +1,6 @@
-"""Make the pictures of the README anew: what `make demo` prints, the report of its run, its page in the browser.
+"""Generate the README's images: output of `make demo`, the report of its run, and its browser page.
 
-Command: python docs/pictures.py    (needs Playwright and Chromium)
+Command: python docs/pictures.py    (requires Playwright and Chromium)
 """
 
 import re
@@ -21,17 +21,17 @@ from igcv.web.writer import write_page
 
 ROOT = Path(__file__).parents[1]
 COLUMNS = 108
-PAUSE_S = 0.35  # between two lines
+PAUSE_S = 0.35  # seconds between two lines
 STYLE = """
 @keyframes appear { from { opacity: 0 } }
 @media (prefers-reduced-motion: no-preference) { .line { animation: appear 0.01s both } }
 """
-# The report with fewer curves and mistakes.
+# Hide some curves and misclassified images of the report.
 SHORTER = ".panels figure:nth-child(n+3), .mistakes > li:nth-child(n+9), details, nav { display: none }"
 
 
 def recording(command: list[str]) -> str:
-    """What a command prints, as a picture whose lines appear one after the other."""
+    """Run a command and return its output as an SVG whose lines appear one after another."""
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     console = Console(record=True, width=COLUMNS, file=StringIO(), force_terminal=True)
     console.print(f"[bold green]$[/] [bold]{' '.join(command)}[/]", highlight=False)
@@ -41,7 +41,7 @@ def recording(command: list[str]) -> str:
 
 
 def animated(svg: str) -> str:
-    """The picture with a moment of its own for each line."""
+    """Return the SVG with an animation delay for each line."""
 
     def late(found: re.Match[str]) -> str:
         return f'{found[0][:-1]} style="animation-delay: {PAUSE_S * int(found[1]):.2f}s">'
@@ -51,18 +51,18 @@ def animated(svg: str) -> str:
 
 
 def screenshot(address: str, size: tuple[int, int], picture: Path, prepare: Callable[[Page], object]) -> None:
-    """A page in the browser, after something was done there."""
+    """Save a screenshot of a page after the actions of `prepare`."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         tab = browser.new_page(viewport={"width": size[0], "height": size[1]})
         tab.goto(address)
         prepare(tab)
-        tab.wait_for_timeout(500)  # for figures to be drawn
+        tab.wait_for_timeout(500)  # until the figures are drawn
         tab.screenshot(path=picture)
 
 
 def classify_an_example(tab: Page) -> None:
-    """The third of the examples, some times, as the first run is slower."""
+    """Classify the third example five times, because the first run is slower."""
     tab.get_by_text("Ready. Choose a picture.").wait_for()
     for _ in range(5):
         tab.locator("#thumbnails button").nth(2).click()
@@ -71,7 +71,7 @@ def classify_an_example(tab: Page) -> None:
 
 
 def main() -> None:
-    """Run the demo, write its page for the browser, and make all pictures."""
+    """Run the demo, write its browser page and generate all images."""
     docs, run, web = ROOT / "docs", ROOT / "runs" / "digits", ROOT / "runs" / "web"
     (docs / "demo.svg").write_text(recording(["make", "demo"]))
     report = (run / "report.html").as_uri()

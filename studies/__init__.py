@@ -1,1 +1,1 @@
-"""Studies of igcv: benchmarks, the comparison table, tests of reliability, and their results."""
+"""Benchmarks, the comparison table, reliability tests and their results."""

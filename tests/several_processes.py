@@ -1,4 +1,4 @@
-"""What each of the processes does that tests/test_parallel.py starts."""
+"""Work of each process that tests/test_parallel.py starts."""
 
 import json
 import math
@@ -29,24 +29,24 @@ from igcv.training.state import EpochProgress, combined
 RECIPE = [
     *("model=igcv3_w_025", "input_size=8", "augment=shift", "workers=0", "schedule=constant", "lr=0.05"),
 ]
-# One step in an epoch, so that each step's loss is logged; everything on that does not depend on the process.
+# One step per epoch logs the loss of each step. All features that do not depend on the process are on.
 STEPWISE = [
     *("data=photos", "batch_size=16", "epochs=4", "clip_grad_norm=1", "label_smoothing=0.1"),
     *("ema_decay=0.5", "warmup_epochs=1.5"),
 ]
 PARTS = [*STEPWISE, "accumulation=2"]
-# Three steps in an epoch, so that a run can be stopped in the middle of one.
+# Three steps per epoch: a run can stop in the middle of an epoch.
 MIDWAY = [*STEPWISE, "batch_size=8", "epochs=2"]
-# With fewer pixels, or a higher rate, batch norm over three images amplifies rounding in each step.
+# With fewer pixels or a higher learning rate, batch norm over three images amplifies rounding errors in each step.
 BATCH_NORM = [
     *("data=photos", "batch_size=12", "epochs=2", "input_size=16", "lr=0.001"),
     *("weight_decay=0", "nesterov=false"),
 ]
-SHARES = (8, 20)  # batch sizes for 24 images: three full batches; one, and four images left over
+SHARES = (8, 20)  # batch sizes for 24 images: three full batches; one full batch and four skipped images
 
 
 def work(rank: int, world_size: int, port: int, folder: Path) -> None:
-    """Be process `rank` as torchrun would start it, in the folder that the test prepared."""
+    """Run as process `rank`, like torchrun would start it, in the folder that the test prepared."""
     values = {"RANK": rank, "WORLD_SIZE": world_size, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": world_size}
     places = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "test"}
     os.environ |= {name: str(value) for name, value in (values | places).items()}
@@ -56,7 +56,7 @@ def work(rank: int, world_size: int, port: int, folder: Path) -> None:
 
 
 def everything() -> None:
-    """All that is tested; the first process leaves what was found in results.json."""
+    """Run all parts of the test; rank 0 writes the results to results.json."""
     with process_group("cpu") as process:
         with exact(batch_norm=False):
             run(PARTS, "parts", process)
@@ -84,7 +84,7 @@ def run(settings: list[str], out: str, process: Process, resume: bool = False) -
 
 
 def stop_after(steps: int, settings: list[str], out: str, process: Process) -> None:
-    """Run, and be asked to end by a signal after so many steps."""
+    """Train, with a signal to end the run after `steps` steps."""
     wishes = [Wish()] * (steps - 1) + [Wish(signal=signal.SIGTERM)]
     with mock.patch("igcv.training.checkpoint.Watch.wish", side_effect=wishes), suppress(Interrupted):
         run(settings, out, process)
@@ -93,7 +93,7 @@ def stop_after(steps: int, settings: list[str], out: str, process: Process) -> N
 
 @contextmanager
 def exact(batch_norm: bool) -> Iterator[None]:
-    """Networks are trained in float64, if asked without statistics that depend on how a batch is shared."""
+    """Train networks in float64; without `batch_norm`, replace batch norm, which depends on the per-process batch."""
 
     def build(*arguments: object, **keywords: object) -> nn.Module:
         return in_float64(build_model(*arguments, **keywords), batch_norm)
@@ -103,7 +103,7 @@ def exact(batch_norm: bool) -> Iterator[None]:
 
 
 def in_float64(network: nn.Module, batch_norm: bool) -> nn.Module:
-    """`network` in float64, for images in float32; without batch norm each image is normalized by itself."""
+    """Convert `network` to float64, for float32 images; without `batch_norm`, normalize each image separately."""
     for module in list(network.modules()) if not batch_norm else ():
         for name, child in module.named_children():
             if isinstance(child, nn.BatchNorm2d):
@@ -117,18 +117,18 @@ def images_in_float64(network: nn.Module, arguments: tuple[Tensor, ...]) -> tupl
 
 
 def images_of_epochs(batch_size: int, process: Process) -> list[list[list[int]]]:
-    """The numbers of the images that this process gets: of two epochs, batch by batch."""
+    """Return the image numbers of this process for two epochs, batch by batch."""
     recipe = load_recipe(None, [*RECIPE, "data=numbered", f"batch_size={batch_size}"])
     loader = opened(process, recipe, Path(f"numbered{batch_size}"), False).parts.train
     epochs = []
     for epoch in range(2):
         loader.set_epoch(epoch)
-        epochs.append([labels.tolist() for _, labels in loader])  # each image is a class of its own
+        epochs.append([labels.tolist() for _, labels in loader])  # each image has its own class
     return epochs
 
 
 def evaluation(data: str, process: Process) -> dict[str, object]:
-    """What the start network makes of the validation images, over all processes."""
+    """Evaluate the initial network on the validation images, with all processes."""
     classifier = igcv.load("start.safetensors")
     in_float64(classifier.model, batch_norm=True)
     source = open_source(data)
@@ -141,13 +141,13 @@ def evaluation(data: str, process: Process) -> dict[str, object]:
 
 
 def mean_loss(rank: int) -> dict[str, float]:
-    """What all processes measured together, when process r has a loss of r on r + 1 images."""
+    """Return the combined loss of all processes; process r has a loss of r on r + 1 images."""
     whole = combined(gather(EpochProgress(1, float(rank * (rank + 1)), rank + 1)))
     return {"loss": whole.loss, "images": whole.images}
 
 
 def error_of(action: Callable[[], None]) -> str:
-    """The input error that `action` raises."""
+    """Return the input error that `action` raises, or "none"."""
     try:
         action()
     except InputError as error:
@@ -156,14 +156,14 @@ def error_of(action: Callable[[], None]) -> str:
 
 
 def fail_last(process: Process) -> None:
-    """Only the last process meets an error."""
+    """Raise an error in the last process only."""
     with together():
         if process.rank == process.world_size - 1:
             raise InputError("the last process cannot go on")
 
 
 def lose_numbers(process: Process) -> None:
-    """The loss of the last process, and of no other, is no number."""
+    """Train with a NaN loss in the last process only."""
     compute = loop._forward_backward
 
     def broken(*arguments: Any) -> float:
@@ -175,12 +175,12 @@ def lose_numbers(process: Process) -> None:
 
 
 def open_other_data(process: Process) -> None:
-    """Only the last process has other data."""
+    """Open other data in the last process only."""
     check_same(open_source("three" if process.rank == process.world_size - 1 else "photos"))
 
 
 def opening() -> tuple[float, float]:
-    """When it began and ended, in seconds."""
+    """Return the times of the start and the end, in seconds."""
     began = time.monotonic()
     time.sleep(0.05)
     return began, time.monotonic()

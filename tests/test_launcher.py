@@ -1,4 +1,4 @@
-"""Runs and their terminal: what --gpus starts, closed terminals, ended pipes and Ctrl-C at the start."""
+"""Runs and their terminal: the launcher of --gpus, closed terminals, closed pipes and Ctrl-C during startup."""
 
 import json
 import os
@@ -21,12 +21,12 @@ from tests.test_survival import STEPWISE, wait_for
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """48 training images: four steps in an epoch."""
+    """Return a data set of 48 training images: four steps per epoch."""
     return write_digits(tmp_path_factory.mktemp("photos"), train=24)
 
 
 def test_a_signal_to_the_launcher_reaches_all_processes(photos: Path, tmp_path: Path) -> None:
-    """What --gpus 0,1 starts, on the CPU: SIGTERM goes on to torchrun and to its processes, which save and end."""
+    """The launcher of --gpus 0,1, on the CPU, passes SIGTERM to torchrun and its processes, which save and end."""
     out = tmp_path / "run"
     arguments = [
         "train",
@@ -60,7 +60,7 @@ def test_a_signal_to_the_launcher_reaches_all_processes(photos: Path, tmp_path: 
     ids=["one process", "a launcher and two"],
 )
 def test_under_nohup_a_run_outlives_its_terminal(program: str, photos: Path, tmp_path: Path) -> None:
-    """The terminal takes its output and closes: what is printed then goes nowhere, and nobody obeys SIGHUP."""
+    """After the terminal closes, all processes ignore SIGHUP and their output is discarded."""
     out, (ours, theirs) = tmp_path / "run", os.openpty()
     arguments = ["train", *STEPWISE, f"data={photos}", "--out", str(out), "--device", "cpu"]
     process = subprocess.Popen(
@@ -81,7 +81,7 @@ def test_under_nohup_a_run_outlives_its_terminal(program: str, photos: Path, tmp
 
 
 def test_a_run_outlives_the_reader_of_its_lines(photos: Path, tmp_path: Path) -> None:
-    """As in `igcv train ... | head -1`."""
+    """A closed pipe, as in `igcv train ... | head -1`, does not stop the run."""
     out = tmp_path / "run"
     arguments = ["train", *SETTINGS, f"data={photos}", "--out", str(out), "--device", "cpu"]
     command = [sys.executable, "-m", "igcv", *arguments]
@@ -95,7 +95,7 @@ def test_a_run_outlives_the_reader_of_its_lines(photos: Path, tmp_path: Path) ->
 
 
 def test_ctrl_c_ends_the_launcher_quietly_while_libraries_load(photos: Path, tmp_path: Path) -> None:
-    """A terminal sends it to the launcher, torchrun and its processes at once."""
+    """A terminal sends Ctrl-C to the launcher, torchrun and its processes at once."""
     line = "from igcv.training.launch import launch; print(flush=True); sys.exit(launch(['0', '1'], sys.argv[1:]))"
     arguments = ["train", *SETTINGS, f"data={photos}", "--out", str(tmp_path / "run"), "--device", "cpu"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}

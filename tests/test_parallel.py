@@ -1,4 +1,4 @@
-"""Several processes on the CPU do what one does: the same steps, every image once, the same figures."""
+"""Training and evaluation with several processes on the CPU: same steps, images and metrics as with one process."""
 
 import json
 import multiprocessing
@@ -38,7 +38,7 @@ TIME_LIMIT_S = 240
 
 
 class Launch(NamedTuple):
-    """What several processes left."""
+    """Results of a test run with several processes."""
 
     processes: int
     folder: Path
@@ -47,7 +47,7 @@ class Launch(NamedTuple):
 
 @pytest.fixture(scope="module")
 def alone(digit_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The data, a start network, and what one process makes of them."""
+    """Return a folder with the data, an initial network, and the runs of one process."""
     root = tmp_path_factory.mktemp("alone")
     for name in ("photos", "broken", "three"):
         shutil.copytree(digit_folder, root / name)
@@ -81,10 +81,10 @@ def alone(digit_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", params=[2, 4], ids=["two", "four"])
 def several(request: pytest.FixtureRequest, alone: Path, tmp_path_factory: pytest.TempPathFactory) -> Launch:
-    """What two and four processes make of the same data."""
+    """Return the results of two and of four processes with the same data."""
     folder = tmp_path_factory.mktemp(f"processes{request.param}") / "work"
     shutil.copytree(alone, folder)
-    # A server that has imported all of it forks the processes, as importing would take most of the time.
+    # Importing takes most of the time, so a server imports the modules once and forks the processes.
     multiprocessing.get_context("forkserver").set_forkserver_preload([*PRELOAD, "tests.several_processes"])
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -93,7 +93,7 @@ def several(request: pytest.FixtureRequest, alone: Path, tmp_path_factory: pytes
     started = start_processes(work.work, arguments, request.param, join=False, start_method="forkserver")
     deadline = time.monotonic() + TIME_LIMIT_S
     try:
-        while not started.join(timeout=1):  # raises what a process raised
+        while not started.join(timeout=1):  # raises the error of a process
             assert time.monotonic() < deadline, "the processes wait for each other"
     finally:
         for process in started.processes:
@@ -103,15 +103,15 @@ def several(request: pytest.FixtureRequest, alone: Path, tmp_path_factory: pytes
 
 @pytest.fixture(autouse=True)
 def _there(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Recipes name the data by relative paths."""
+    """Change to the folder of the data: recipes name the data by relative paths."""
     monkeypatch.chdir(alone)
 
 
 @pytest.mark.parametrize("run, whole", [("parts", "one"), ("resumed", "one"), ("midway", "unstopped")])
 def test_steps_are_those_of_one_process(run: str, whole: str, several: Launch, alone: Path) -> None:
-    """In one and in two parts, going on after two epochs of one process, or in the middle of one.
+    """Losses, weights and momenta equal those of one process.
 
-    Compared are losses, weights and momenta.
+    The runs use one and two micro-batches. They resume after two epochs of one process, or in the middle of an epoch.
     """
     expected, rows = read_metrics(alone / whole), read_metrics(several.folder / run)
     assert len(rows) == len(expected) == (4 if whole == "one" else 2)
@@ -127,7 +127,7 @@ def test_steps_are_those_of_one_process(run: str, whole: str, several: Launch, a
 
 
 def test_running_statistics_of_other_processes() -> None:
-    """A state of three processes: taken up by three, each has its own again; by one, it has the mean of all."""
+    """A state of three processes gives three processes their own statistics, other numbers of processes the mean."""
     norm, recipe = torch.nn.BatchNorm2d(2), load_recipe(None, ["batch_size=12"])
     rows = [torch.tensor([float(rank), 10.0 * rank]) for rank in range(3)]
     tensors = {f"model.{name}": tensor.clone() for name, tensor in norm.state_dict().items()}
@@ -145,7 +145,7 @@ def test_running_statistics_of_other_processes() -> None:
     for processes, rank, mean, done in (
         (3, 0, rows[0], EpochProgress(8, 0.0, 0, 1.0)),
         (3, 2, rows[2], EpochProgress(8, 2.0, 20, 3.0)),
-        (1, 0, sum(rows) / 3, EpochProgress(8, 3.0, 30, 1.0)),  # 4 steps of 24 images are 8 of 12
+        (1, 0, sum(rows) / 3, EpochProgress(8, 3.0, 30, 1.0)),  # 4 steps of 24 images equal 8 steps of 12
         (2, 1, sum(rows) / 3, EpochProgress(8)),
     ):
         trainer = Trainer(recipe, norm, norm, optimizer, scaler, None, None, Process(CPU, rank, processes))
@@ -154,7 +154,7 @@ def test_running_statistics_of_other_processes() -> None:
 
 
 def test_batch_norm_is_of_each_process(several: Launch, tmp_path: Path) -> None:
-    """Momentum steps by hand: gradients and running statistics are means over what each process makes of its part."""
+    """Hand-written momentum steps: gradients and running statistics are means over the per-process batches."""
     recipe = load_recipe(None, [*work.RECIPE, *work.BATCH_NORM])
     with work.exact(batch_norm=True):
         prepared = [
@@ -192,7 +192,7 @@ def test_batch_norm_is_of_each_process(several: Launch, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("batch_size, batches", [(8, 3), (20, 1)])
 def test_every_training_image_once(batch_size: int, batches: int, several: Launch, tmp_path: Path) -> None:
-    """Images that do not fill a batch are left out, others in each epoch; batches hold what they do in one process."""
+    """Batches hold the same images as with one process; images that do not fill a batch differ in each epoch."""
     recipe = load_recipe(None, [*work.RECIPE, "data=numbered", f"batch_size={batch_size}"])
     loader = opened(ONE, recipe, tmp_path / "out", False).parts.train
     orders = []
@@ -211,7 +211,7 @@ def test_every_training_image_once(batch_size: int, batches: int, several: Launc
 
 @pytest.mark.parametrize("data, images", [("photos", 10), ("three", 3)])
 def test_every_validation_image_once(data: str, images: int, several: Launch) -> None:
-    """Ten images are shared unevenly, of three a fourth process gets none: the figures are those of one process."""
+    """Metrics equal those of one process for ten images in unequal parts, and for three images in four processes."""
     expected = work.evaluation(data, ONE)
     found = several.found["evaluations"][data]
     assert sum(count for *_, count in found["confusion"]) == found["images"] == images
@@ -221,7 +221,7 @@ def test_every_validation_image_once(data: str, images: int, several: Launch) ->
 
 
 def test_loss_is_the_mean_over_images(several: Launch) -> None:
-    """Process r measured a loss of r on r + 1 images."""
+    """Process r has a loss of r on r + 1 images."""
     ranks = range(several.processes)
     images = sum(rank + 1 for rank in ranks)
     assert several.found["mean"]["images"] == images

@@ -1,4 +1,4 @@
-"""The page on reliability: its figures are those of the results, and what it says of settings is so."""
+"""docs/reliability.md: current results, existing tests, and settings and limits as in the code."""
 
 import re
 from dataclasses import fields

@@ -1,6 +1,6 @@
-"""What a run survives: kills, signals, a full disk, damaged checkpoints, a second run in its folder.
+"""Fault tolerance of a run: kills, signals, a full disk, damaged checkpoints, a second run in its folder.
 
-Real processes, forked from a server; `make soak` does the same at length (see docs/reliability.md).
+The tests use real processes, forked from a server. `make soak` runs longer versions (see docs/reliability.md).
 """
 
 import json
@@ -36,13 +36,13 @@ STEPWISE = [*SETTINGS, "save_minutes=0"]
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """48 training images: four steps in an epoch."""
+    """Return a data set of 48 training images: four steps per epoch."""
     return write_digits(tmp_path_factory.mktemp("photos"), train=24)
 
 
 @pytest.fixture(scope="module")
 def alone(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing happened to."""
+    """Return the folder of an uninterrupted run."""
     out = tmp_path_factory.mktemp("alone") / "run"
     assert live(SETTINGS, photos, out, 1, random.Random(0)).codes == [0]
     return out
@@ -50,7 +50,7 @@ def alone(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def running(data: Path, out: Path, *settings: str) -> Iterator[int]:
-    """A run in another process, with its first checkpoint written; its process number."""
+    """Train in another process, wait for the first checkpoint, and yield the process ID."""
     arguments = [
         "train",
         *STEPWISE,
@@ -74,7 +74,7 @@ def running(data: Path, out: Path, *settings: str) -> Iterator[int]:
 def wait_for(path: Path) -> None:
     deadline = time.monotonic() + LIMIT_S
     while not path.exists():
-        assert time.monotonic() < deadline, f"{path} does not come"
+        assert time.monotonic() < deadline, f"{path} does not appear"
         time.sleep(0.01)
 
 
@@ -92,16 +92,16 @@ def test_a_signal_ends_a_run_that_is_saved(number: signal.Signals, photos: Path,
         os.kill(pid, number)
     said = re.search(r"step (\d+) of epoch (\d+)", out.with_suffix(".log").read_text())
     assert said
-    best = f" or use the best epoch so far: igcv predict {out} IMAGE" * (int(said[2]) > 1)
+    best = f", or use the best epoch so far: igcv predict {out} IMAGE" * (int(said[2]) > 1)
     assert out.with_suffix(".log").read_text().splitlines() == [
-        f"igcv: {number.name}: saved after {said[0]}; resume it with: igcv train --resume --out {out}{best}"
+        f"igcv: {number.name}: saved after {said[0]}. Resume with: igcv train --resume --out {out}{best}"
     ]
     state = decode(out / STATE)
     assert (state.progress[0].steps, state.epoch + 1) == (int(said[1]), int(said[2]))
 
 
 def test_the_exit_status_is_the_signals(photos: Path, tmp_path: Path) -> None:
-    """A whole `igcv train` of its own, whose shell sees 128 + 15."""
+    """The exit status of `igcv train` is 128 + 15 after SIGTERM."""
     arguments = ["train", *STEPWISE, "epochs=1000", f"data={photos}", "--out", str(tmp_path / "run")]
     process = subprocess.Popen([sys.executable, "-m", "igcv", *arguments, "--quiet"], env=ONE_THREAD)
     wait_for(tmp_path / "run" / STATE)
@@ -110,11 +110,11 @@ def test_the_exit_status_is_the_signals(photos: Path, tmp_path: Path) -> None:
 
 
 def test_a_second_interrupt_ends_at_once() -> None:
-    """The second Ctrl-C of a person; not the copy of the first that torchrun passes on."""
+    """A second Ctrl-C ends the process; the copy of the first that torchrun passes on does not."""
     lines = (
         "import os, signal, time",
         "from igcv.training.checkpoint import Watch",
-        "signal.signal(signal.SIGINT, signal.default_int_handler)",  # not as in the background
+        "signal.signal(signal.SIGINT, signal.default_int_handler)",  # background processes ignore SIGINT
         "with Watch(float('inf')) as watch:",
         "    os.kill(os.getpid(), signal.SIGINT); os.kill(os.getpid(), signal.SIGINT)",
         "    print(watch.wish().signal, flush=True)",
@@ -144,7 +144,7 @@ def test_other_handlers_come_back() -> None:
 
 
 def test_a_damaged_checkpoint_is_passed_over(photos: Path, alone: Path, tmp_path: Path) -> None:
-    """Every kind of damage to the newest one: the run goes on from the one before and ends as if nothing had been."""
+    """After every kind of damage, the run resumes from the previous checkpoint and ends like an uninterrupted run."""
     out, expected = tmp_path / "run", settle(alone)
     with running(photos, out) as pid:
         wait_for(out / PREVIOUS)
@@ -171,7 +171,7 @@ def test_two_damaged_checkpoints(photos: Path, alone: Path, tmp_path: Path) -> N
 
 
 def test_a_full_disk(photos: Path, alone: Path, tmp_path: Path) -> None:
-    """The run stops with a plain error, and goes on to the same end once there is space."""
+    """The run stops with a plain error, and resumes to the same outcome after the disk is enlarged."""
     try:
         assert full_disks(photos, tmp_path, settle(alone), [3000, 6000]) == 2
     except OSError as error:
@@ -179,7 +179,7 @@ def test_a_full_disk(photos: Path, alone: Path, tmp_path: Path) -> None:
 
 
 def test_a_folder_belongs_to_one_run(photos: Path, tmp_path: Path) -> None:
-    """While one writes, a second is refused; once it is killed, the folder is free."""
+    """A second run is refused while the first is alive; after a kill, the folder is free."""
     out = tmp_path / "run"
     with running(photos, out, "epochs=1000") as pid:
         with pytest.raises(igcv.InputError, match=rf"process {pid} on .* is writing into .*run; wait for it"):
@@ -190,7 +190,7 @@ def test_a_folder_belongs_to_one_run(photos: Path, tmp_path: Path) -> None:
 
 
 def test_readers_see_a_whole_run_at_any_moment(photos: Path, tmp_path: Path) -> None:
-    """Weights, card, log and state are read over and over while they are written."""
+    """Weights, card, log and state are read repeatedly while the run writes them."""
     out, epochs = tmp_path / "run", set()
     with running(photos, out, "epochs=6") as pid:
         while Path(f"/proc/{pid}").exists() and not (out / "summary.json").exists():
@@ -205,7 +205,7 @@ def test_readers_see_a_whole_run_at_any_moment(photos: Path, tmp_path: Path) -> 
 
 
 def test_killed_before_the_summary(photos: Path, alone: Path, tmp_path: Path) -> None:
-    """All epochs are there, but the run was killed before it wrote its figures: these come, and no epoch more."""
+    """A run killed after its last epoch writes the summary and report on resuming, and trains no further epoch."""
     out = Path(shutil.copytree(alone, tmp_path / "run"))
     before = json.loads((out / "summary.json").read_text())
     for name in ("summary.json", "report.html"):
@@ -218,7 +218,7 @@ def test_killed_before_the_summary(photos: Path, alone: Path, tmp_path: Path) ->
 
 
 def test_torchrun_starts_again(photos: Path, tmp_path: Path) -> None:
-    """One of two processes is killed: with --max-restarts the same command goes on by itself, to the same end."""
+    """With --max-restarts, a run resumes after the kill of one of two processes, to the same outcome."""
     whole, out = tmp_path / "whole", tmp_path / "killed"
     assert live(SETTINGS, photos, whole, 2, random.Random(0)).codes == [0, 0]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
@@ -237,7 +237,7 @@ def test_torchrun_starts_again(photos: Path, tmp_path: Path) -> None:
 def test_torchrun_does_not_go_on_with_a_run_that_it_did_not_start(
     alone: Path, photos: Path, tmp_path: Path
 ) -> None:
-    """Its first start is refused, as the folder holds a run; so is the second, and the run stays as it was."""
+    """The folder holds a run, so both the first start and the restart fail, and the run stays unchanged."""
     out = Path(shutil.copytree(alone, tmp_path / "run"))
     before = settle(out)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=1"]

@@ -1,1 +1,1 @@
-"""Campaigns that try to make igcv lose or break something: `python -m studies.soak --help`."""
+"""Long reliability tests (campaigns): `python -m studies.soak --help`."""

@@ -1,4 +1,4 @@
-"""Run the campaigns and write their results to `results/` and docs/reliability.md: `python -m studies.soak`."""
+"""Command that runs the campaigns and writes the results to `results/` and docs/reliability.md."""
 
 import argparse
 import json
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def kill_processes(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Kill runs of one, two and three processes at random moments."""
+    """Kill runs with one, two and three processes at random moments."""
     data, found = write_digits(folder / "photos", train=24), {}
     for processes, count in ((1, given.kills), (2, given.kills), (3, given.kills // 2)):
         (folder / str(processes)).mkdir()
@@ -34,7 +34,7 @@ def kill_processes(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def damage_and_resume(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Fill disks and damage checkpoints."""
+    """Resume runs after full disks and damaged checkpoints."""
     data = write_digits(folder / "photos", train=24)
     status, said = run_once(SETTINGS, data, folder / "alone")
     assert status == 0, said
@@ -65,7 +65,7 @@ def fuzz_readers(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def count_coverage(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Run all tests and count the lines and branches of `igcv` that they reach."""
+    """Run all tests and count the covered lines and branches of `igcv`."""
     environment = os.environ | {"COVERAGE_FILE": str(folder / "coverage")}
     tests = ["make", "tests", "PYTEST_OPTIONS=--cov --cov-append --cov-report="]
     report = [sys.executable, "-m", "coverage", "json", "-o", str(folder / "coverage.json")]
@@ -86,19 +86,27 @@ CAMPAIGNS: dict[str, Callable[[argparse.Namespace, Path], dict[str, Any]]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m studies.soak", description=__doc__)
-    parser.add_argument("campaigns", nargs="*", metavar="CAMPAIGN", help=f"default: {' '.join(CAMPAIGNS)}")
-    parser.add_argument(
-        "--kills", type=int, default=60, help="of one process, as many of two, half as many of three"
+    parser = argparse.ArgumentParser(
+        prog="python -m studies.soak",
+        description="Run the campaigns and write the results to studies/soak/results/ and docs/reliability.md.",
     )
-    parser.add_argument("--disks", type=int, default=8, help="that get full")
-    parser.add_argument("--checkpoints", type=int, default=30, help="that are damaged")
-    parser.add_argument("--seconds", type=int, default=120, help="of fuzzing for each reader")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "campaigns", nargs="*", metavar="CAMPAIGN", help=f"campaigns to run (default: {' '.join(CAMPAIGNS)})"
+    )
+    kills = "number of kills with one process and with two processes; half as many with three (default: %(default)s)"
+    parser.add_argument("--kills", type=int, default=60, help=kills)
+    parser.add_argument("--disks", type=int, default=8, help="number of full disks (default: %(default)s)")
+    parser.add_argument(
+        "--checkpoints", type=int, default=30, help="number of damaged checkpoints (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seconds", type=int, default=120, help="fuzzing time per reader, in seconds (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="random seed (default: %(default)s)")
     given = parser.parse_args()
     for name in given.campaigns:
         if name not in CAMPAIGNS:
-            parser.error(f"unknown campaign '{name}' (one of: {', '.join(CAMPAIGNS)})")
+            parser.error(f"CAMPAIGN: got '{name}', expected one of {', '.join(CAMPAIGNS)}")
     for name in given.campaigns or CAMPAIGNS:
         begun = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:

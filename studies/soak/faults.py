@@ -1,4 +1,4 @@
-"""Faults beside kills: a disk without space, and checkpoints that a file system has damaged."""
+"""Campaigns with faults other than kills: full disks and damaged checkpoints."""
 
 import random
 import subprocess
@@ -12,7 +12,7 @@ from studies.soak.lives import SETTINGS, live, run_once, same, settle
 
 @contextmanager
 def small_disk(folder: Path, kib: int) -> Iterator[None]:
-    """A file system of so many KiB in `folder`; OSError where mounting one is not allowed."""
+    """Mount a file system of `kib` KiB at the new folder `folder`; OSError if mounting is not allowed."""
     folder.mkdir()
     _command("mount", "-t", "tmpfs", "-o", f"size={kib}k", "tmpfs", str(folder))
     try:
@@ -22,7 +22,7 @@ def small_disk(folder: Path, kib: int) -> Iterator[None]:
 
 
 def enlarge(folder: Path, kib: int) -> None:
-    """Give a small disk more space."""
+    """Enlarge the file system mounted at `folder` to `kib` KiB."""
     _command("mount", "-o", f"remount,size={kib}k", str(folder))
 
 
@@ -30,15 +30,22 @@ def _command(*words: str) -> None:
     try:
         done = subprocess.run(words, capture_output=True, text=True)
     except FileNotFoundError as error:
-        raise OSError(f"there is no {words[0]}") from error
+        raise OSError(f"command not found: '{words[0]}'") from error
     if done.returncode:
         raise OSError(done.stderr.strip())
 
 
 def full_disks(data: Path, folder: Path, expected: dict, sizes: list[int]) -> int:
-    """Run on disks of these sizes in KiB; each has to stop with a plain error and to go on once there is space.
+    """Train on full disks: each run must stop with a plain error, and resume after the disk is enlarged.
 
-    Returns how many ended as the run that had space from the start, `expected`.
+    Args:
+        data: the data set, one folder per class.
+        folder: folder for the mounted disks.
+        expected: outcome of a run with enough space (see `settle`).
+        sizes: sizes of the disks in KiB.
+
+    Returns:
+        Number of runs with the outcome `expected`.
     """
     good = 0
     for size in sizes:
@@ -55,7 +62,7 @@ def full_disks(data: Path, folder: Path, expected: dict, sizes: list[int]) -> in
 
 
 def damage(path: Path, rng: random.Random) -> str:
-    """Do to a file what a file system may after a crash; returns what it was."""
+    """Damage a file as a crash of the file system can; return the kind of damage."""
     content = bytearray(path.read_bytes())
     kind = rng.choice(("cut short", "emptied", "a bit flipped", "a block of zeros", "removed"))
     at = rng.randrange(len(content))
@@ -75,7 +82,7 @@ def damage(path: Path, rng: random.Random) -> str:
 
 
 def damaged_checkpoints(data: Path, folder: Path, expected: dict, count: int, seed: int) -> int:
-    """Stop a run in the middle, damage its newest checkpoint and go on; returns how many ended as `expected`."""
+    """Interrupt `count` runs, damage the newest checkpoint and resume; return how many ended as `expected`."""
     rng, good, done = random.Random(seed), 0, 0
     while done < count:
         out = folder / f"damaged{done}"

@@ -1,7 +1,7 @@
-"""Feed a reader with mutated files: `python -m studies.soak.fuzz READER SECONDS FOLDER` (needs atheris, on Linux).
+"""Fuzzing of one reader: `python -m studies.soak.fuzz READER SECONDS FOLDER` (needs atheris, on Linux).
 
-It begins with the files in `corpus/READER`. New ones that reach new code are left in the folder, and as crash-* what
-breaks the reader; those worth keeping can be moved to the corpus, which `make test` tries as well.
+The fuzzer starts with the files in `corpus/READER`. It writes mutated files that reach new code to FOLDER, and files
+that break the reader to FOLDER as crash-*. Move useful files to the corpus: `make test` also reads the corpus.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Runs that are killed again and again, and have to end as one that was left alone."""
+"""Campaign of kills: runs that are killed repeatedly must end like an uninterrupted run."""
 
 import random
 import time
@@ -12,24 +12,24 @@ from studies.soak.lives import SAVE_MINUTES, SETTINGS, live, same, settle
 
 @dataclass
 class Kills:
-    """What a campaign came to."""
+    """Results of a campaign of kills."""
 
     processes: int
     kills: Counter[str] = field(default_factory=Counter)
     runs: int = 0
-    in_epoch: int = 0  # lives that went on in the middle of an epoch
-    different: int = 0  # runs that ended otherwise than the one left alone
+    in_epoch: int = 0  # times a run resumed in the middle of an epoch
+    different: int = 0  # runs whose outcome differs from the uninterrupted run
     seconds: float = 0.0
 
 
 def kill_runs(data: Path, folder: Path, processes: int, kills: int, seed: int) -> Kills:
-    """Kill runs in `folder` at random moments until there were `kills`, and let each come to its end."""
+    """Kill runs in `folder` at random moments, `kills` times or more, and resume each until it is complete."""
     rng, begun, found = random.Random(seed), time.monotonic(), Kills(processes)
     live(SETTINGS, data, folder / "alone", processes, rng)
-    # The first one also waits for all that is imported; the second tells how long a life takes.
+    # The first run includes the import time; the second run gives the duration of a run.
     again = live(SETTINGS, data, folder / "again", processes, rng)
     expected = settle(folder / "alone")
-    assert same(settle(folder / "again"), expected), "a run that is left alone does not repeat itself"
+    assert same(settle(folder / "again"), expected), "two uninterrupted runs differ"
     while found.kills.total() < kills or not found.in_epoch:
         run, found.runs = folder / f"run{found.runs}", found.runs + 1
         while True:
@@ -38,7 +38,7 @@ def kill_runs(data: Path, folder: Path, processes: int, kills: int, seed: int) -
             found.in_epoch += lived.in_epoch
             if lived.struck is not None:
                 found.kills[lived.struck.name] += 1
-            if lived.struck is None or (run / SUMMARY).exists():  # struck after all was done
+            if lived.struck is None or (run / SUMMARY).exists():  # killed after the run was complete
                 break
         found.different += not same(settle(run), expected)
     found.seconds = time.monotonic() - begun

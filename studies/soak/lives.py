@@ -1,4 +1,4 @@
-"""A training run as real processes that can be killed: `igcv train`, forked from a server that has imported it."""
+"""`igcv train` in real processes that can be killed, forked from a server that has imported the package."""
 
 import multiprocessing
 import os
@@ -20,7 +20,7 @@ from igcv.training.run import STATE, has_state
 from igcv.training.state import decode
 from igcv.weights import read_tensors
 
-# All that has to be restored is in use: mixing, a moving average, steps in parts, dropout, loader processes.
+# Use everything that a checkpoint restores: mixing, EMA, gradient accumulation, dropout, data-loading workers.
 SETTINGS = (
     *(
         "model=igcv3_w_010",
@@ -35,33 +35,33 @@ SETTINGS = (
     *("mixup=0.2", "cutmix=0.5", "label_smoothing=0.1", "ema_decay=0.9", "clip_grad_norm=1", "drop_rate=0.1"),
     *("augment=shift", "random_erasing=0.2", "randaugment=rand-m3-n1", "workers=1"),
 )
-SAVE_MINUTES = (0, 0, 0.002, 10)  # a run saves after each step, now and then, or between two epochs only
+SAVE_MINUTES = (0, 0, 0.002, 10)  # save after each step, every 0.12 s, or only between epochs
 ENDS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 LIMIT_S = 120.0
-# What a run imports on its way, so that the server does it once for all of them.
+# Modules that a run imports late: the server imports them once for all runs.
 PRELOAD = (__name__, "torch.utils.tensorboard", "torchvision.transforms.v2", "plotly.graph_objects")
-# Of a log's columns; the others are times.
+# Reproducible columns of the log; the other columns are times.
 REPEATABLE = ("epoch", "train_loss", "val_loss", "val_top1", "val_balanced", "lr", "bad_images")
 
 
 class Life(NamedTuple):
-    """How a run's processes ended."""
+    """The end of one start of a run."""
 
-    struck: signal.Signals | None  # by what; None if they came to their end
+    struck: signal.Signals | None  # signal that ended the processes; None if the run is complete
     codes: list[int]
     seconds: float
-    in_epoch: bool  # whether they had gone on in the middle of an epoch
+    in_epoch: bool  # the processes resumed in the middle of an epoch
 
 
 def settle(folder: Path) -> dict[str, object]:
-    """What has to be the same however a run came to its end: weights, state and figures."""
+    """Return the reproducible outcome of a run: weights, state and metrics."""
     tensors = {name: read_tensors(folder / f"{name}.safetensors")[0] for name in ("last", "best", "state")}
     rows = [{key: row[key] for key in REPEATABLE} for row in read_metrics(folder)]
     return {"tensors": tensors, "rows": rows}
 
 
 def same(first: dict, second: dict) -> bool:
-    """Whether two runs came to the same end, bit for bit."""
+    """Return whether two outcomes are bitwise identical."""
     if first["rows"] != second["rows"] or first["tensors"].keys() != second["tensors"].keys():
         return False
     for file, tensors in first["tensors"].items():
@@ -74,7 +74,14 @@ def same(first: dict, second: dict) -> bool:
 def start(
     arguments: Sequence[str], processes: int, log: Path, before: Callable[[], None] | None = None
 ) -> list[BaseProcess]:
-    """Start `igcv` with `arguments` in so many processes, as torchrun would; each calls `before` first."""
+    """Start `igcv` like torchrun would.
+
+    Args:
+        arguments: command line of `igcv`.
+        processes: number of processes.
+        log: file for the output of all processes.
+        before: function that each process calls first.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(PRELOAD))
     with socket.socket() as free:
@@ -92,7 +99,7 @@ def start(
 def ended(
     arguments: Sequence[str], processes: int, log: Path, before: Callable[[], None] | None = None
 ) -> list[int]:
-    """The exit statuses of `start`, once all have come to their end; what they print is in `log`."""
+    """Run `start` until all processes have ended; return their exit statuses."""
     running = start(arguments, processes, log, before)
     try:
         assert _ended(running, LIMIT_S), f"a process did not end; see {log}"
@@ -105,8 +112,8 @@ def ended(
 def _live(
     rank: int, processes: int, port: int, arguments: list[str], log: str, before: Callable[[], None] | None
 ) -> None:
-    os.setpgid(0, 0)  # its loader processes belong to it
-    # What runs in the background inherits to ignore both.
+    os.setpgid(0, 0)  # one group with its data-loading workers
+    # Background processes inherit handlers that ignore both signals.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     with open(log, "ab", buffering=0) as file:
@@ -116,7 +123,7 @@ def _live(
         place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
         place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "soak"}
         os.environ.update({key: str(value) for key, value in place.items()})
-    multiprocessing.set_start_method("fork", force=True)  # not the server's, for its loader processes
+    multiprocessing.set_start_method("fork", force=True)  # for the data-loading workers
     torch.set_num_threads(1)
     if before is not None:
         before()
@@ -125,12 +132,12 @@ def _live(
 
 
 def run_once(settings: Sequence[str], data: Path, folder: Path, *more: str) -> tuple[int, str]:
-    """Run `igcv train` to its end, in one process, going on with what is in `folder`; exit status and output."""
+    """Run `igcv train` in one process until it ends, resuming a run in `folder`; return exit status and output."""
     log = folder.parent.with_name(f"{folder.parent.name}-{folder.name}.out")
     log.unlink(missing_ok=True)
     (process,) = start(_arguments(settings, data, folder, *more), 1, log)
     process.join(LIMIT_S)
-    assert process.exitcode is not None, f"{folder}: it did not end; see {log}"
+    assert process.exitcode is not None, f"{folder}: the process did not end; see {log}"
     return process.exitcode, log.read_text()
 
 
@@ -147,7 +154,7 @@ def live(
     rng: random.Random,
     longest_s: float = 0,
 ) -> Life:
-    """One life of a run: it comes to its end, or is struck at a moment of the first `longest_s`, unless that is 0."""
+    """Start or resume a run; kill it at a random moment within `longest_s` seconds, unless `longest_s` is 0."""
     in_epoch = _in_epoch(folder)
     begun = time.monotonic()
     log = folder.with_suffix(".log")
@@ -171,7 +178,7 @@ def _in_epoch(folder: Path) -> bool:
 
 
 def _strike(running: list[BaseProcess], struck: signal.Signals, rng: random.Random) -> None:
-    """Send the signal as it may come: a kill to one process or more, the others to all and their loader processes."""
+    """Send the signal: SIGKILL to one or more processes, other signals to all processes and their workers."""
     if struck != signal.SIGKILL:
         for process in running:
             _signal_group(process, struck)
@@ -182,7 +189,7 @@ def _strike(running: list[BaseProcess], struck: signal.Signals, rng: random.Rand
             _signal_group(victim, struck)
         elif victim.pid and victim.is_alive():
             os.kill(victim.pid, struck)
-    if not _ended(running, 10.0):  # the others wait for one that is gone: torchrun kills them
+    if not _ended(running, 10.0):  # the others wait for a killed process; torchrun would kill them
         for process in running:
             process.kill()
 

@@ -1,4 +1,4 @@
-"""A small data set of real images in files."""
+"""Small data set of real images in files."""
 
 from pathlib import Path
 
@@ -7,7 +7,15 @@ from sklearn.datasets import load_digits
 
 
 def write_digits(root: Path, train: int = 12) -> Path:
-    """Handwritten zeros and ones in class folders: of each `train` for training, 5 for validation, 16 x 16 pixels."""
+    """Write handwritten zeros and ones as images of 16 x 16 pixels, one folder per class.
+
+    Args:
+        root: folder for `train/` and `val/`.
+        train: training images per class; 5 more per class are for validation.
+
+    Returns:
+        `root`.
+    """
     digits = load_digits()
     for label, name in enumerate(("one", "zero")):
         images = digits.images[digits.target == 1 - label][: train + 5]

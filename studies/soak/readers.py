@@ -1,4 +1,4 @@
-"""What reads files of strangers, each as one function from bytes: a right result, or InputError, and nothing else."""
+"""Readers of untrusted files as functions of bytes: each returns a correct result or raises InputError."""
 
 import json
 import os
@@ -24,12 +24,12 @@ PLACE = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else Path(tempfile.ge
 
 
 class Reader:
-    """One reader: what it makes of a file with certain bytes.
+    """Reader of one kind of file.
 
     Args:
-        name: of the file, which its reader may look at.
-        read: raises InputError for what it cannot read, AssertionError if what it read is not right.
-        beside: files that have to be there, name -> a file of the corpus.
+        name: name of the file that is read.
+        read: function of the path; it raises InputError for unreadable files and AssertionError for wrong results.
+        beside: files that must be next to the file: name -> path in the corpus.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Reader:
         self.name, self.read, self.beside = name, read, beside or {}
 
     def __call__(self, data: bytes) -> str:
-        """Read `data`; returns the message of the InputError, empty if it was readable."""
+        """Read a file with the content `data`; return the message of the InputError, or "" without an error."""
         folder = Path(tempfile.mkdtemp(dir=PLACE))
         try:
             (folder / self.name).write_bytes(data)
@@ -46,7 +46,7 @@ class Reader:
                 shutil.copy(CORPUS / source, folder / name)
             self.read(folder / self.name)
         except InputError as error:
-            return str(error) or "an error without a message"
+            return str(error) or "error without a message"
         finally:
             shutil.rmtree(folder)
         return ""
@@ -54,7 +54,7 @@ class Reader:
 
 def _params(path: Path) -> None:
     arrays = read_params(path)
-    if all(array.ndim for array in arrays.values()):  # MXNet's newest form has no scalars
+    if all(array.ndim for array in arrays.values()):  # MXNet's newest file format has no scalars
         write_params(path.with_name("again"), arrays)
         again = read_params(path.with_name("again"))
         assert list(again) == list(arrays)

@@ -1,4 +1,4 @@
-"""The first files of the corpus: small ones of every kind that igcv reads, as igcv, MXNet and Pillow write them."""
+"""Initial files of the corpus: a small file of every kind that igcv reads, as igcv, MXNet and Pillow write it."""
 
 import json
 from io import BytesIO
@@ -21,7 +21,7 @@ from igcv.weights.foreign.mxnet_files import write_params
 
 
 def digit(kind: str, mode: str = "L", **options: object) -> bytes:
-    """A handwritten digit of 8 x 8 pixels as an image file."""
+    """Return a handwritten digit of 8 x 8 pixels as an image file of the format `kind`."""
     file = BytesIO()
     image = Image.fromarray((load_digits().images[3] * 15.9).astype("uint8")).convert(mode)
     image.save(file, kind, **options)
@@ -29,7 +29,7 @@ def digit(kind: str, mode: str = "L", **options: object) -> bytes:
 
 
 def write_seeds(root: Path) -> None:
-    """Write the files, a folder for each reader (see studies.soak.readers)."""
+    """Write the initial files, one folder per reader (see studies.soak.readers)."""
     for name in ("params", "symbol", "records", "recipe", "settings", "card", "weights", "state", "metrics"):
         (root / name).mkdir(parents=True, exist_ok=True)
     for name in ("index", "image"):

@@ -12,9 +12,7 @@ from igcv.commands.printing.lines import print_error, print_line, working
 
 
 def export(
-    weights: Annotated[
-        str, typer.Argument(metavar="RUN|WEIGHTS", help="run folder, .safetensors file or weights name")
-    ],
+    weights: Annotated[str, typer.Argument(metavar="RUN|WEIGHTS", help="run, weights file or weights name")],
     out: Annotated[Path, typer.Option(help="output file: .onnx, .xml (OpenVINO) or .pt2 (torch.export)")],
     format: Annotated[
         str | None, typer.Option(help="onnx, openvino or torch; default: by the suffix of --out")
@@ -22,26 +20,19 @@ def export(
     form: Form = "auto",
     int8: Annotated[bool, typer.Option("--int8", help="quantize to int8, for onnx and openvino")] = False,
     calibrate: Annotated[
-        str | None,
-        typer.Option(help="calibration images for --int8; default: the data of the training run"),
+        str | None, typer.Option(help="calibration images for --int8; default: the data of the training run")
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option(
-            help="images for the output comparison; default: the data of the training run, if available"
-        ),
+        typer.Option(help="images for the comparison; default: the data of the training run, if any"),
     ] = None,
     match: Match = "name",
     with_preprocessing: Annotated[
         bool,
-        typer.Option(
-            "--with-preprocessing",
-            help="uint8 RGB input (N, S, S, 3), normalized inside the network",
-        ),
+        typer.Option("--with-preprocessing", help="uint8 RGB input (N, S, S, 3), normalized inside the file"),
     ] = False,
     dynamic_size: Annotated[
-        bool,
-        typer.Option("--dynamic-size", help="dynamic height and width; the batch size is always dynamic"),
+        bool, typer.Option("--dynamic-size", help="dynamic height and width, as the batch size always is")
     ] = False,
     opset: Annotated[int | None, typer.Option(help="ONNX opset version; default: 21")] = None,
     batch: BatchOption = 1,

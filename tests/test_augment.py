@@ -28,14 +28,14 @@ def test_preprocessing_survives_json(pre):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"input_size": 0}, "input_size is 0, expected a whole number of pixels"),
-        ({"input_size": 224.0}, "input_size is 224.0, expected a whole number"),
-        ({"mean": [0.5]}, r"mean is \(0.5,\), expected three numbers, for pixels from 0 to 1"),
-        ({"std": [1, 0, 1]}, r"std is \(1, 0, 1\), expected three numbers above 0"),
-        ({"std": "abc"}, "std is 'abc', expected three numbers"),
-        ({"mean": [0, 0, float("nan")]}, r"mean is \(0, 0, nan\), expected three numbers"),
-        ({"crop": 1.2}, "crop is 1.2, expected a number from 0.1 to 1"),
-        ({"crop": True}, "crop is True, expected a number"),
+        ({"input_size": 0}, "input_size: got 0, expected an integer from 1"),
+        ({"input_size": 224.0}, "input_size: got 224.0, expected an integer"),
+        ({"mean": [0.5]}, r"mean: got \(0.5,\), expected three numbers, for pixels from 0 to 1"),
+        ({"std": [1, 0, 1]}, r"std: got \(1, 0, 1\), expected three numbers above 0"),
+        ({"std": "abc"}, "std: got 'abc', expected three numbers"),
+        ({"mean": [0, 0, float("nan")]}, r"mean: got \(0, 0, nan\), expected three numbers"),
+        ({"crop": 1.2}, "crop: got 1.2, expected a number from 0.1 to 1"),
+        ({"crop": True}, "crop: got True, expected a number"),
         ({"interpolation": "bicubik"}, r"unknown interpolation 'bicubik'; did you mean 'bicubic'\?"),
         ({"inputsize": 3}, r"unknown preprocessing key 'inputsize'; did you mean 'input_size'\?"),
     ],
@@ -46,9 +46,9 @@ def test_preprocessing_errors(change, message):
 
 
 def test_incomplete_preprocessing():
-    with pytest.raises(InputError, match="preprocessing lacks std, crop; expected input_size, mean, std,"):
+    with pytest.raises(InputError, match="preprocessing: missing std, crop, expected input_size, mean, std,"):
         Preprocessing.from_dict({"input_size": 1, "mean": [0, 0, 0], "interpolation": "nearest"})
-    with pytest.raises(InputError, match="preprocessing is 3, expected a table of input_size, mean"):
+    with pytest.raises(InputError, match="preprocessing: got 3, expected a table of input_size, mean"):
         Preprocessing.from_dict(3)
 
 
@@ -130,8 +130,8 @@ def test_randaugment_changes_images():
     "arguments, message",
     [
         (("flipcrop",), r"unknown augmentation 'flipcrop'; did you mean 'flip_crop'\?"),
-        (("none", "rnd-m9"), "randaugment is 'rnd-m9', expected 'rand' and any of -m9 -n2"),
-        (("none", "rand-m9-n2-foo"), "randaugment is 'rand-m9-n2-foo', expected.*leave it empty for none"),
+        (("none", "rnd-m9"), "randaugment: got 'rnd-m9', expected 'rand' and any of -m9 -n2"),
+        (("none", "rand-m9-n2-foo"), "randaugment: got 'rand-m9-n2-foo', expected.*Leave it empty"),
     ],
 )
 def test_train_transform_errors(arguments, message):

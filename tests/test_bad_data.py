@@ -109,7 +109,7 @@ def test_every_good_image_is_used(photos: Path) -> None:
 def test_a_limit_of_bad_images(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(
         igcv.InputError,
-        match=r"images cannot be read, expected at most 3; the last: \S+/one/",
+        match=r"images cannot be read, expected at most 3 \(max_bad_images\). Last error: \S+/one/",
     ):
         run(photos, tmp_path / "out", "max_bad_images=3")
     listed = (tmp_path / "out" / "bad_images.jsonl").read_text().splitlines()
@@ -192,7 +192,7 @@ def test_two_classes_of_one_name(tmp_path: Path) -> None:
         (tmp_path / "data" / name).mkdir(parents=True)
         (tmp_path / "data" / name / "0.png").write_bytes(image("PNG"))
     with pytest.raises(
-        igcv.InputError, match=r"the class name 'caf.' stands for the labels 0, 1; give each a name"
+        igcv.InputError, match=r"got the class name 'caf.' for the labels 0, 1, expected unique names"
     ):
         open_source(str(tmp_path / "data"))
 
@@ -200,5 +200,5 @@ def test_two_classes_of_one_name(tmp_path: Path) -> None:
 def test_classes_that_differ_between_the_parts(digit_folder: Path, tmp_path: Path) -> None:
     root = Path(shutil.copytree(digit_folder, tmp_path / "photos"))
     (root / "val" / "one").rename(root / "val" / "won")
-    with pytest.raises(igcv.InputError, match="only in one: 'one', 'won'"):
+    with pytest.raises(igcv.InputError, match="Only in one: 'one', 'won'"):
         open_source(str(root))

@@ -61,9 +61,14 @@ def labels(found: DataSource) -> list[int]:
     "names, known, expected, note",
     [
         (("a", "b"), ("a", "b"), [0, 1, 1], ""),
-        (("b", "a"), ("a", "b"), [1, 0, 0], "matched by name; their order is not the network's"),
-        (("a", "c"), ("a", "b", "c"), [0, 2, 2], "2 of the network's 3 classes; it chooses among all"),
-        (("c", "a"), ("a", "b", "c"), [2, 0, 0], "their order is not"),
+        (
+            ("b", "a"),
+            ("a", "b"),
+            [1, 0, 0],
+            "matched by name; the data and the network order them differently",
+        ),
+        (("a", "c"), ("a", "b", "c"), [0, 2, 2], "2 of the network's 3 classes; the network predicts all 3"),
+        (("c", "a"), ("a", "b", "c"), [2, 0, 0], "order them differently"),
         (("cafe\u0301", "a"), ("caf\xe9", "a"), [0, 1, 1], ""),  # the same name, stored in two ways
     ],
 )
@@ -85,8 +90,8 @@ def test_by_another_naming() -> None:
 @pytest.mark.parametrize(
     "named, namings, note",
     [
-        (False, (("a", "b"),), "some has no class names, so classes are matched by their numbers"),
-        (True, (), "the network has no class names, so classes are matched by their numbers"),
+        (False, (("a", "b"),), "some has no class names, so classes are matched by number"),
+        (True, (), "the network has no class names, so classes are matched by number"),
         (False, (), ""),
     ],
 )
@@ -103,7 +108,7 @@ def test_without_names(named: bool, namings: tuple[tuple[str, ...], ...], note: 
             "name",
             r"different classes \(only in the data: d; only in the network: b, c\)\. Rename .* --match",
         ),
-        (("a", "b"), "order", "some has 2 classes, the network 3, so that they cannot be matched by order"),
+        (("a", "b"), "order", "cannot match classes by order: some has 2 classes, the network has 3"),
         (("a", "b"), "number", "unknown way to match classes 'number'"),
     ],
 )
@@ -113,7 +118,7 @@ def test_what_cannot_be_matched(names: tuple[str, ...], match: str, message: str
 
 
 def test_more_classes_than_the_network_has() -> None:
-    with pytest.raises(InputError, match="some has 3 classes, the network 2"):
+    with pytest.raises(InputError, match="some has 3 classes, the network has 2"):
         matched(source(("0", "1", "2"), [0], named=False), KnownClasses(2, (("a", "b"),)))
 
 
@@ -160,9 +165,7 @@ def test_records_without_names(tmp_path: Path) -> None:
     encoded = [(label, Path(images.name(i)).read_bytes()) for i, label in enumerate(images.labels.tolist())]
     write_records(tmp_path / "val.rec", encoded)
     found = igcv.evaluate(RELEASED, f"rec:,{tmp_path / 'val.rec'}", device="cpu")
-    assert found.top1 > 90 and found.notes[-1].endswith(
-        "no class names, so classes are matched by their numbers"
-    )
+    assert found.top1 > 90 and found.notes[-1].endswith("no class names, so classes are matched by number")
 
 
 @pytest.fixture(scope="module")

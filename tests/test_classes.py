@@ -50,7 +50,7 @@ def test_a_network_that_misses_the_rare_class() -> None:
     assert balanced_accuracy(RARE) == 50
     assert constant_answer(RARE) == 0
     assert constant_note(RARE, ("cat", "lynx")) == (
-        "no better than always answering 'cat': top-1 95.00 %, and 95.00 % of the validation images are of this class "
+        "no better than always predicting 'cat': top-1 95.00 %, and 95.00 % of the validation images are of this class "
         "(balanced accuracy 50.00 %)"
     )
     found = Evaluation(0.2, 95.0, 100.0, 600, RARE, [], "folder:photos", ("cat", "lynx")).as_dict()
@@ -307,7 +307,7 @@ def test_logits_that_are_no_numbers_stop_a_run(photos: Path, tmp_path: Path) -> 
     }
     with pytest.raises(
         InputError,
-        match=r"the logits of 10 of 10 images are no finite numbers, .* after epoch 2; lower lr, .* with --resume",
+        match=r"non-finite logits for 10 of 10 images, .* after epoch 2; lower lr, .* with --resume",
     ):
         run(photos, tmp_path / "run", "epochs=2", "lr=1e20", *settings, resume=True)
     assert before == {name: (tmp_path / "run" / name).read_bytes() for name in before}
@@ -333,13 +333,13 @@ def test_a_run_says_that_a_constant_answer_is_as_good(tmp_path: Path, igcv_comma
     summary = json.loads((out / "summary.json").read_text())
     assert summary["no_better_than"] == "cat" and summary["best_balanced"] == 50
     line = (
-        "no better than always answering 'cat': top-1 80.00 %, and 80.00 % of the validation images are of this class "
+        "no better than always predicting 'cat': top-1 80.00 %, and 80.00 % of the validation images are of this class "
         "(balanced accuracy 50.00 %)"
     )
     assert f"{line}; train longer, or give class_weights=balanced or sampling=balanced\n" in ended.out
     assert "80.00 %, balanced accuracy 50.00 %" in ended.out
     page = (out / "report.html").read_text()
-    assert line.replace("'", "&#39;") in page and "Recall, precision and F1 of each class" in page
+    assert line.replace("'", "&#39;") in page and "Recall, precision and F1 per class" in page
     evaluated = igcv_command("evaluate", out, "--device", "cpu")
     assert f"{line}\n" in evaluated.out
     assert evaluated.out.splitlines()[-2].split() == ["lynx", "1", "0.00", "%", "0.00", "%"]
@@ -361,7 +361,7 @@ def test_a_better_network_says_nothing(photos: Path, tmp_path: Path) -> None:
 def test_settings_that_do_not_fit(photos: Path) -> None:
     both = Recipe(class_weights="balanced", sampling="balanced")
     source = open_source(str(photos))
-    with pytest.raises(InputError, match=r"class_weights = balanced and sampling = balanced.*Leave one out"):
+    with pytest.raises(InputError, match=r"class_weights = balanced and sampling = balanced.*Remove one"):
         check_balance(both, source)
     for key in ("class_weights", "sampling"):
         check_balance(Recipe(**{key: "balanced"}), source)
@@ -375,6 +375,9 @@ def test_streams_do_not_tell_their_labels(key: str, photos: Path) -> None:
     source = replace(open_source(str(photos)), train=Stream())  # type: ignore[arg-type]
     with (
         mock.patch("igcv.training.balance.StreamImages", Stream),
-        pytest.raises(InputError, match=f"{key} = balanced, but .* can only be read as a stream"),
+        pytest.raises(
+            InputError,
+            match=f"{key} = balanced needs the labels in advance, but .* can only be read as a stream",
+        ),
     ):
         check_balance(Recipe(**{key: "balanced"}), source)

@@ -150,6 +150,6 @@ def test_a_jpeg_that_is_cut_short_is_named(augment):
     encoded = jpeg(scene(500, 400))
     image = decode(encoded[: len(encoded) // 2], "half.jpg")
     with pytest.raises(
-        BadImageError, match=r"^half.jpg: no readable image \(.*truncated.*\); expected a JPEG"
+        BadImageError, match=r"^half.jpg: not a readable image \(.*truncated.*\), expected a JPEG"
     ):
         train_transform(SMALL, augment)(image)

@@ -52,7 +52,7 @@ def test_erasing_follows_seed_epoch_and_image():
 @pytest.mark.parametrize("probability", [-0.1, 1.5, float("nan")])
 def test_no_probability(probability):
     with pytest.raises(
-        InputError, match=rf"random_erasing is {probability}, expected a probability from 0 to 1"
+        InputError, match=rf"random_erasing: got {probability}, expected a probability from 0 to 1"
     ):
         Finish(PLAIN, random_erasing=probability)
 

@@ -46,7 +46,7 @@ def test_parts_under_other_names(train: str, val: str, test: str, tmp_path: Path
         [10, 11, 10, 11],
         [20, 21, 20, 21],
     )
-    said = f"photos: {train}/ trains, {val}/ validates, {test}/ is kept for the final accuracy"
+    said = f"photos: {train}/ for training, {val}/ for validation, {test}/ for final accuracy"
     assert source.notes == (said,) and source.class_names == ("a", "b")
 
 
@@ -55,7 +55,7 @@ def test_two_parts_are_no_classes(train: str, test: str, tmp_path: Path) -> None
     source = open_source(f"folder:{parts(tmp_path / 'photos', train, test)}")
     assert source.class_names == ("a", "b") and (len(source.train), len(source.val)) == (4, 4)
     assert source.notes[1] == (
-        f"no val/ folder: the images of {test}/ validate, so that none are left for a final accuracy"
+        f"no val/ folder: {test}/ is used for validation, so no images are left for the final accuracy"
     )
 
 
@@ -66,7 +66,7 @@ def test_what_is_left_out_is_said(tmp_path: Path) -> None:
     for stray in (root / "cover.png", root / "train" / "stray.png"):
         stray.write_bytes(png(1))
     assert open_source(str(root)).notes == (
-        "photos: train/ trains, val/ validates; not used: extra/, test/ (no class folders)",
+        "photos: train/ for training, val/ for validation; not used: extra/, test/ (no class folders)",
         "2 images lie outside the class folders and are left out",
     )
 
@@ -76,13 +76,13 @@ def test_an_empty_validation_folder(tmp_path: Path) -> None:
     root = parts(tmp_path / "photos", "train")
     (root / "val").mkdir()
     source = open_source(str(root))
-    assert source.divided and source.notes[0] == "photos: train/ trains; not used: val/ (no class folders)"
+    assert (
+        source.divided and source.notes[0] == "photos: train/ for training; not used: val/ (no class folders)"
+    )
     parts(root, "test")
     source = open_source(str(root))
     assert source.divided and len(source.test) == 4
-    assert source.notes[0].startswith(
-        "photos: train/ trains, test/ is kept for the final accuracy; not used: val/"
-    )
+    assert source.notes[0].startswith("photos: train/ for training, test/ for final accuracy; not used: val/")
 
 
 def test_classes_that_validation_images_lack(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_classes_that_validation_images_lack(tmp_path: Path) -> None:
         (
             ("train",),
             ("bus", "car"),
-            r"train/ has class folders like a part, and stands beside bus/, car/ like a class.*folder:.*photos/train",
+            r"train/ has class folders like a part, but is next to bus/, car/ like a class.*folder:.*photos/train",
         ),
     ],
 )
@@ -191,7 +191,7 @@ def test_folders_of_systems(system: str, tmp_path: Path) -> None:
         (root / "train" / "a" / name).write_bytes(b"no image")
     source = open_source(str(root))
     assert shades(source.train) == [0, 1, 0, 1] and source.class_names == ("a", "b")
-    assert source.notes == ("photos: train/ trains, val/ validates",)
+    assert source.notes == ("photos: train/ for training, val/ for validation",)
 
 
 def test_links(tmp_path: Path) -> None:
@@ -247,8 +247,11 @@ def test_copies_in_two_parts_are_counted(digit_folder: Path, tmp_path: Path, igc
     shutil.copytree(root / "val", root / "test")
     ended = igcv_command("train", "--data", root, "--out", tmp_path / "run", "--device", "cpu", *TINY)
     assert ended.status == 0
-    assert "photos: train/ trains, val/ validates, test/ is kept for the final accuracy" in ended.out
-    assert "caution: 2 of 12 validation images are copies of training images, so that their" in ended.out
+    assert "photos: train/ for training, val/ for validation, test/ for final accuracy" in ended.out
+    assert (
+        "caution: 2 of 12 validation images are copies of training images, so the validation accuracy"
+        in ended.out
+    )
     assert "caution: 12 of 12 test images are copies of training or validation images" in ended.out
     clean = igcv_command(
         "train", "--data", digit_folder, "--out", tmp_path / "clean", "--device", "cpu", *TINY
@@ -261,9 +264,7 @@ def test_copies_are_not_looked_for_in_large_sets(
 ) -> None:
     monkeypatch.setattr("igcv.training.cautions.COMPARED", 30)
     ended = igcv_command("train", "--data", digit_folder, "--out", tmp_path / "run", "--device", "cpu", *TINY)
-    assert (
-        "copies of images in two parts are not looked for among 34 images; igcv check finds them" in ended.out
-    )
+    assert "no search for copies among 34 images; igcv check finds copies in different parts" in ended.out
 
 
 def test_a_class_that_a_list_never_trains(digit_folder: Path, tmp_path: Path) -> None:

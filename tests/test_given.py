@@ -82,12 +82,12 @@ def test_a_color_is_where_it_belongs() -> None:
 WRONG: dict[str, tuple[Any, str]] = {
     "URL": (
         "https://example.org/a.jpg",
-        r"'https://example.org/a.jpg' is a URL, expected a path. Download the image and give its file",
+        r"'https://example.org/a.jpg' is a URL, expected a path. Download the image and give its path",
     ),
     "URL as a Path": (Path("s3://photos/a.jpg"), r"'s3:/photos/a.jpg' is a URL, expected a path"),
     "float": (
         np.zeros((8, 8, 3), np.float32),
-        r"images\[0\]: got an array float32 \(8, 8, 3\), expected an array uint8 \(H, W, 3\) .* Scale it to 0..255",
+        r"images\[0\]: got an array float32 \(8, 8, 3\), expected a uint8 array \(H, W, 3\) .* Scale it to 0..255",
     ),
     "channels first": (
         np.zeros((3, 8, 8), np.uint8),
@@ -99,12 +99,15 @@ WRONG: dict[str, tuple[Any, str]] = {
         np.zeros((8, 8, 4), np.uint8),
         r"uint8 \(8, 8, 4\), expected .* Give PIL.Image.fromarray\(array\)",
     ),
-    "no pixels": (np.zeros((0, 8, 3), np.uint8), r"uint8 \(0, 8, 3\), expected .* Change it"),
+    "no pixels": (
+        np.zeros((0, 8, 3), np.uint8),
+        r"uint8 \(0, 8, 3\), expected .* Give an array of this shape",
+    ),
     "tensor": (
         torch.zeros(3, 8, 8),
         r"images\[0\]: got a Tensor torch.float32 \(3, 8, 8\), expected a path, a PIL",
     ),
-    "number": (3, r"images: got a int, expected a path, a PIL image, an array"),
+    "number": (3, r"images: got a int, expected a path, a PIL image, a uint8 array"),
     "None": (None, r"images: got None, expected a path"),
     "None in a list": ([PHOTO, None], r"images\[1\]: got None, expected a path"),
     "dict": ({"a": 1}, r"images: got a dict, expected a path"),
@@ -122,12 +125,12 @@ def test_what_is_no_image_is_named(kind: str, classifier: Classifier) -> None:
 @pytest.mark.parametrize(
     "given, message",
     [
-        (b"nothing", r"images\[1\]: no readable image \(its content is of no known format\)"),
-        (BytesIO(), r"images\[1\]: no readable image"),
-        (StringIO("text"), r"images\[1\]: got a file opened as text, .* Open it with open\(path, 'rb'\)"),
+        (b"nothing", r"images\[1\]: not a readable image \(unknown format\)"),
+        (BytesIO(), r"images\[1\]: not a readable image"),
+        (StringIO("text"), r"images\[1\]: got a file in text mode, .* Open the file with open\(path, 'rb'\)"),
         (
             Image.new("F", (4, 4)),
-            r"images\[1\]: its pixels have 32 bits \(mode F\), expected 8 or 16; convert it",
+            r"images\[1\]: got 32-bit pixels \(mode F\), expected 8 or 16 bits. Convert the",
         ),
     ],
 )

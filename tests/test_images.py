@@ -153,7 +153,7 @@ def test_deeper_pixels_are_refused_everywhere(name: str, tmp_path: Path) -> None
     for way, opened in WAYS.items():
         with pytest.raises(
             BadImageError,
-            match=r": its pixels have 32 bits \(mode [IF]\), expected 8 or 16; convert it to 8-bit",
+            match=r": got 32-bit pixels \(mode [IF]\), expected 8 or 16 bits. Convert the image to 8-bit",
         ):
             pytest.fail(f"{way}: {opened(REFUSED[name], tmp_path)}")
 
@@ -371,7 +371,9 @@ def test_the_frame_of_a_given_image() -> None:
 def test_a_file_that_is_too_large(tmp_path: Path) -> None:
     with open(tmp_path / "large.bmp", "wb") as file:
         file.truncate(MAX_BYTES + 1)  # takes no space
-    with pytest.raises(BadImageError, match=r"large.bmp: 268,435,457 bytes, expected at most 268,435,456"):
+    with pytest.raises(
+        BadImageError, match=r"large.bmp: got 268,435,457 bytes, expected at most 268,435,456"
+    ):
         read_image(tmp_path / "large.bmp")
 
 
@@ -399,9 +401,7 @@ def test_a_huge_jpeg_is_decoded_at_a_fraction(monkeypatch: pytest.MonkeyPatch) -
         file_of(smooth),
         file_of(smooth.resize((1600, 1200)), "JPEG"),  # too much at an eighth
     ):
-        with pytest.raises(
-            BadImageError, match=r"x \d+ pixels: more than 2,000 pixels, the limit that IGCV_MAX"
-        ):
+        with pytest.raises(BadImageError, match=r"x \d+ pixels, expected at most 2,000, the IGCV_MAX"):
             decode(encoded, "huge")
 
 
@@ -416,9 +416,7 @@ def test_a_jpeg_of_108_megapixels() -> None:
 def test_the_limit_is_a_setting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert max_pixels() == MAX_PIXELS
     large = file_of(Image.new("1", (19_000, 9_500)))  # more than twice Pillow's own limit
-    with pytest.raises(
-        BadImageError, match="the image has more than 89,478,485 pixels, the limit that IGCV_MAX"
-    ):
+    with pytest.raises(BadImageError, match="got too many pixels, expected at most 89,478,485, the IGCV_MAX"):
         decode(large, "large.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)  # put back after the test
     monkeypatch.setenv("IGCV_MAX_PIXELS", "200_000_000")
@@ -469,10 +467,10 @@ def test_files_of_other_kinds_are_counted(tmp_path: Path) -> None:
     assert "40 files skipped: .heic (convert them to JPEG or PNG)" in source.notes
     (tmp_path / "elk").mkdir()
     (tmp_path / "elk" / "a.avif").touch()
-    with pytest.raises(InputError, match=r"the class 'elk' has no images, .*; 1 file skipped: .avif"):
+    with pytest.raises(InputError, match=r"the class 'elk' has no images, .*\. 1 file skipped: .avif"):
         open_source(f"folder:{tmp_path}", None)
     with pytest.raises(
-        BadImageError, match=r"a.heic: no readable image \(.heic is not read\); convert it to JPEG"
+        BadImageError, match=r"a.heic: .heic images are not supported. Convert the image to JPEG"
     ):
         decode(b"\0\0\0\x18ftypheic", "a.heic")
 

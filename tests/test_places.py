@@ -53,7 +53,7 @@ def test_specs(home: Path) -> None:
 def test_what_is_not_there_is_told_with_its_place(home: Path) -> None:
     with pytest.raises(InputError, match=f"{home}/work/fotos: cannot be read as a folder"):
         open_source("folder:fotos")
-    with pytest.raises(InputError, match=f"unknown data source 'fotos'.*looked for in {home}/work"):
+    with pytest.raises(InputError, match=f"unknown data source 'fotos'.*searched in {home}/work"):
         open_source("fotos")
     with pytest.raises(InputError, match=f"no complete data set in {home}/work/data/cifar-10-batches-py"):
         open_source("cifar10", download=False)

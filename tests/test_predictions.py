@@ -73,7 +73,7 @@ def test_the_table(weights: Path, photos: Path, igcv_command: Igcv) -> None:
     ended = igcv_command("predict", weights, photos, "--out", "p.csv", "--all", "--device", "cpu")
     assert ended.status == 2
     broken, last = ended.err.splitlines()
-    assert broken.startswith("photos/one/broken.png: no readable image")
+    assert broken.startswith("photos/one/broken.png: not a readable image")
     assert last == "igcv: 1 of 12 images cannot be read"
     rows = rows_of(Path("p.csv"))
     assert [row["file"] for row in rows] == sorted(
@@ -98,7 +98,7 @@ def test_the_table(weights: Path, photos: Path, igcv_command: Igcv) -> None:
     alone = igcv.load(weights)
     for row in rows:
         if row["file"].endswith("broken.png"):
-            assert row["error"].startswith("photos/one/broken.png: no readable image")
+            assert row["error"].startswith("photos/one/broken.png: not a readable image")
             assert {row["class"], row["probability"], row["probability_one"]} == {""}
             continue
         best = alone.predict([row["file"]])[0]
@@ -229,7 +229,7 @@ def test_files_that_are_no_images_for_igcv(weights: Path, photos: Path, igcv_com
     assert ended.err.startswith("3 files skipped: 2 .heic, 1 .svg (convert them to JPEG or PNG)\n")
     rows = {row["file"]: row["error"] for row in rows_of(Path("p.csv"))}
     assert "photos/one/a.heic" not in rows
-    assert rows["photos/c.svg"].endswith("no readable image (.svg is not read); convert it to JPEG or PNG")
+    assert rows["photos/c.svg"].endswith(".svg images are not supported. Convert the image to JPEG or PNG")
 
 
 def test_the_class_of_a_folder(photos: Path) -> None:
@@ -258,7 +258,7 @@ def test_what_cannot_be_done(weights: Path, photos: Path, igcv_command: Igcv) ->
             [photos, "--out", "there.csv"],
             "'there.csv' exists already. Give another --out, or --force to replace it",
         ),
-        ([photos, "--out", "nowhere/p.csv"], "expected a file in a folder that exists, e.g. predictions.csv"),
+        ([photos, "--out", "nowhere/p.csv"], "expected a file in an existing folder, e.g. predictions.csv"),
         ([photos, "--out", "empty"], "--out: got 'empty', expected a file"),
         ([photos, "--all"], "--all needs --out, the table to add columns to. Add --out predictions.csv"),
         ([photos, "--sort-into", photos], "'photos' is not an empty folder. Choose another --sort-into"),

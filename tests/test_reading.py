@@ -81,7 +81,7 @@ def test_the_encoding_of_windows_is_refused(records: Path) -> None:
         "cat\nca\N{LATIN SMALL LETTER E WITH ACUTE}\n".encode("cp1252")
     )
     with pytest.raises(
-        InputError, match=r"classes.txt, line 2: byte 0xe9 is not UTF-8, expected class names, one a line"
+        InputError, match=r"classes.txt, line 2: byte 0xe9 is not UTF-8, expected class names, one per line"
     ):
         open_source(f"rec:{records}")
 

@@ -117,7 +117,7 @@ def test_every_truncation_is_refused_or_at_a_record_boundary(tmp_path):
         else:
             with refused(
                 rf"hand.rec: at byte \d+ found the end of the file at byte {size}, "
-                r"expected .*copy or create it again"
+                r"expected .*Copy or create the file again"
             ):
                 opened(tmp_path, whole[:size])
 
@@ -152,12 +152,12 @@ CONTENTS = {
     "short header": (b"abc", "at byte 32 found a record of 3 bytes, expected at least the 24 bytes"),
     "labels beyond the record": (
         header(flag=4_000_000_000) + b"ab",
-        "announces 4000000000 labels in a record of 26 bytes, expected 16000000024",
+        "with 4000000000 labels in a record of 26 bytes, expected 16000000024",
     ),
-    "fraction": (header(1.5), "found the label 1.5, expected a class number: a whole number from 0"),
+    "fraction": (header(1.5), "found the label 1.5, expected a class number: an integer from 0"),
     "negative": (
         header(-2),
-        "found the label -2, expected a class number: a whole number from 0, or -1 for none",
+        "found the label -2, expected a class number: an integer from 0, or -1 for unlabeled",
     ),
     "not a number": (header(float("nan")), "found the label nan, expected"),
     "infinite": (header(float("inf")), "found the label inf, expected"),
@@ -176,12 +176,12 @@ def test_damaged_payloads(tmp_path, payload, message):
 
 
 INDEXES = {
-    "beyond the file": ("0\t0\n1\t64\n", "the offset 64 is no place for a record in .*hand.rec .64 bytes."),
-    "not aligned": ("0\t2\n", "the offset 2 is no place for a record"),
-    "negative": ("0\t-4\n", "line 1 is '0.*-4', expected 'key<tab>offset'; delete the index"),
-    "one column": ("0\t0\n32\n", "line 2 is '32', expected 'key<tab>offset'"),
-    "huge": ("0\t" + "9" * 30, "line 1 is .*expected 'key<tab>offset'"),
-    "empty": ("", "the index is empty, expected a line 'key<tab>offset' for each record; delete it"),
+    "beyond the file": ("0\t0\n1\t64\n", "got offset 64 for .*hand.rec .64 bytes."),
+    "not aligned": ("0\t2\n", "got offset 2 for"),
+    "negative": ("0\t-4\n", "line 1: got '0.*-4', expected 'key<tab>offset'. Delete the index"),
+    "one column": ("0\t0\n32\n", "line 2: got '32', expected 'key<tab>offset'"),
+    "huge": ("0\t" + "9" * 30, "line 1: got .*expected 'key<tab>offset'"),
+    "empty": ("", "the index is empty, expected a line 'key<tab>offset' per record. Delete the index"),
     "not at a record": ("0\t40\n", "at byte 40 found 0x.*expected the RecordIO.*or its .idx belongs to"),
 }
 

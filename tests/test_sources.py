@@ -50,7 +50,7 @@ def test_split_takes_the_fraction_of_each_class():
     again, other = split_indices(labels, 0.2, seed=0)[1], split_indices(labels, 0.2, seed=1)[1]
     assert (second == again).all() and not np.array_equal(second, other)
     assert len(split_indices(labels, 0.99, seed=0)[0]) == 1 + 1 + 1 + 1  # never a whole class
-    with refused("the validation fraction is 1.5, expected a number between 0 and 1"):
+    with refused("validation fraction: got 1.5, expected a number between 0 and 1"):
         split_indices(labels, 1.5, seed=0)
 
 
@@ -92,7 +92,7 @@ def test_tiny_imagenet(tmp_path):
     "file, text, message",
     [
         ("wnids.txt", None, "wnids.txt: cannot be read .* expected a file of tiny-imagenet-200"),
-        ("words.txt", "n01 goldfish\n", "got the line 'n01 goldfish', expected 2 columns with tabs"),
+        ("words.txt", "n01 goldfish\n", "got the line 'n01 goldfish', expected 2 tab-separated columns"),
         (
             "words.txt",
             "n01\tgoldfish\n",
@@ -161,13 +161,13 @@ def test_folder_errors(tmp_path, monkeypatch):
     with refused("flat: has 0 images and no class folders, expected a folder of images for"):
         open_source(f"folder:{tmp_path / 'flat'}")
     (tmp_path / "flat" / "a.png").write_bytes(png(0))
-    with refused("flat: has 1 images and no class folders.*move the images into folders"):
+    with refused("flat: has 1 images and no class folders.*Move the images into folders"):
         open_source(f"folder:{tmp_path / 'flat'}")
     fill(tmp_path / "gap", {"full": 1, "void": 0})
     with refused("gap/void: the class 'void' has no images, expected files ending in .jpg,"):
         open_source(f"folder:{tmp_path / 'gap'}")
     monkeypatch.setattr(os, "scandir", deny)
-    with refused(r"gap: cannot be read as a folder \(Denied\).*check the path and its perm"):
+    with refused(r"gap: cannot be read as a folder \(Denied\).*Check the path and its perm"):
         open_source(f"folder:{tmp_path / 'gap'}")
 
 
@@ -175,8 +175,8 @@ def test_parts_must_have_the_same_classes(tmp_path):
     fill(tmp_path / "train", {"a": 1, "b": 1})
     fill(tmp_path / "val", {"a": 1, "c": 1})
     with refused(
-        r"train/ and val/ have different class folders, expected the same in both; "
-        r"only in one: 'b', 'c' \(2 in all\)"
+        r"train/ and val/ have different class folders, expected the same in both. "
+        r"Only in one: 'b', 'c' \(2 in all\)"
     ):
         open_source(f"folder:{tmp_path}")
 
@@ -195,7 +195,7 @@ def test_rec_files_and_class_names(tmp_path):
     (tmp_path / "synset.txt").write_text("n01 tench, Tinca\nn02\n\n")
     assert open_source(f"rec:{train}").class_names == ("n01 tench, Tinca", "n02")
     for spec in (f"rec:{train},{val}", f"rec:{val}"):
-        with refused("v.rec record 1: the label is 2, expected 0 to 1 for 2 class names; correct"):
+        with refused("v.rec record 1: got label 2, expected 0 to 1 for 2 class names. Correct"):
             open_source(spec)
 
 
@@ -241,13 +241,13 @@ def test_records_without_labels(tmp_path):
 @pytest.mark.parametrize(
     "spec, message",
     [
-        ("rec:,", "data source 'rec:,' names 0 files, expected rec:TRAIN.rec,VAL.rec"),
-        ("rec:a,b,c", "names 3 files, expected rec:TRAIN.rec,VAL.rec"),
+        ("rec:,", "data source 'rec:,': got 0 files, expected rec:TRAIN.rec,VAL.rec"),
+        ("rec:a,b,c", "got 3 files, expected rec:TRAIN.rec,VAL.rec"),
         ("rec:missing.rec", "missing.rec: cannot be read"),
-        ("rec", "data source 'rec' does not have the form rec:TRAIN.rec,VAL.rec"),
-        ("folder:", "data source 'folder:' does not have the form folder:FOLDER"),
-        ("digits:8", "data source 'digits:8' does not have the form digits"),
-        ("timm/", "data source 'timm/' does not have the form timm/READER/NAME"),
+        ("rec", "data source: got 'rec', expected the form rec:TRAIN.rec,VAL.rec"),
+        ("folder:", "data source: got 'folder:', expected the form folder:FOLDER"),
+        ("digits:8", "data source: got 'digits:8', expected the form digits"),
+        ("timm/", "data source: got 'timm/', expected the form timm/READER/NAME"),
         (
             "digit",
             r"unknown data source 'digit'; did you mean 'digits'\? \(one of: digits, cifar10\[:FOLDER\], ",
@@ -255,13 +255,13 @@ def test_records_without_labels(tmp_path):
         ("fodler:x", r"unknown data source 'fodler'; did you mean 'folder'\?"),
         (
             "/no/such/place",
-            r"unknown data source '/no/such/place' \(one of: .*or a folder that exists, looked for in /",
+            r"unknown data source '/no/such/place' \(one of: .*or an existing folder, searched in /",
         ),
         (
             "cifar10:/no/such",
             (
                 r"cifar10: no complete data set in /no/such/cifar-10-batches-py \(Dataset not .*"
-                r"unpack https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz there, or name"
+                r"Unpack https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz there, or give"
             ),
         ),
     ],
@@ -287,7 +287,7 @@ def test_cifar_is_downloaded_when_that_is_possible(tmp_path, monkeypatch):
     source = open_source("cifar100", root=tmp_path)
     assert (len(source.train), len(source.val), source.image_size) == (4, 2, 32)
     assert source.class_names == ("x", "y")
-    with refused(r"cifar-100-python \(Dataset not found\); unpack https://archive there"):
+    with refused(r"cifar-100-python \(Dataset not found\). Unpack https://archive there"):
         open_source("cifar100", root=tmp_path, download=False)
     monkeypatch.setattr(FakeCifar, "online", False)
     with refused(r"cifar100: no complete data set in .*\(no route to host\)"):
@@ -319,14 +319,14 @@ def test_timm_data_sets(monkeypatch):
     source = open_source("timm/hfds/user/name")
     assert source.class_names == ("early", "late") and shades(source.train) == list(range(10))
     assert len(source.val) == 2 and source.val[0][1] == 0
-    with refused("hfds/user/name test image 1: no readable image", BadImageError):
+    with refused("hfds/user/name test image 1: not a readable image", BadImageError):
         source.val[1]
     del splits["test"]
     assert np.bincount(open_source("timm/hfds/user/name").val.labels).tolist() == [1, 1]
     del splits["train"]
     with refused(
         r"timm/hfds/user/name: the train split cannot be opened \(ValueError: Unknown "
-        r"split .train..\); expected a map-style data set"
+        r"split .train..\), expected a map-style data set"
     ):
         open_source("timm/hfds/user/name")
 
@@ -336,7 +336,9 @@ def test_unreadable_images(tmp_path):
     (tmp_path / "a" / "0.png").write_bytes(png(0)[:40])
     source = open_source(str(tmp_path))
     bad, good = sorted((source.train, source.val), key=lambda images: images.name(0))
-    with refused(r"a/0.png: no readable image \(.+\); expected a JPEG.*replace or remove it", BadImageError):
+    with refused(
+        r"a/0.png: not a readable image \(.+\), expected a JPEG.*Replace or remove it", BadImageError
+    ):
         bad[0]
     Path(good.name(0)).unlink()
     with refused(r"a/1.png: cannot be read \(No such file or directory\)", BadImageError):

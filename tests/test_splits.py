@@ -78,7 +78,9 @@ def test_classes_that_no_hash_helps(tmp_path):
     source = open_source(str(tmp_path))
     assert names(source.val) == ["ant/0.png", "cat/0.png", "cat/5.png", "cat/7.png", "cat/8.png"]
     (note,) = source.notes
-    assert note == "no image name has a hash below 0.2, so the lowest validates, in the classes: ant"
+    assert (
+        note == "no hash below 0.2, so the image with the lowest is held out for validation, in classes: ant"
+    )
     low = [name for name in map("x{}".format, range(99)) if place(name) < 0.2][:3]
     found = hold_out([*low, "y"], np.array([0, 0, 0, 1]))  # all of a class below: the highest trains
     assert found.parts.tolist() == [TRAIN if place(n) == max(map(place, low)) else VAL for n in low] + [TRAIN]
@@ -144,7 +146,7 @@ def test_groups_stay_together(tmp_path):
     source = open_source(
         f"folder:{root}", split=file
     )  # anna is the lowest, and each class keeps other images
-    assert names(source.val) == ["0.png", "1.png"] and "in the classes: a" in source.notes[0]
+    assert names(source.val) == ["0.png", "1.png"] and "in classes: a" in source.notes[0]
     everything = open_source(f"folder:{root}", seed=None, split=file)
     assert everything.train is None and len(everything.val) == 6
 
@@ -175,11 +177,15 @@ def test_lists_of_records(tmp_path):
     ):
         open_source(f"rec:{tmp_path / 't.rec'}", split=file)
     write_list(file, "0,0,val", "7,0,train")
-    with pytest.raises(InputError, match=r"line 3: '7' is no image of .*t.rec \(1 such lines\).*e\.g\. '0'"):
+    with pytest.raises(
+        InputError, match=r"line 3: '7' is not an image of .*t.rec \(1 such lines\).*e\.g\. '0'"
+    ):
         open_source(f"rec:{tmp_path / 't.rec'}", split=file)
-    with pytest.raises(InputError, match=r"list.csv: digits has parts of its own.*leave out --split"):
+    with pytest.raises(
+        InputError, match=r"list.csv: a list cannot split digits, which has its own parts.*Omit --split"
+    ):
         open_source("digits", split=file)
-    with pytest.raises(InputError, match=r"list.csv: no list can divide train:digits; leave out --split"):
+    with pytest.raises(InputError, match=r"list.csv: a list cannot split train:digits. Omit --split"):
         open_source("train:digits", split=file)
 
 
@@ -194,15 +200,15 @@ def test_lists_of_records(tmp_path):
         (b"path,label,size\n", "line 1: got the columns 'path,label,size'"),
         (b"path,label,label\n", "line 1: got the columns 'path,label,label'"),
         (b"", "line 1: got the columns ''"),
-        (b"path,label\n", "line 2: the list names no images"),
+        (b"path,label\n", "line 2: the list has no images"),
         (b"path,label\na.png,x\n\nb.png\n", "line 4: got 1 values, expected 2"),
         (b"path,label\na.png,\n", "line 2: 'a.png' has no label, expected the name of its class"),
         (b"path,label\n,x\n", "line 2: the path is empty"),
         (b"path,label,split\na.png,x,vall\n", "line 2: unknown split 'vall'; did you mean 'val'"),
-        (b"path,label,split\na.png,x,\n", "line 2: unknown split '' .*or leave out the whole column"),
-        (b"path,label\na.png,x\nb.png,x\n./a.png,y\n", "line 4: 'a.png' stands in line 2 too"),
+        (b"path,label,split\na.png,x,\n", "line 2: unknown split '' .*or omit the whole column"),
+        (b"path,label\na.png,x\nb.png,x\n./a.png,y\n", "line 4: 'a.png' is in line 2 too"),
         (b"path,label\na.png,x\n\xe9.png,x\n", "line 3: byte 0xe9 is not UTF-8"),
-        (b'path,label\n"a.png,x\n', "line 2: no CSV"),
+        (b'path,label\n"a.png,x\n', "line 2: invalid CSV"),
         (
             b"path,label,split,group\na,x,train,Rex\nb,x,val,\nc,x,val,Rex\n",
             "line 4: the group 'Rex' is in val here and in train in line 2, expected one part",
@@ -221,7 +227,8 @@ def test_missing_files(tmp_path):
     fill(tmp_path, {"photos": 2})
     file = write_list(tmp_path / "list.csv", "0.png,x,val", "photos/1.png,x,train")
     with pytest.raises(
-        InputError, match=r"line 3: 'photos/1.png' is no image of .*photos \(1 such lines\).*e\.g\. '0.png'"
+        InputError,
+        match=r"line 3: 'photos/1.png' is not an image of .*photos \(1 such lines\).*e\.g\. '0.png'",
     ):
         open_source(f"folder:{tmp_path / 'photos'}", split=file)
 
@@ -251,27 +258,27 @@ def test_a_third_part(tmp_path):
     fill(tmp_path / "test", {"a": 1, "b": 2})
     source = open_source(str(tmp_path))
     assert [len(part) for part in (source.train, source.val, source.test)] == [4, 2, 3]
-    said = f"{tmp_path.name}: train/ trains, val/ validates, test/ is kept for the final accuracy"
+    said = f"{tmp_path.name}: train/ for training, val/ for validation, test/ for final accuracy"
     assert source.notes == (said,) and not source.divided
     shutil.rmtree(tmp_path / "val")
     source = open_source(str(tmp_path))  # as ever, the test images validate then; now with a line
     assert len(source.val) == 3 and source.test is None
     assert source.notes == (
-        f"{tmp_path.name}: train/ trains, test/ validates",
-        "no val/ folder: the images of test/ validate, so that none are left for a final accuracy",
+        f"{tmp_path.name}: train/ for training, test/ for validation",
+        "no val/ folder: test/ is used for validation, so no images are left for the final accuracy",
     )
     with pytest.raises(
-        InputError, match=r"has no test images; give a folder test/ beside train/ and val/, or a"
+        InputError, match=r"has no test images. Give a folder test/ next to train/ and val/, or a"
     ):
         source.part("test")
     shutil.rmtree(tmp_path / "test")
     fill(tmp_path / "val", {"a": 1, "b": 1})
     fill(tmp_path, {"test": 3})
-    said = f"{tmp_path.name}: train/ trains, val/ validates; not used: test/ (no class folders)"
+    said = f"{tmp_path.name}: train/ for training, val/ for validation; not used: test/ (no class folders)"
     assert open_source(str(tmp_path)).notes == (said,)
     fill(tmp_path / "test", {"c": 1})
     with pytest.raises(
-        InputError, match=r"train/ and test/ have different class folders.*only in one: 'a', 'b'"
+        InputError, match=r"train/ and test/ have different class folders.*Only in one: 'a', 'b'"
     ):
         open_source(str(tmp_path))
 
@@ -325,7 +332,10 @@ def test_a_run_keeps_its_list(photos: Path, tmp_path: Path, igcv_command: Igcv) 
         f"{c}/new{i}.png" for c in ("one", "zero") for i in range(10) if place(f"{c}/new{i}.png") < 0.2
     }
     said = igcv_command("evaluate", run.folder, "--device", "cpu")
-    line = f"since the run began: 20 new images ({20 - len(new)} train, {len(new)} validate), 1 images gone"
+    line = (
+        f"since the start of the run: 20 new images ({20 - len(new)} training, {len(new)} validation), "
+        "1 images missing"
+    )
     assert said.status == 0 and line in said.out
     assert line in igcv_command("evaluate", run.folder, "--device", "cpu", "--json").err
     for name in new:
@@ -355,7 +365,7 @@ def test_resuming_with_a_changed_folder(photos: Path, tmp_path: Path, igcv_comma
     kept, before = (run.folder / SPLIT).read_bytes(), run.classifier.open_data()
     grow(photos)
     resumed = igcv_command("train", "--resume", "--out", run.folder, "--device", "cpu", "epochs=2")
-    assert resumed.status == 0 and "since the run began: 20 new images" in resumed.out
+    assert resumed.status == 0 and "since the start of the run: 20 new images" in resumed.out
     assert (run.folder / SPLIT).read_bytes() == kept
     assert set(names(before.val)) <= set(names(load(run.folder).open_data().val))
     with pytest.raises(InputError, match=r"has split = '', not /.*/other.csv; resume it with its own"):
@@ -422,7 +432,7 @@ def test_runs_from_before_keep_their_split(photos: Path, tmp_path: Path) -> None
     found = classifier.open_data()
     assert names(found.val) == names(open_source(str(photos), split=Rule.POSITION).val)
     assert np.bincount(found.val.labels).tolist() == [2, 2]  # of 12 each
-    assert found.notes[0].startswith("split by position, as the igcv did that trained this")
+    assert found.notes[0].startswith("split by position, as in the igcv version that trained it")
 
 
 def test_export_and_page_use_the_list(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -430,7 +440,7 @@ def test_export_and_page_use_the_list(photos: Path, tmp_path: Path, monkeypatch:
     grow(photos)
     said: list[str] = []
     igcv.export(run.classifier, tmp_path / "a.onnx", form="dense", say=said.append)
-    assert [line for line in said if line.startswith("since the run began: 20 new images")]
+    assert [line for line in said if line.startswith("since the start of the run: 20 new images")]
     opened: list[DataSource | None] = []
     monkeypatch.setattr("igcv.web.writer.engine_files", lambda say: [])
     monkeypatch.setattr("igcv.web.writer.validation_images", lambda source: iter(opened.append(source) or []))
@@ -442,6 +452,6 @@ def test_a_list_that_fits_nothing(tmp_path):
     fill(tmp_path, {"photos": 1})
     rows = (ListedImage("gone.png", "x", "train"),)
     with pytest.raises(
-        InputError, match=r"has none of the 1 images in list.csv, expected those that it was trained on"
+        InputError, match=r"has none of the 1 images in list.csv, expected the images of the training run"
     ):
         open_source(f"folder:{tmp_path / 'photos'}", split=SplitList(Path("list.csv"), rows, kept=True))

@@ -1,4 +1,4 @@
-"""From files to batches: RecordIO files, data sources, augmentation and loaders."""
+"""Data sources, RecordIO files, image decoding, augmentation and loaders."""
 
 from igcv.data.augment import AUGMENTS, BATCHED, Moves, train_transform
 from igcv.data.decoding import BadImageError, as_rgb, decode, read_image

@@ -1,6 +1,6 @@
-"""Training augmentation: what chance does to an image, by name.
+"""Training augmentations by name.
 
-torchvision and timm are imported where they are used: they take seconds, and evaluation does without.
+torchvision and timm are imported where they are used: imports take seconds, and evaluation needs neither.
 """
 
 import re
@@ -22,16 +22,16 @@ _RAND_NOTATION = re.compile(r"rand(-(m|n|mmax|inc)\d+|-(p|mstd)\d+(\.\d+)?)*")
 
 
 def train_transform(pre: Preprocessing, augment: str, randaugment: str = "") -> Transform:
-    """PIL RGB image -> uint8 tensor (3, S, S), different at each call.
+    """Return the random transform of an augmentation: PIL RGB image -> uint8 tensor (3, S, S).
 
     Args:
-        pre: size and normalization of the result.
+        pre: preprocessing of the network.
         augment: a name in `AUGMENTS`.
-        randaugment: timm's RandAugment string of magnitude, number and spread, e.g. "rand-m9-n2-mstd0.5";
-            empty for none.
+        randaugment: timm's RandAugment string with magnitude, number of operations and standard deviation of the
+            magnitude, e.g. "rand-m9-n2-mstd0.5"; empty to disable RandAugment.
 
     Raises:
-        InputError: an unknown name or an unreadable RandAugment string.
+        InputError: the name is unknown, or the RandAugment string is invalid.
     """
     if augment not in AUGMENTS:
         raise unknown("augmentation", augment, AUGMENTS)
@@ -41,13 +41,13 @@ def train_transform(pre: Preprocessing, augment: str, randaugment: str = "") -> 
 
 
 class Moves(NamedTuple):
-    """The batched form of an augmentation that does no more than move and mirror an image."""
+    """Parameters of an augmentation by random shift and horizontal flip, for use in batches."""
 
-    eighths: int  # of the side, the farthest that an image is moved each way
-    mirror: bool
+    eighths: int  # maximum shift in each direction, in eighths of the side
+    mirror: bool  # random horizontal flip
 
     def reach(self, side: int) -> int:
-        """The farthest in whole pixels, for an image of `side` pixels."""
+        """Return the maximum shift in pixels for an image of `side` pixels."""
         return self.eighths * side // 8
 
 
@@ -74,12 +74,12 @@ def _inception(pre: Preprocessing) -> list[Callable]:
 
 
 def _mxnet(pre: Preprocessing) -> list[Callable]:
-    """The pipeline that the networks of the papers were trained with (MXNet's ImageRecordIter).
+    """Return the training augmentation of the papers (MXNet's ImageRecordIter).
 
-    MXNet adds to hue (+-36 of 180), lightness and saturation (+-50 of 255 each) of the HLS color space and
-    clamps each. Here hue turns by the same angle but wraps around, brightness and saturation are multiplied
-    by up to 1 +- 50/255, and their order is random. MXNet resizes without antialiasing.
-    The smallest scale takes images packed with a shorter side of 480 pixels to 256.
+    MXNet adds to hue (+-36 of 180), lightness and saturation (+-50 of 255 each) in the HLS color space and clamps each.
+    Here, hue shifts by the same angle but wraps around. Brightness and saturation are multiplied by a factor of
+    1 +- 50/255, in random order. MXNet resizes without antialiasing.
+    The smallest scale reduces images packed with a shorter side of 480 pixels to 256.
     """
     from torchvision.transforms import v2
 
@@ -92,9 +92,9 @@ BATCHED = {"none": Moves(0, False), "shift": Moves(1, False), "flip_crop": Moves
 
 AUGMENTS: dict[str, Callable[[Preprocessing], list[Callable]]] = {
     "none": lambda pre: [partial(central_part, pre=pre)],  # the geometry of evaluation
-    "shift": _shift,  # for digits: a mirrored 2 is no 2
-    "flip_crop": _flip_crop,  # CIFAR's usual: zeros of 1/8 of the side around, random crop, mirror
-    "inception": _inception,  # ImageNet's usual: crop of 8..100 % of the area, mirror, color
+    "shift": _shift,  # for digits: a flipped 2 is not a 2
+    "flip_crop": _flip_crop,  # standard for CIFAR: zero padding of 1/8 of the side, random crop, horizontal flip
+    "inception": _inception,  # standard for ImageNet: crop of 8..100 % of the area, horizontal flip, color jitter
     "mxnet": _mxnet,
 }
 
@@ -102,10 +102,10 @@ AUGMENTS: dict[str, Callable[[Preprocessing], list[Callable]]] = {
 def _rand_augment(pre: Preprocessing, config: str) -> list[Callable]:
     if not config:
         return []
-    if not _RAND_NOTATION.fullmatch(config):  # timm passes over parts that it cannot read
+    if not _RAND_NOTATION.fullmatch(config):  # timm skips invalid parts silently
         raise InputError(
-            f"randaugment is '{config}', expected 'rand' and any of -m9 -n2 -p0.5 -mstd0.5 "
-            "-mmax10 -inc1, such as 'rand-m9-n2-mstd0.5'; leave it empty for none"
+            f"randaugment: got '{config}', expected 'rand' and any of -m9 -n2 -p0.5 -mstd0.5 "
+            "-mmax10 -inc1, such as 'rand-m9-n2-mstd0.5'. Leave it empty to disable RandAugment"
         )
     fill = tuple(round(255 * m) for m in pre.mean)
     settings = {"translate_const": int(0.45 * pre.input_size), "img_mean": fill}

@@ -1,4 +1,4 @@
-"""The classes of images matched with those that a network knows: by name, or by order where that is asked for."""
+"""Matching of a data source's classes with a network's classes, by name or by order."""
 
 from collections.abc import Sequence
 from copy import copy
@@ -14,8 +14,8 @@ from igcv.data.streams import StreamImages
 from igcv.errors import InputError, differences, unknown
 
 NAME, ORDER = "name", "order"
-MATCHES = (NAME, ORDER)  # how classes can be matched
-SHOWN = 5  # classes named in a message
+MATCHES = (NAME, ORDER)
+SHOWN = 5  # maximum number of classes named in a message
 
 
 @dataclass(frozen=True)
@@ -23,19 +23,19 @@ class KnownClasses:
     """The classes of a network.
 
     Attributes:
-        count: how many there are.
-        namings: their names in label order, a list for each name that a class has; empty if they have none.
+        count: number of classes.
+        namings: alternative lists of class names, each in label order; empty for unnamed classes.
     """
 
     count: int
     namings: tuple[tuple[str, ...], ...] = ()
 
     def named_as(self, source: DataSource, match: str) -> bool:
-        """Whether the classes of a source are matched by name: that is asked for, and both sides have names."""
+        """Return whether to match by name: `match` asks for it, and both sides have names."""
         return match == NAME and source.named and bool(self.namings)
 
     def labels_of(self, names: Sequence[str]) -> tuple[int, ...] | None:
-        """Return the label of each of some names in the first naming that has them all; None if none has."""
+        """Return the labels of some names in the first naming that contains all of them; None if none does."""
         for naming in self.namings:
             numbers = {composed(name): label for label, name in enumerate(naming)}
             labels = [numbers.get(composed(name)) for name in names]
@@ -47,19 +47,19 @@ class KnownClasses:
 def matched(
     source: DataSource, known: KnownClasses, match: str = NAME, by_order: str = "--match order"
 ) -> DataSource:
-    """Return a source whose labels are those of a network.
+    """Return a source with the labels of a network.
 
-    By name, in whatever order, and of fewer classes than the network's where the source has no others. Where the source
-    or the network has no class names, their labels count as the same.
+    Classes are matched by name, in any order. The source may have only some of the network's classes, but no other
+    classes. If the source or the network has no class names, labels are matched by number.
 
     Args:
         source: the images.
         known: the classes of the network.
-        match: "name", or "order" to take the first class of the source for the first of the network, and so on.
-        by_order: how the user can ask for that.
+        match: "name", or "order" to match class i of the source with class i of the network.
+        by_order: the setting that requests a match by order, for the error message.
 
     Raises:
-        InputError: the classes do not match, with both sides listed.
+        InputError: the classes do not match; the message lists the differences.
     """
     if match not in MATCHES:
         raise unknown("way to match classes", match, MATCHES)
@@ -76,29 +76,29 @@ def matched(
     notes = []
     if len(names) < known.count:
         notes.append(
-            f"the images are of {len(names)} of the network's {known.count} classes; it chooses among all of them"
+            f"the data has {len(names)} of the network's {known.count} classes; the network predicts all {known.count}"
         )
     if list(labels) != sorted(labels):
-        notes.append("classes are matched by name; their order is not the network's")
+        notes.append("classes are matched by name; the data and the network order them differently")
     return relabelled(source, labels, _names(known, names), notes)
 
 
 def _matched_by_number(source: DataSource, known: KnownClasses, match: str) -> list[str]:
-    """Return the line that says that labels count as they are; none where that was asked for.
+    """Return a note that classes are matched by number; no note if the user asked for it or nothing has names.
 
     Raises:
-        InputError: there are not as many classes, or more than the network has.
+        InputError: the source has more classes than the network, or a different number where they must be equal.
     """
     count = len(source.class_names)
     if count > known.count or (count < known.count and (match == ORDER or source.named)):
         raise InputError(
-            f"{source.spec} has {count} classes, the network {known.count}, so that they cannot be matched by order. "
+            f"cannot match classes by order: {source.spec} has {count} classes, the network has {known.count}. "
             "Give images of the network's classes"
         )
     if match == ORDER or (not source.named and not known.namings):
         return []
     who = f"{source.spec} has" if not source.named else "the network has"
-    return [f"{who} no class names, so classes are matched by their numbers"]
+    return [f"{who} no class names, so classes are matched by number"]
 
 
 def _names(known: KnownClasses, names: Sequence[str]) -> tuple[str, ...]:
@@ -117,13 +117,13 @@ def _apart(names: Sequence[str], known: Sequence[str]) -> str:
 def relabelled(
     source: DataSource, labels: Sequence[int], names: Sequence[str], notes: Sequence[str] = ()
 ) -> DataSource:
-    """Return a source with other labels.
+    """Return a source with new labels.
 
     Args:
         source: the images.
         labels: the new label of each class.
-        names: of the new classes in label order.
-        notes: what to say about it, added to the notes of the source.
+        names: the new class names in label order.
+        notes: messages to add to the notes of the source.
     """
     source = replace(source, class_names=tuple(names), notes=(*source.notes, *notes))
     if list(labels) == list(range(len(labels))):
@@ -144,7 +144,7 @@ def _relabelled(images: Images | StreamImages | None, labels: np.ndarray) -> Ima
 
 
 class RelabelledImages:
-    """Images whose class `i` is called `table[i]`."""
+    """Images whose label `i` is replaced by `table[i]`."""
 
     def __init__(self, images: Images, table: np.ndarray) -> None:
         self.images, self.labels = images, table[images.labels]

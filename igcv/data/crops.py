@@ -1,7 +1,7 @@
-"""Resizing and random crops for training, chosen from the size of an image before its pixels are decoded.
+"""Resizing and random crops, chosen from the size of an image before its pixels are decoded.
 
-A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size, in less time and memory. That is done where the crop still has
-at least as many pixels as the network takes; what is left is resized as ever. Evaluation decodes everything.
+A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size, in less time and memory. Training does so where the crop still
+has at least as many pixels as the network's input, then resizes the crop. Evaluation decodes at full size.
 """
 
 from math import ceil, floor
@@ -14,12 +14,12 @@ from igcv.data.decoding import Jpeg
 
 
 def reduce(image: Image.Image, factor: float) -> int:
-    """Ask for a JPEG that is not decoded yet at 1/2, 1/4 or 1/8, the smallest that is not below 1/`factor`.
+    """Request a smaller size of a JPEG not yet decoded: 1/2, 1/4 or 1/8, the smallest not below 1/`factor`.
 
     Returns:
-        The divisor s: what was at (x, y) in the image is at (x / s, y / s) now; 1 for any other image.
+        The divisor s: position (x, y) in the image moves to (x / s, y / s); 1 for any other image.
     """
-    # The last pixels of a reduced image are incomplete; they would be the first of one that is turned.
+    # The last pixels of a reduced image are incomplete; turning the image would make them the first.
     whole = isinstance(image, Jpeg) and image.is_turned
     fitting = (s for s in (8, 4, 2) if not whole or image.width % s == image.height % s == 0)
     divisor = next((s for s in fitting if s <= factor), 1)
@@ -27,16 +27,16 @@ def reduce(image: Image.Image, factor: float) -> int:
     return divisor if drafted else 1
 
 
-MOST_RESIZED = 2**26  # pixels; of a thin image, which would become larger, the square alone is computed
-_REACH = 4  # pixels that a filter reaches, at least: lanczos 3 of them
+MOST_RESIZED = 2**26  # pixels; if a thin image would become larger, only its square is computed
+_REACH = 4  # pixels, more than the support of every filter (Lanczos: 3)
 _KERNELS = {Image.Resampling.BILINEAR: "bilinear", Image.Resampling.BICUBIC: "bicubic"}
 
 
 def resize(image: Image.Image, side: int, resample: Image.Resampling) -> Image.Image:
-    """An RGB image at `side` x `side` pixels, by one of torch's vectorized kernels where there is one.
+    """Resize an RGB image to `side` x `side` pixels, with a vectorized torch kernel where there is one.
 
-    They take half of Pillow's time. Their weights have 16 bits and Pillow's 22, so that of photos one value in 30
-    differs by 1 of 255, and where the size hardly changes one in 7000 by more.
+    The torch kernels take half of Pillow's time. Their weights have 16 bits, Pillow's have 22. In photos, one value in
+    30 differs by 1 of 255. If the size hardly changes, one value in 7000 differs by more.
     """
     if resample not in _KERNELS:
         return image.resize((side, side), resample)
@@ -47,7 +47,7 @@ def resize(image: Image.Image, side: int, resample: Image.Resampling) -> Image.I
 
 
 def resized_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
-    """Width and height when the shorter side becomes `short_side` pixels (the arithmetic of torchvision's Resize)."""
+    """Return width and height after resizing the shorter side to `short_side` pixels, as torchvision's Resize does."""
     width, height = size
     return int(short_side * width / min(size)), int(short_side * height / min(size))
 
@@ -55,13 +55,13 @@ def resized_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
 def central_square(
     image: Image.Image, short_side: int, side: int, resample: Image.Resampling, shrink: bool = False
 ) -> Image.Image:
-    """The central square of the image resized to a shorter side (torchvision's Resize and CenterCrop).
+    """Resize an image and return its central square (torchvision's Resize and CenterCrop).
 
     Args:
-        image: an RGB image of any size; an image that is the square already stays as it is.
-        short_side: of the resized image, pixels.
-        side: of the square, at most `short_side` pixels.
-        resample: the filter.
+        image: an RGB image of any size; one that already equals the square stays unchanged.
+        short_side: shorter side of the resized image, pixels.
+        side: side of the square, pixels, at most `short_side`.
+        resample: the resampling filter.
         shrink: whether a JPEG may be decoded at a smaller size.
     """
     width, height = image.size
@@ -78,10 +78,10 @@ def central_square(
 def part_of_resized(
     image: Image.Image, size: tuple[int, int], corner: tuple[int, int], side: int, resample: Image.Resampling
 ) -> Image.Image:
-    """The square of `side` pixels at `corner` of the image resized to `size`, which is not computed as a whole.
+    """Return the square of `side` pixels at `corner` of the image resized to `size`, without resizing the whole image.
 
-    The image is cropped first, to what the filter reaches. It differs from the square of a whole resized image by the
-    rounding of its corners alone.
+    The image is first cropped to the pixels that the filter reads. The result differs from a crop of the whole resized
+    image only by the rounding of the corners.
     """
     crop, box = [], []
     for length, resized, start in zip(image.size, size, corner, strict=True):
@@ -96,7 +96,10 @@ def part_of_resized(
 
 
 class RandomResizedCrop:
-    """8..100 % of the area, its sides 3:4 to 4:3, resized to `side` x `side` pixels (torchvision's crop)."""
+    """Random crop of 8 to 100 % of the area, aspect ratio 3:4 to 4:3, resized to `side` x `side` pixels.
+
+    The parameters are drawn by torchvision's RandomResizedCrop.
+    """
 
     def __init__(self, side: int, resample: Image.Resampling) -> None:
         self.side, self.resample = side, resample
@@ -117,9 +120,9 @@ class RandomResizedCrop:
 
 
 class RandomScaledCrop:
-    """A square of `side` pixels from the image resized by a factor drawn evenly from `low`..`high`.
+    """Random square of `side` pixels from the image resized by a factor drawn uniformly from `low`..`high`.
 
-    No side of the resized image is below `side`. Of it the square alone is computed.
+    No side of the resized image is below `side`. Only the square is computed.
     """
 
     def __init__(self, low: float, high: float, side: int, resample: Image.Resampling) -> None:

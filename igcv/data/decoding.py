@@ -1,6 +1,6 @@
-"""The one decoder: what the pixels of an image mean, whichever way it comes in.
+"""Image decoding, shared by every data source.
 
-The result is always 8-bit RGB, upright as its EXIF data say, and composited over white where it is transparent.
+The result is always 8-bit RGB, turned upright by its EXIF orientation and composited over white if transparent.
 """
 
 import os
@@ -21,12 +21,14 @@ from PIL.JpegImagePlugin import JpegImageFile
 from igcv.data.formats import IMAGE_FORMATS, UNREAD
 from igcv.errors import InputError
 
-BACKGROUND = "white"  # what browsers and viewers show behind a transparent image
-MAX_PIXELS = 89_478_485  # where Pillow begins to suspect a small file that is made to fill the memory
-MAX_PIXELS_VARIABLE = "IGCV_MAX_PIXELS"  # it reaches every command, Python and all loader processes alike
+BACKGROUND = "white"  # the background of transparent images in browsers and viewers
+MAX_PIXELS = 89_478_485  # Pillow's decompression-bomb limit
+MAX_PIXELS_VARIABLE = (
+    "IGCV_MAX_PIXELS"  # an environment variable reaches every command, Python and all workers
+)
 MAX_BYTES = 2**28  # of an image file
-_WARNINGS = threading.RLock()  # which warnings are shown is the same for all threads
-_TURNS = {  # from pixels as they are stored to the upright image, by the EXIF orientation
+_WARNINGS = threading.RLock()  # warning filters are shared by all threads
+_TURNS = {  # EXIF orientation -> operation that turns the stored pixels upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -35,18 +37,18 @@ _TURNS = {  # from pixels as they are stored to the upright image, by the EXIF o
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_SIDEWAYS = {_TURNS[orientation] for orientation in (5, 6, 7, 8)}  # width and height change places
+_SIDEWAYS = {_TURNS[orientation] for orientation in (5, 6, 7, 8)}  # operations that swap width and height
 
 
 class BadImageError(InputError):
-    """One image cannot be read; the message starts with its name."""
+    """Error for one unreadable image; the message starts with the image's name."""
 
 
 def max_pixels() -> int:
-    """Return the largest number of pixels that an image may have: `IGCV_MAX_PIXELS`, or 89,478,485.
+    """Return the maximum number of pixels of an image: `IGCV_MAX_PIXELS`, or 89,478,485.
 
     Raises:
-        InputError: the variable is not a whole number above 0.
+        InputError: the variable is not an integer above 0.
     """
     given = os.environ.get(MAX_PIXELS_VARIABLE, "")
     if not given:
@@ -64,19 +66,20 @@ def max_pixels() -> int:
 
 
 def decode(encoded: bytes | memoryview, name: str) -> Image.Image:
-    """Decode the bytes of one image file to upright PIL RGB; an RGB JPEG only when its pixels are first needed.
+    """Decode the bytes of one image file to upright PIL RGB.
 
-    Until then `Image.draft` can have that JPEG decoded at a smaller size. A JPEG above `max_pixels()` is decoded at
-    1/2, 1/4 or 1/8. Of several frames the first is taken.
+    The pixels of an RGB JPEG are decoded at their first use. Until then, `Image.draft` can request a smaller size.
+    A JPEG above `max_pixels()` is decoded at 1/2, 1/4 or 1/8. From a file with several frames, the first is decoded.
 
     Raises:
-        BadImageError: it is no image, is cut short, has more than 16 bits a channel or more than `max_pixels()`.
+        BadImageError: the bytes are not an image, are truncated, or have more than 16 bits per channel or more than
+            `max_pixels()` pixels.
     """
     limit = max_pixels()
     try:
         image = _opened(encoded, name, limit)
         _fit(image, limit)
-    except Exception as error:  # noqa: BLE001 - on damaged bytes Pillow's decoders raise nearly anything
+    except Exception as error:  # noqa: BLE001 - Pillow's decoders raise nearly any exception on damaged bytes
         raise _no_image(name, error) from None
     return image if isinstance(image, Jpeg) and image.mode == "RGB" else as_rgb(image, name)
 
@@ -84,29 +87,29 @@ def decode(encoded: bytes | memoryview, name: str) -> Image.Image:
 def _opened(encoded: bytes | memoryview, name: str, limit: int) -> Image.Image:
     """Read the header of an image file."""
     if Image.MAX_IMAGE_PIXELS is not None and limit > Image.MAX_IMAGE_PIXELS:
-        Image.MAX_IMAGE_PIXELS = limit  # the user asked for more, and Pillow looks at crops as well
+        Image.MAX_IMAGE_PIXELS = limit  # the user raised the limit; Pillow checks it for crops, too
     try:
-        with _no_warnings():  # of too many pixels, which are refused after this, and of damaged metadata
+        with _no_warnings():  # about too many pixels, which are refused later, and about damaged metadata
             if bytes(encoded[:3]) == b"\xff\xd8\xff":
                 return Jpeg(encoded, name)
             return Image.open(BytesIO(_without_texts(encoded)), formats=IMAGE_FORMATS)
-    except Image.DecompressionBombError:  # of more than twice the limit
-        raise ValueError(_too_many("the image has", limit)) from None
+    except Image.DecompressionBombError:  # raised above twice the limit
+        raise ValueError(_too_many("too many pixels", limit)) from None
 
 
 def read_image(path: str | Path) -> Image.Image:
     """Decode an image file (see `decode`).
 
     Raises:
-        BadImageError: it cannot be read, is no plain file, or is no image of a size that fits the memory.
+        BadImageError: the file cannot be read, is not a regular file or an image, or exceeds a size limit.
     """
     try:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):  # a named pipe would wait indefinitely
-            raise BadImageError(f"{path}: not a file; replace or remove it")
+            raise BadImageError(f"{path}: not a regular file. Replace or remove it")
         if status.st_size > MAX_BYTES:
             raise BadImageError(
-                f"{path}: {status.st_size:,} bytes, expected at most {MAX_BYTES:,}; scale it down"
+                f"{path}: got {status.st_size:,} bytes, expected at most {MAX_BYTES:,}. Scale the image down"
             )
         encoded = Path(path).read_bytes()
     except OSError as error:
@@ -115,21 +118,21 @@ def read_image(path: str | Path) -> Image.Image:
 
 
 def stored_mode(encoded: bytes | memoryview) -> str:
-    """Return how the bytes of an image file, which `decode` can read, store its pixels, by Pillow's names: "CMYK"."""
+    """Return Pillow's mode of the stored pixels, e.g. "CMYK", for bytes that `decode` can read."""
     return _opened(encoded, "", max_pixels()).mode
 
 
 def as_rgb(image: Image.Image, name: str) -> Image.Image:
-    """Return a PIL image of any mode as upright 8-bit RGB; the image itself is not changed.
+    """Convert a PIL image of any mode to upright 8-bit RGB; the argument stays unchanged.
 
     Transparency is composited over white. 16-bit values v become v / 257, rounded: 65535 becomes 255.
 
     Raises:
-        BadImageError: its pixels cannot be read, or have more than 16 bits a channel.
+        BadImageError: the pixels cannot be read, or have more than 16 bits per channel.
     """
     try:
         image.load()
-        turn = _turn_of(image)  # a PNG may have its EXIF data behind the pixels
+        turn = _turn_of(image)  # after load: a PNG may store its EXIF data after the pixels
         image = _eight_bits(image, name)
         if image.has_transparency_data:
             image = image.convert("RGBA")
@@ -137,7 +140,7 @@ def as_rgb(image: Image.Image, name: str) -> Image.Image:
         image = image if image.mode == "RGB" else image.convert("RGB")
         if turn is not None:
             image = image.transpose(turn)
-            image.info.pop("exif", None)  # it is upright now
+            image.info.pop("exif", None)  # the image is upright now
     except BadImageError:
         raise
     except Exception as error:  # noqa: BLE001 - as in decode
@@ -146,18 +149,19 @@ def as_rgb(image: Image.Image, name: str) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image, name: str) -> Image.Image:
-    """Return an image of 16-bit gray values as 8-bit gray, and any other 8-bit image as it is."""
+    """Convert 16-bit gray to 8-bit gray; return any 8-bit image unchanged."""
     if image.mode[0] not in "IF":
         return image
-    # Pillow opens 16-bit files of these two formats with 32 bits a pixel, in some versions or in all.
+    # Some or all Pillow versions open 16-bit files of these two formats with 32 bits per pixel.
     is_16_bit = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
     if not is_16_bit:
         raise BadImageError(
-            f"{name}: its pixels have 32 bits (mode {image.mode}), expected 8 or 16; convert it to 8-bit RGB or gray"
+            f"{name}: got 32-bit pixels (mode {image.mode}), expected 8 or 16 bits. Convert the image to 8-bit RGB or "
+            "gray"
         )
     values = np.asarray(image).astype(np.uint32)
     gray = Image.fromarray(((values + 128) // 257).astype(np.uint8))
-    if "transparency" in image.info:  # the value that stands for a transparent pixel
+    if "transparency" in image.info:  # the gray value of transparent pixels
         gray.putalpha(
             Image.fromarray(np.where(values == image.info["transparency"], 0, 255).astype(np.uint8))
         )
@@ -166,9 +170,9 @@ def _eight_bits(image: Image.Image, name: str) -> Image.Image:
 
 
 def _turn_of(image: Image.Image) -> Image.Transpose | None:
-    """Return how an image is turned upright by its EXIF data; None if it is upright, or if they are damaged.
+    """Return the operation that turns an image upright; None if it is upright or its EXIF data is damaged.
 
-    XMP data are not asked, as browsers ignore them too. Pillow turns TIFF files itself.
+    XMP data is ignored, as in browsers. Pillow turns TIFF files itself.
     """
     if not (stored := image.info.get("exif")):
         return None
@@ -182,9 +186,9 @@ def _turn_of(image: Image.Image) -> Image.Transpose | None:
 
 
 def _fit(image: Image.Image, limit: int) -> None:
-    """Have a JPEG of more than `limit` pixels decoded at a fraction; ValueError for any other such image.
+    """Request a fraction of the size for a JPEG of more than `limit` pixels; raise ValueError for other such images.
 
-    A progressive JPEG needs memory for all its pixels at any size.
+    A progressive JPEG needs memory for all its pixels at any decoded size, so it counts as one of the others.
     """
     width, height = image.size
     if isinstance(image, Jpeg) and not image.info.get("progressive"):
@@ -192,21 +196,21 @@ def _fit(image: Image.Image, limit: int) -> None:
         if fraction > 1:
             image.draft(None, (max(width // fraction, 1), max(height // fraction, 1)))
     if image.width * image.height > limit:
-        raise ValueError(_too_many(f"{width} x {height} pixels:", limit))
+        raise ValueError(_too_many(f"{width} x {height} pixels", limit))
 
 
 def _too_many(what: str, limit: int) -> str:
-    return f"{what} more than {limit:,} pixels, the limit that {MAX_PIXELS_VARIABLE} sets"
+    return f"got {what}, expected at most {limit:,}, the {MAX_PIXELS_VARIABLE} limit"
 
 
 class Jpeg(JpegImageFile):
-    """A JPEG of which only the header was read, upright; names itself when its pixels turn out to be unreadable."""
+    """An upright JPEG whose pixels are decoded at their first use; errors in the pixels name the image."""
 
     _turn: Image.Transpose | None = None
 
     @property
     def is_turned(self) -> bool:
-        """Whether the image is stored otherwise than upright."""
+        """Whether the stored pixels are turned upright after decoding."""
         return self._turn is not None
 
     def __init__(self, encoded: bytes | memoryview, name: str) -> None:
@@ -214,7 +218,7 @@ class Jpeg(JpegImageFile):
         self._turn = _turn_of(self)
         self.info.pop("exif", None)
         if self._turn is not None:
-            self.getexif().pop(ExifTags.Base.Orientation, None)  # so that nobody turns it again
+            self.getexif().pop(ExifTags.Base.Orientation, None)  # else other code would turn it again
         self._change_sides()
 
     def draft(self, mode: str | None, size: tuple[int, int] | None) -> Any:
@@ -239,7 +243,7 @@ class Jpeg(JpegImageFile):
 
     @contextmanager
     def _as_stored(self) -> Iterator[None]:
-        """Let `size` be that of the pixels in the file meanwhile."""
+        """Set `size` to the size of the stored pixels within the context."""
         self._change_sides()
         try:
             yield
@@ -256,9 +260,9 @@ _PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
 
 
 def _without_texts(encoded: bytes | memoryview) -> bytes | memoryview:
-    """Return the bytes of a PNG without its texts and color profile; anything else as it is.
+    """Return the bytes of a PNG without its texts and color profile; return any other bytes unchanged.
 
-    No pixel follows from them, and Pillow refuses a whole image whose texts are longer than 1 MB.
+    These chunks do not affect the pixels, and Pillow refuses an image with more than 1 MB of text.
     """
     if bytes(encoded[:8]) != _PNG_SIGNATURE:
         return encoded
@@ -282,15 +286,15 @@ def _no_warnings() -> Iterator[None]:
 
 
 def unreadable(name: str, error: OSError) -> BadImageError:
-    """The error for an image whose file cannot be read."""
-    return BadImageError(f"{name}: cannot be read ({error.strerror}); replace or remove it")
+    """Return the error for an image whose file cannot be read."""
+    return BadImageError(f"{name}: cannot be read ({error.strerror}). Replace or remove it")
 
 
 def _no_image(name: object, error: Exception) -> BadImageError:
-    why = "its content is of no known format" if isinstance(error, UnidentifiedImageError) else error
+    why = "unknown format" if isinstance(error, UnidentifiedImageError) else error
     ending = Path(str(name)).suffix.lower()
     if ending in UNREAD and isinstance(error, UnidentifiedImageError):
-        return BadImageError(f"{name}: no readable image ({ending} is not read); convert it to JPEG or PNG")
+        return BadImageError(f"{name}: {ending} images are not supported. Convert the image to JPEG or PNG")
     return BadImageError(
-        f"{name}: no readable image ({why}); expected a JPEG, PNG or similar file; replace or remove it"
+        f"{name}: not a readable image ({why}), expected a JPEG, PNG or similar file. Replace or remove it"
     )

@@ -1,7 +1,7 @@
-"""Random erasing in whole batches: the distribution of timm's RandomErasing with noise for every pixel.
+"""Random erasing in batches, with the distribution of timm's RandomErasing and noise in every pixel.
 
-Zhong et al., Random Erasing Data Augmentation, arXiv:1708.04896. Where rectangles lie is drawn for all images of
-an epoch at once, on the CPU; the noise that fills them is drawn on the device.
+Zhong et al., Random Erasing Data Augmentation, arXiv:1708.04896. The rectangles are drawn for all images of an epoch
+at once, on the CPU. The noise that fills them is drawn on the device.
 """
 
 import math
@@ -9,22 +9,22 @@ import math
 import torch
 from torch import Tensor
 
-_AREA = (0.02, 1 / 3)  # of the image
-_LOG_ASPECT = math.log(0.3)  # height / width lies between 0.3 and 1 / 0.3, its logarithm evenly
-_ATTEMPTS = 10  # at a rectangle smaller than the image; an image for which all fail stays whole
+_AREA = (0.02, 1 / 3)  # fraction of the image
+_LOG_ASPECT = math.log(0.3)  # height / width is log-uniform between 0.3 and 1 / 0.3
+_ATTEMPTS = 10  # draws of a rectangle smaller than the image; if all fail, nothing is erased
 
 
 def draw_rectangles(count: int, side: int, probability: float, generator: torch.Generator) -> Tensor:
-    """One rectangle for each of `count` square images of `side` pixels.
+    """Draw one rectangle for each of `count` square images.
 
     Args:
-        count: images.
-        side: pixels.
-        probability: that an image gets one, from 0 to 1.
-        generator: of the CPU.
+        count: number of images.
+        side: side of each image, pixels.
+        probability: probability from 0 to 1 that an image gets a rectangle.
+        generator: a CPU generator.
 
     Returns:
-        Top, left, height and width in pixels, int64 (count, 4); four zeros where nothing is erased.
+        Top, left, height and width in pixels, int64 (count, 4); four zeros for an image without a rectangle.
     """
     rectangles = torch.zeros(count, 4, dtype=torch.int64)
     waiting = (torch.rand(count, generator=generator) < probability).nonzero().squeeze(1)
@@ -41,13 +41,12 @@ def draw_rectangles(count: int, side: int, probability: float, generator: torch.
 
 
 def erase(images: Tensor, rectangles: Tensor, generator: torch.Generator) -> None:
-    """Replace rectangles by normal noise, in place.
+    """Fill rectangles with normally distributed noise, in place.
 
     Args:
-        images: normalized, float (N, C, S, S).
-        rectangles: top, left, height, width of each, int64 (N, 4) on the CPU, where asking which images have one
-            waits for no device.
-        generator: of the images' device.
+        images: normalized images, float (N, C, S, S).
+        rectangles: top, left, height and width for each image, int64 (N, 4) on the CPU, to avoid a wait for the device.
+        generator: a generator on the images' device.
     """
     chosen = rectangles[:, 2].nonzero().squeeze(1)
     device, side = images.device, images.shape[-1]

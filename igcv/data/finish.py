@@ -1,4 +1,4 @@
-"""The last steps from images to input, in batches on the device; loaders hand out uint8 until here."""
+"""Last preprocessing steps in batches on the device: from uint8 images to the network's input."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,40 +18,43 @@ FinishBatch = Callable[[int, Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Finish:
-    """uint8 images (N, 3, S, S) from anywhere -> normalized float32 on the device.
+    """Conversion of uint8 images (N, 3, S, S) on any device to normalized float32 on `device`.
 
     Raises:
-        InputError: `random_erasing` is no probability.
+        InputError: `random_erasing` is not a probability.
     """
 
     preprocessing: Preprocessing
     device: torch.device = torch.device("cpu")
     channels_last: bool = True
-    """The memory layout of the result: (N, S, S, 3) in memory, else (N, 3, S, S)."""
+    """Memory layout of the result: (N, S, S, 3) if True, else (N, 3, S, S)."""
     random_erasing: float = 0.0
     """Probability from 0 to 1 that a rectangle of an image is replaced by noise."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.random_erasing <= 1:
-            raise InputError(f"random_erasing is {self.random_erasing!r}, expected a probability from 0 to 1")
+            raise InputError(
+                f"random_erasing: got {self.random_erasing!r}, expected a probability from 0 to 1"
+            )
 
     @cached_property
     def _mean_std(self) -> Tensor:
-        # Kept on the device: torchvision's normalize sends them with every batch, and waits.
+        # Cached on the device: torchvision's normalize copies the values with every batch, and waits.
         pre = self.preprocessing
         return torch.tensor([pre.mean, pre.std], device=self.device).view(2, 3, 1, 1)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """The arithmetic of `eval_transform`, bit for bit; without erasing."""
+        """Normalize images without erasing, bitwise identical to `eval_transform`."""
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
         images = images.to(self.device, non_blocking=True)
         mean, std = self._mean_std
         return images.to(torch.float32, memory_format=layout).mul_(1 / 255).sub_(mean).div_(std)
 
     def for_epoch(self, count: int, seed: int, epoch: int, rank: int) -> FinishBatch:
-        """A batch's number in the epoch, images and their numbers, int64 (N,) below `count` -> input.
+        """Return a function for the batches of one epoch: normalization and random erasing.
 
-        What is erased follows from (seed, epoch, image), the noise there from (seed, epoch, rank, batch).
+        The function takes a batch's number in the epoch, its images, and their numbers, int64 (N,) below `count`.
+        Erased rectangles depend on (seed, epoch, image), their noise on (seed, epoch, rank, batch).
         """
         if not self.random_erasing:
             return lambda batch, images, numbers: self(images)
@@ -69,6 +72,6 @@ class Finish:
 
 
 def as_pixels(images: np.ndarray, pre: Preprocessing) -> np.ndarray:
-    """The inverse of `Finish`, rounded: float (N, 3, S, S) -> uint8 (N, S, S, 3)."""
+    """Invert the normalization and round: float (N, 3, S, S) -> uint8 (N, S, S, 3)."""
     scaled = images.transpose(0, 2, 3, 1) * np.array(pre.std) + np.array(pre.mean)
     return (255 * scaled).round().clip(0, 255).astype(np.uint8)

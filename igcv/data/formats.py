@@ -1,4 +1,4 @@
-"""Image files by their endings: those that are read, and those that are counted when they are left out."""
+"""File extensions of supported images, and of image files that are skipped and counted."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -6,35 +6,35 @@ from pathlib import Path
 
 from igcv.terminal import counted
 
-IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM", "TIFF", "GIF")  # of the others EPS would run a program
+IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM", "TIFF", "GIF")  # without EPS, which runs a program
 
 READ = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
     *(".png", ".apng", ".gif", ".webp", ".bmp"),
     *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"),
 )
-"""The endings of image files that are read; other files in a folder are not images of the data set."""
+"""Extensions of supported image files; other files in a folder are not images of the data set."""
 
 _PHONES = (".heic", ".heif", ".hif", ".avif", ".jxl", ".jp2", ".j2k", ".jpx")
 _CAMERAS = (".raw", ".cr2", ".cr3", ".nef", ".dng", ".arw", ".orf", ".rw2", ".raf", ".pef")
 _DRAWINGS = (".svg", ".eps", ".ai", ".psd", ".xcf", ".ico", ".icns", ".tga", ".dds", ".exr", ".hdr", ".pcx")
 UNREAD = frozenset((*_PHONES, *_CAMERAS, *_DRAWINGS))
-"""The endings of image files that are not read: converted to JPEG or PNG they are."""
+"""Extensions of unsupported image files, which need a conversion to JPEG or PNG."""
 
 
 def is_read(name: str) -> bool:
-    """Whether a file of this name is read as an image; the case of its ending does not matter."""
+    """Return whether a file name has the extension of a supported image, in any case."""
     return name.lower().endswith(READ)
 
 
 def unread(names: Iterable[str]) -> Counter[str]:
-    """Return how many of some files are images that are not read, by their endings in lower case."""
+    """Count the unsupported image files by extension in lower case."""
     endings = (Path(name).suffix.lower() for name in names)
     return Counter(ending for ending in endings if ending in UNREAD)
 
 
 def skipped_line(counts: Counter[str]) -> str:
-    """Say in a line how many image files are skipped, the most frequent ending first; empty where none are.
+    """Return a one-line message about skipped image files, most frequent extension first; empty if there are none.
 
     >>> skipped_line(Counter({".heic": 40}))
     '40 files skipped: .heic (convert them to JPEG or PNG)'

@@ -1,4 +1,4 @@
-"""What a caller gives as an image, opened: a path, a PIL image, an array of pixels, bytes, or an open file."""
+"""Images given by a caller: a path, a PIL image, an array of pixels, bytes, or an open file."""
 
 import os
 import re
@@ -15,17 +15,17 @@ from igcv.errors import InputError
 
 ImageLike = str | os.PathLike[str] | Image.Image | np.ndarray | bytes | bytearray | memoryview | BinaryIO
 PATHS = (str, os.PathLike)
-# Each is one image, though some can be iterated.
+# Each of these types is one image, even if it can be iterated.
 _SINGLE = (*PATHS, Image.Image, np.ndarray, bytes, bytearray, memoryview, IOBase)
-_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+:/")  # as a Path, it has lost its second slash
-_KINDS = "a path, a PIL image, an array uint8 (H, W, 3), bytes of an image file, or an open file"
+_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+:/")  # a Path drops the second slash
+_KINDS = "a path, a PIL image, a uint8 array (H, W, 3), the bytes of an image file, or an open file"
 
 
 def as_list(images: ImageLike | Iterable[ImageLike]) -> list[ImageLike]:
-    """Return images as a list of images that `open_image` can open, one image as a list of it.
+    """Return one or more images as a list of images for `open_image`.
 
     Raises:
-        InputError: one of them is of another kind, is a URL, or is an array of another shape or type.
+        InputError: an image has an unsupported type, is a URL, or is an array of the wrong shape or type.
     """
     single = isinstance(images, (*_SINGLE, Tensor)) or hasattr(images, "read")
     if not single and (isinstance(images, dict) or not isinstance(images, Iterable)):
@@ -37,7 +37,7 @@ def as_list(images: ImageLike | Iterable[ImageLike]) -> list[ImageLike]:
 
 
 def name_of(image: ImageLike, number: int) -> str:
-    """Return what messages call an image: its path, or its place among those that were given."""
+    """Return the name of an image in messages: its path, or its position among the given images."""
     return os.fspath(image) if isinstance(image, PATHS) else f"images[{number}]"
 
 
@@ -45,11 +45,11 @@ def open_image(image: ImageLike, name: str) -> Image.Image:
     """Return an image as upright PIL RGB (see `igcv.data.decoding`).
 
     Args:
-        image: one of those that `as_list` returns.
-        name: what messages call it.
+        image: an image that `as_list` returns.
+        name: name of the image in messages.
 
     Raises:
-        BadImageError: it cannot be read.
+        BadImageError: the image cannot be read.
     """
     if isinstance(image, PATHS):
         return read_image(os.fspath(image))
@@ -62,11 +62,11 @@ def open_image(image: ImageLike, name: str) -> Image.Image:
 
 def _check(image: Any, name: str) -> None:
     if isinstance(image, PATHS) and _URL.match(name) and not os.path.exists(image):
-        raise InputError(f"'{name}' is a URL, expected a path. Download the image and give its file")
+        raise InputError(f"'{name}' is a URL, expected a path. Download the image and give its path")
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
             raise InputError(
-                f"{name}: got {_described(image)}, expected an array uint8 (H, W, 3) of red, green and blue from 0 to "
+                f"{name}: got {_described(image)}, expected a uint8 array (H, W, 3) of red, green and blue from 0 to "
                 f"255. {_hint(image)}"
             )
     elif not isinstance(image, _SINGLE) and not hasattr(image, "read"):
@@ -74,7 +74,7 @@ def _check(image: Any, name: str) -> None:
 
 
 def _described(value: Any) -> str:
-    """Return a value's kind in words, with the type and shape of what holds pixels."""
+    """Return a value's type in words, with dtype and shape for arrays and tensors."""
     if hasattr(value, "dtype") and hasattr(value, "shape"):
         kind = "an array" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
         return f"{kind} {value.dtype} {tuple(value.shape)}"
@@ -82,7 +82,7 @@ def _described(value: Any) -> str:
 
 
 def _hint(image: np.ndarray) -> str:
-    """Return the line of code that makes of a wrong array what is expected."""
+    """Return a hint that says how to convert a wrong array to the expected one."""
     if image.ndim == 4 or image.dtype.kind in "OSU":  # a batch, or text
         return "Give list(array)"
     if image.dtype != np.uint8:
@@ -90,18 +90,18 @@ def _hint(image: np.ndarray) -> str:
     if image.ndim == 3 and image.shape[0] == 3:
         return "Give array.transpose(1, 2, 0)"
     if image.ndim == 2 or image.shape[-1] in (1, 2, 4):
-        return "Give PIL.Image.fromarray(array), which knows gray and transparent images"
-    return "Change it"
+        return "Give PIL.Image.fromarray(array), which handles gray and transparent images"
+    return "Give an array of this shape"
 
 
 def _bytes_of(file: Any, name: str) -> bytes:
-    """Return the content of an open file, or of a bytearray."""
+    """Return the content of an open file or a bytearray."""
     try:
         content = file.read() if hasattr(file, "read") else bytes(file)
-    except (OSError, ValueError) as error:  # ValueError of a closed file, and of text that is none
-        raise BadImageError(f"{name}: the file cannot be read ({error}). Open it again") from None
+    except (OSError, ValueError) as error:  # ValueError for a closed file and undecodable text
+        raise BadImageError(f"{name}: the file cannot be read ({error}). Open the file again") from None
     if isinstance(content, bytes):
         return content
     raise InputError(
-        f"{name}: got a file opened as text, expected one of bytes. Open it with open(path, 'rb')"
+        f"{name}: got a file in text mode, expected binary mode. Open the file with open(path, 'rb')"
     )

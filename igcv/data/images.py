@@ -1,4 +1,4 @@
-"""Labelled images by number, wherever they are kept, and how a set of them is split in two."""
+"""Indexed sets of labeled images, in memory or in files, and a random split by class."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from igcv.errors import InputError
 
 
 class Images(Protocol):
-    """Labelled images by number; can be pickled to loader processes."""
+    """Indexed set of labeled images; can be pickled to data-loading workers."""
 
     labels: np.ndarray
     """The class of each image, int64 of shape (len,)."""
@@ -21,32 +21,36 @@ class Images(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, i: int) -> tuple[Image.Image, int]:
-        """Image `i` as PIL RGB, and its label; raises BadImageError, of a JPEG when its pixels are first needed."""
+        """Return image `i` as PIL RGB, and its label.
+
+        Raises:
+            BadImageError: the image cannot be read; for a JPEG, the error may come at the first use of its pixels.
+        """
         ...
 
     def name(self, i: int) -> str:
-        """What messages call image `i`: its file, or its number in a file."""
+        """Return the name of image `i` in messages: its file, or its number in a file."""
         ...
 
     def key(self, i: int) -> str:
-        """The name of image `i` in its source, wherever that is kept: a relative file name with '/', or a number."""
+        """Return the name of image `i` within its source: a relative path with '/', or a number."""
         ...
 
 
 def split_indices(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Split image numbers in two, class by class, the same way for the same seed.
+    """Split image numbers in two by a stratified random split.
 
     Args:
         labels: the class of each image, shape (n,).
-        fraction: the part of each class that goes to the second set, between 0 and 1; of a class with two or
-            more images at least one goes to each set, and a single image stays in the first.
-        seed: decides which images.
+        fraction: fraction of each class for the second set, between 0 and 1. A class with two or more images has at
+            least one in each set, and a single image stays in the first set.
+        seed: random seed.
 
     Returns:
         The numbers of the first and of the second set, each sorted, int64.
     """
     if not 0 < fraction < 1:
-        raise InputError(f"the validation fraction is {fraction}, expected a number between 0 and 1")
+        raise InputError(f"validation fraction: got {fraction}, expected a number between 0 and 1")
     rng = np.random.default_rng(seed)
     chosen = [np.empty(0, np.int64)]
     for label in np.unique(labels):
@@ -58,7 +62,7 @@ def split_indices(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.nd
 
 
 class ArrayImages:
-    """Images held in memory: pixels uint8 (N, H, W, 3)."""
+    """Images in memory: pixels uint8 (N, H, W, 3)."""
 
     def __init__(self, pixels: np.ndarray, labels: np.ndarray, kind: str) -> None:
         self.pixels, self.labels, self.kind = pixels, np.asarray(labels, np.int64), kind
@@ -77,7 +81,7 @@ class ArrayImages:
 
 
 class FileImages:
-    """Images in files of their own, in the folder `root` and below."""
+    """Image files in the folder `root` and its subfolders."""
 
     def __init__(self, files: Sequence[str], labels: Sequence[int], root: str | Path = "") -> None:
         self.files, self.labels, self.root = files, np.asarray(labels, np.int64), root
@@ -117,7 +121,7 @@ class RecordImages:
 
 
 class SubsetImages:
-    """Some images of a larger set, by their numbers there."""
+    """Subset of a set of images, given by image numbers."""
 
     def __init__(self, images: Images, indices: np.ndarray) -> None:
         self.images, self.indices, self.labels = images, indices, images.labels[indices]

@@ -1,7 +1,7 @@
-"""What is to be known about the images of a set before training: sizes, kinds, unreadable ones, and equal ones.
+"""Inspection of a set of images before training: sizes, modes, unreadable images and duplicates.
 
-Equal images are found by the bytes of their files. Nearly equal ones have perceptual hashes that differ in few bits
-(ImageHash's phash, 64 bits), and thumbnails of like grey levels: images without much detail have like hashes by chance.
+Equal images have files with equal bytes. Near duplicates have perceptual hashes that differ in few bits (ImageHash's
+phash, 64 bits) and thumbnails with correlated gray levels. Images with little detail have similar hashes by chance.
 """
 
 import hashlib
@@ -21,15 +21,15 @@ from igcv.data.images import Images
 from igcv.errors import InputError
 from igcv.extras import installed
 
-HASHES = "imagehash"  # the package; without it nearly equal images are not looked for
-NEAR_BITS = 6  # of 64, in which the hashes of nearly equal images differ at most
-NEAR_CORRELATION = 0.7  # of the grey levels of their thumbnails, at least
+HASHES = "imagehash"  # the package; the search for near duplicates needs it
+NEAR_BITS = 6  # maximum number of different bits, of 64, between the hashes of near duplicates
+NEAR_CORRELATION = 0.7  # minimum correlation of the gray levels of their thumbnails
 THUMBNAIL = 16  # pixels
 DETAIL = 32  # pixels of the shorter side; smaller images are too coarse for a perceptual hash
-DRAFT = 256  # pixels that a large JPEG need not be decoded beyond
-COMPARED = 50_000  # files at most that are looked at for copies before a training
+DRAFT = 256  # pixels, a sufficient size for decoding a large JPEG
+COMPARED = 50_000  # maximum number of files to search for copies before training
 _END_BYTES = 4096
-_ROWS = 256  # hashes compared at a time with all others
+_ROWS = 256  # hashes compared with all others at a time
 
 
 Member = TypeVar("Member")
@@ -37,15 +37,15 @@ Member = TypeVar("Member")
 
 @dataclass(frozen=True)
 class Look:
-    """What one image shows.
+    """Properties of one image.
 
     Attributes:
         size: width and height in pixels; (0, 0) for an unreadable image.
-        mode: how its file stores pixels, by Pillow's names, e.g. "RGB", "L", "CMYK".
-        digest: of the bytes of its file, or of its pixels where it has none of its own.
+        mode: Pillow's mode of the stored pixels, e.g. "RGB", "L", "CMYK".
+        digest: hash of the bytes of the image file, or of the pixels if the image has no file of its own.
         phash: perceptual hash; None for unreadable or small images, or without ImageHash.
-        thumbnail: grey levels, uint8 (THUMBNAIL, THUMBNAIL).
-        error: why it cannot be read; empty if it can.
+        thumbnail: gray levels, uint8 (THUMBNAIL, THUMBNAIL).
+        error: why the image cannot be read; empty for a readable image.
     """
 
     size: tuple[int, int] = (0, 0)
@@ -59,7 +59,7 @@ class Look:
 def look_at_all(
     images: Images, threads: int, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> list[Look]:
-    """Return what each image shows, in their order; `progress` is told how many are done, of how many."""
+    """Return the properties of all images, in order; `progress` gets the number of finished images and the total."""
     looks = []
     with ThreadPoolExecutor(threads) as pool:
         for look in pool.map(lambda i: look_at(images, i), range(len(images))):
@@ -69,13 +69,13 @@ def look_at_all(
 
 
 def look_at(images: Images, i: int) -> Look:
-    """Return what image `i` of a set shows."""
+    """Return the properties of image `i` of a set."""
     try:
         image, _ = images[i]
         size = image.size
-        image.draft("RGB", (DRAFT, DRAFT))  # of a JPEG; other formats are decoded whole
+        image.draft("RGB", (DRAFT, DRAFT))  # for a JPEG; other formats are decoded at full size
         image.load()
-    except InputError as error:  # of a damaged record, too
+    except InputError as error:  # raised for a damaged record, too
         return Look(error=str(error))
     mode, digest = _of_file(images.name(i), image)
     grey = image.convert("L").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
@@ -83,7 +83,7 @@ def look_at(images: Images, i: int) -> Look:
 
 
 def _of_file(name: str, image: Image.Image) -> tuple[str, bytes]:
-    """The mode and the digest of an image: of its own file, else of its pixels."""
+    """Return mode and digest of an image file, or of the pixels if the image has no file of its own."""
     file = Path(name)
     if not file.is_file():
         return image.mode, hashlib.sha256(f"{image.size}".encode() + image.tobytes()).digest()
@@ -101,18 +101,18 @@ def _phash(image: Image.Image, side: int) -> int | None:
 
 
 def equal_images(looks: Sequence[Look]) -> list[list[int]]:
-    """Return the numbers of images that are equal to each other, a list for each that is there more than once."""
+    """Return the numbers of equal images, one list for each image that occurs more than once."""
     return _alike(range(len(looks)), lambda i: None if looks[i].error else looks[i].digest)
 
 
 def copies(sets: Sequence[Sequence[str]]) -> list[list[tuple[int, str]]]:
-    """Return the files that are in several sets with equal bytes; only of files of one size more than that is read.
+    """Return the files with equal bytes in several sets; only files of equal size are read.
 
     Args:
         sets: the paths of the files of each set.
 
     Returns:
-        A list for each content: the number of its set and the path of every file.
+        One list for each content, with the set number and the path of every file.
     """
     groups = [[(number, path) for number, paths in enumerate(sets) for path in paths]]
     for key in (_size, _end, _digest):
@@ -122,7 +122,7 @@ def copies(sets: Sequence[Sequence[str]]) -> list[list[tuple[int, str]]]:
 
 
 def _alike(members: Iterable[Member], key: Callable[[Member], Hashable]) -> list[list[Member]]:
-    """The members whose keys are equal, a list for each key that more than one has; without those whose key is None."""
+    """Return lists of members with equal keys, without single members and members whose key is None."""
     by_key: dict[Hashable, list[Member]] = {}
     for member in members:
         by_key.setdefault(key(member), []).append(member)
@@ -136,7 +136,7 @@ def _files_alike(
 
 
 def _size(path: str) -> int | None:
-    """The bytes of a plain file; None for others, and for empty ones."""
+    """Return the size of a regular file in bytes; None for other or empty files."""
     try:
         status = os.stat(path)
     except OSError:
@@ -145,7 +145,7 @@ def _size(path: str) -> int | None:
 
 
 def _end(path: str) -> bytes | None:
-    """The last bytes of a file, in which photos of one camera differ."""
+    """Return the last bytes of a file, where photos of one camera differ."""
     try:
         with open(path, "rb") as file:
             file.seek(max(os.path.getsize(path) - _END_BYTES, 0))
@@ -163,7 +163,7 @@ def _digest(path: str) -> bytes | None:
 
 
 def nearly_equal(looks: Sequence[Look], some: Sequence[int], others: Sequence[int]) -> list[tuple[int, int]]:
-    """Return pairs of nearly equal, but not equal, images, one of `some` and one of `others` (numbers of images)."""
+    """Return pairs of near duplicates with unequal bytes, one image number of `some` and one of `others`."""
     left, right = (
         np.array([i for i in part if looks[i].phash is not None], np.int64) for part in (some, others)
     )
@@ -177,7 +177,7 @@ def nearly_equal(looks: Sequence[Look], some: Sequence[int], others: Sequence[in
 
 
 def _similar(first: Look, second: Look) -> bool:
-    """Whether two images of like hashes are nearly equal, but not equal."""
+    """Return whether two images with similar hashes are near duplicates with unequal bytes."""
     if first.digest == second.digest:
         return False
     grey = np.stack([first.thumbnail, second.thumbnail]).reshape(2, -1).astype(float)

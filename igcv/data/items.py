@@ -1,7 +1,7 @@
-"""Images as loaders see them: in which order they come, what becomes of one, and how a batch is made of some.
+"""Building blocks of loaders: samplers, items, and their collation to batches.
 
-Everything random about an item follows from (seed, epoch, image), never from the number of worker processes
-or from what else draws random numbers.
+Everything random about an item depends only on (seed, epoch, image), not on the number of workers or on other
+random draws.
 """
 
 import os
@@ -22,34 +22,34 @@ from igcv.data.images import Images
 from igcv.data.preprocessing import Transform
 from igcv.errors import InputError
 
-# Terminals and schedulers send these to loader processes, too.
+# Terminals and schedulers send these signals to data-loading workers, too.
 _FOR_ALL = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_TOGETHER_S = 2.0  # a scheduler and torchrun both send SIGTERM, one shortly after the other
-_GRACE_S = 600  # for what the training process has to finish
+_TOGETHER_S = 2.0  # seconds; a scheduler and torchrun may both send SIGTERM, one shortly after the other
+_GRACE_S = 600  # seconds for the training process to finish its step and save
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoaderSettings:
-    """How a process gets its batches.
+    """Settings of a loader.
 
     Attributes:
-        batch_size: images in a batch of this process.
-        train: training rather than evaluation.
-        seed: decides, with the epoch, order and augmentation; 0 or more.
-        workers: loading processes; 0 loads in this one.
-        rank: number of this process.
+        batch_size: images per batch in this process.
+        train: True for training, False for evaluation.
+        seed: random seed of order and augmentation, 0 or more.
+        workers: number of data-loading workers; 0 loads in this process.
+        rank: rank of this process.
         world_size: number of processes.
-        skip_bad: skip unreadable images rather than stop at the first.
-        max_bad: how many of them to accept; None: see `igcv.data.loaders.accepted_bad`.
-        drop_last: leave out a last training batch that is not full, unless it is the only one; else it is left out
-            where it has one image alone, for which batch norm may have no statistics.
-        resident: decode and transform each image once only, keep all on the device, and in training move them so
-            there (see `BATCHED`); not for streams.
-        balanced: in training, give each class equally often; not for streams.
-        epoch_images: images of a training epoch, over all processes; 0 for all of them; not for streams.
+        skip_bad: skip unreadable images instead of stopping at the first.
+        max_bad: maximum number of unreadable images; None: see `igcv.data.loaders.accepted_bad`.
+        drop_last: drop an incomplete last training batch, unless it is the only one. If False, it is only dropped if
+            it has a single image, for which batch norm may have no statistics.
+        resident: decode each image once and cache all images in device memory; in training, shift and flip them there
+            as given (see `BATCHED`). Not for streams.
+        balanced: in training, sample each class equally often. Not for streams.
+        epoch_images: images per training epoch over all processes; 0: all images. Not for streams.
 
     Raises:
-        InputError: a number is out of its range.
+        InputError: a number is out of range.
     """
 
     batch_size: int
@@ -73,15 +73,17 @@ class LoaderSettings:
         )
         for name, value, low in rules:
             if value < low:
-                raise InputError(f"the {name} is {value}, expected {low} or more")
+                raise InputError(f"{name}: got {value}, expected {low} or more")
         assert 0 <= self.rank < self.world_size
 
 
 class Place(NamedTuple):
-    """What the sampler asks for; the epoch goes along because workers outlive it.
+    """Index of an item, from the sampler; it holds the epoch because workers live longer than an epoch.
 
     Attributes:
-        key: what chance decides about the image follows from it: its number, or where images repeat its place.
+        epoch: number of the epoch, from 0.
+        image: number of the image.
+        key: seed of the image's augmentation: the image's number, or its position in the epoch if images repeat.
     """
 
     epoch: int
@@ -90,21 +92,21 @@ class Place(NamedTuple):
 
 
 class Item(NamedTuple):
-    """One image, or why there is none."""
+    """One image, or the reason why none could be read."""
 
-    image: torch.Tensor | None  # (3, S, S) uint8, or None if none could be read
+    image: torch.Tensor | None  # (3, S, S) uint8, or None if no image could be read
     label: int
-    number: int  # of the image, or its key (see `Place`)
-    bad: dict[str, str]  # images tried before: name -> reason
+    number: int  # number of the image, or its key (see `Place`)
+    bad: dict[str, str]  # unreadable images tried before: name -> reason
 
 
 class Batch(NamedTuple):
-    """Some items; N may be less than asked, even 0.
+    """A batch of items; N may be less than the batch size, even 0.
 
     Attributes:
         images: uint8 (N, 3, S, S).
         labels: int64 (N,).
-        numbers: of the images, or their keys (see `Place`); int64 (N,) on the CPU.
+        numbers: numbers of the images, or their keys (see `Place`), int64 (N,) on the CPU.
         bad: unreadable images, name -> reason.
     """
 
@@ -114,16 +116,16 @@ class Batch(NamedTuple):
     bad: dict[str, str]
 
 
-Numbers = range | np.ndarray  # of images: whole numbers from 0
+Numbers = range | np.ndarray  # image numbers, from 0
 
 
 class ImageOrder(Sampler[Place]):
-    """The images of one process in an epoch."""
+    """Sampler of one process's images in an epoch."""
 
     def __init__(self, count: int, batch_size: int, seed: int, rank: int, world_size: int) -> None:
         self.count, self.batch_size, self.seed = count, batch_size, seed
         self.rank, self.world_size = rank, world_size
-        self.epoch = self.start = 0  # the next pass: of which epoch, and from which batch on
+        self.epoch = self.start = 0  # epoch and first batch of the next pass
 
     def __iter__(self) -> Iterator[Place]:
         left = zip(self.left(), self.left_keys(), strict=True)
@@ -131,26 +133,26 @@ class ImageOrder(Sampler[Place]):
 
     @abstractmethod
     def __len__(self) -> int:
-        """Images of a whole epoch."""
+        """Number of images in a whole epoch of this process."""
 
     @abstractmethod
     def indices(self) -> Numbers:
-        """The numbers of the images, in their order."""
+        """Return the numbers of the images, in order."""
 
     def keys(self) -> Numbers:
-        """The keys of the images (see `Place`), in the same order."""
+        """Return the keys of the images (see `Place`), in the same order."""
         return self.indices()
 
     def left_keys(self) -> Numbers:
-        """The keys of those that are left of the pass."""
+        """Return the keys of the images from batch `start` on."""
         return self.keys()[self.start * self.batch_size :]
 
     def left(self) -> Numbers:
-        """The numbers of those that are left of the pass."""
+        """Return the numbers of the images from batch `start` on."""
         return self.indices()[self.start * self.batch_size :]
 
     def batch(self, number: int) -> Numbers:
-        """The numbers of the images in one batch of the epoch."""
+        """Return the numbers of the images in one batch of the epoch."""
         return self.indices()[number * self.batch_size :][: self.batch_size]
 
 
@@ -163,7 +165,10 @@ class InOrder(ImageOrder):
 
 
 class Shuffled(ImageOrder):
-    """In another order in every epoch, of which `epoch_images` come; with `drop_last` in full batches alone."""
+    """Sampler with a new random order in every epoch, of which the first `epoch_images` are used.
+
+    With `drop_last`, all batches are full.
+    """
 
     def __init__(
         self,
@@ -191,19 +196,19 @@ class Shuffled(ImageOrder):
         return self._share(shuffled)
 
     def _share(self, all_images: np.ndarray) -> np.ndarray:
-        """Those of an epoch that this process gets."""
+        """Return this process's share of an epoch's images."""
         return all_images[self.rank :: self.world_size][: len(self)]
 
 
 class Balanced(Shuffled):
-    """As many images as there are, each class equally often: images of small classes repeat.
+    """Sampler that draws each class equally often; the number of images stays the same, and small classes repeat.
 
-    A class gives all its images equally often, but for a rest that differs in each epoch. Which classes give one
-    image more, where the numbers do not come out even, differs in each epoch, too.
+    Within a class, all images are drawn equally often, except for a remainder that differs in each epoch. If the
+    classes do not divide the images evenly, the classes with one image more also differ in each epoch.
 
     Args:
         labels: the class of each image, (count,).
-        places, settings: as of `Shuffled`, after its count.
+        places, settings: arguments of `Shuffled` after `count`.
     """
 
     def __init__(self, labels: np.ndarray, *places: int, **settings: Any) -> None:
@@ -218,18 +223,18 @@ class Balanced(Shuffled):
         return self._share(rng.permutation(np.concatenate(drawn)))
 
     def keys(self) -> Numbers:
-        """The place of each image in the epoch of all processes: an image that repeats is augmented again."""
+        """Return the position of each image in the epoch of all processes, so repeats are augmented differently."""
         return self._share(np.arange(self.count))
 
 
 def _repeated(members: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """So many of some images, each equally often or once more."""
+    """Draw `count` of some images, each equally often or once more."""
     whole, rest = divmod(count, len(members))
     return np.concatenate([np.tile(members, whole), rng.permutation(members)[:rest]])
 
 
 class Items(Dataset):
-    """Transformed images by place; unreadable ones are told in the item, as workers wrap what is raised."""
+    """Data set of transformed images; items list unreadable images, because workers wrap raised exceptions."""
 
     def __init__(self, images: Images, transform: Transform, seed: int, attempts: int) -> None:
         self.images, self.transform, self.seed, self.attempts = images, transform, seed, attempts
@@ -248,9 +253,9 @@ class Items(Dataset):
 
 
 class Loading(DataLoader):
-    """torch's loader, whose processes leave it to the training process to answer Ctrl-C and SIGTERM.
+    """torch's DataLoader with workers that leave the handling of Ctrl-C and SIGTERM to the training process.
 
-    These may go to all processes, and the training process needs its loaders to finish the step.
+    These signals may reach all processes, and the training process needs its workers to finish the step.
     """
 
     def __init__(self, dataset: Dataset, batch_size: int | None, **settings: Any) -> None:
@@ -265,7 +270,7 @@ class Loading(DataLoader):
 
 
 def _outlive_signals(worker: int) -> None:
-    """Pass over Ctrl-C; SIGTERM ends this process after `_GRACE_S`, and one that comes later at once."""
+    """Ignore Ctrl-C; end this process `_GRACE_S` after SIGTERM, or immediately at a later second SIGTERM."""
     first = 0.0
 
     def postpone(number: int, frame: object) -> None:
@@ -283,7 +288,7 @@ def _outlive_signals(worker: int) -> None:
 
 
 def collate(items: list[Item]) -> Batch:
-    """The images that could be read, together, and why the others could not."""
+    """Collate the readable images to a batch, with the reasons why the others cannot be read."""
     good = [(item.image, item.label, item.number) for item in items if item.image is not None]
     images = torch.stack([image for image, *_ in good]) if good else torch.empty(0, dtype=torch.uint8)
     labels = torch.tensor([label for _, label, _ in good], dtype=torch.int64)

@@ -1,4 +1,4 @@
-"""Batches for training and evaluation: which images, in which order, and what happens to unreadable ones."""
+"""Loaders: batches of images for training and evaluation."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -27,15 +27,15 @@ from igcv.data.stream_loader import StreamBatches
 from igcv.data.streams import StreamImages
 from igcv.errors import InputError
 
-END_S = 0.2  # within which the system tells of the end of a process
+END_S = 0.2  # seconds within which the system reports the end of a process
 
 
 class Loader:
-    """Batches of one process; made by `make_loader`.
+    """Batches of one process; created by `make_loader`.
 
     Attributes:
-        bad: the images that were skipped so far, name -> reason.
-        max_bad: how many of them are accepted.
+        bad: the images skipped so far, name -> reason.
+        max_bad: maximum number of skipped images.
     """
 
     def __init__(
@@ -53,30 +53,30 @@ class Loader:
         self._name, self._skip_bad = name, skip_bad
 
     def __len__(self) -> int:
-        """Batches in an epoch of this process."""
+        """Number of batches per epoch in this process."""
         return len(self._batches)
 
     def set_epoch(self, epoch: int, start: int = 0) -> None:
-        """Choose the epoch, from 0, that decides order and augmentation of the next pass.
+        """Set the epoch, from 0, that determines order and augmentation of the next pass.
 
-        The pass begins with batch `start`, from 0 to the length; streams read over those before it.
+        The pass begins with batch `start`, from 0 to the length. Streams read and discard the batches before `start`.
         """
         self._order.epoch, self._order.start = epoch, start
 
     def close(self) -> None:
-        """End the loader processes; nothing can be loaded any more."""
+        """End the data-loading workers; the loader cannot be used afterwards."""
         del self._batches
 
     def names(self, batch: int) -> list[str]:
-        """What the images of a batch of the epoch are called; of a stream nobody knows before."""
+        """Return the names of the images in a batch of the epoch; empty for streams."""
         return [self._name(int(number)) for number in self._order.batch(batch)]
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield images (N, 3, S, S) float32, normalized, and labels (N,) int64, both on the device.
 
         Raises:
-            BadImageError: an image cannot be read, and none may be skipped.
-            InputError: more than `max_bad` images cannot be read, or a loader process was killed.
+            BadImageError: an image cannot be read, and skipping is off.
+            InputError: more than `max_bad` images or no image can be read, or a data-loading worker was killed.
         """
         order = self._order
         finish, batch = self._finish.for_epoch(order.count, order.seed, order.epoch, order.rank), order.start
@@ -86,7 +86,9 @@ class Loader:
                 yield finish(batch, images, numbers), labels.to(self._finish.device, non_blocking=True)
                 batch += 1
         if len(self.bad) == self._order.count:
-            raise InputError(f"none of the {self._order.count} images can be read; the last: {self._last()}")
+            raise InputError(
+                f"none of the {self._order.count} images can be read. Last error: {self._last()}"
+            )
 
     def _note(self, bad: dict[str, str]) -> None:
         self.bad |= bad
@@ -94,8 +96,8 @@ class Loader:
             raise BadImageError(next(iter(bad.values())))
         if len(self.bad) > self.max_bad:
             raise InputError(
-                f"{len(self.bad)} images cannot be read, expected at most {self.max_bad}; the last: {self._last()} "
-                "(max_bad_images sets the limit)"
+                f"{len(self.bad)} images cannot be read, expected at most {self.max_bad} (max_bad_images). "
+                f"Last error: {self._last()}"
             )
 
     def _last(self) -> str:
@@ -103,48 +105,51 @@ class Loader:
 
 
 def _from_workers(batches: Iterable[Batch]) -> Iterator[Batch]:
-    """`batches`; it is told plainly when a loader process is gone."""
+    """Yield from `batches`; raise InputError if a data-loading worker was killed."""
     try:
         yield from batches
-    except (RuntimeError, ConnectionError, EOFError) as error:  # the latter two while it hands over a batch
+    except (
+        RuntimeError,
+        ConnectionError,
+        EOFError,
+    ) as error:  # the latter two if a worker ends while sending a batch
         if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
-        # Torch raises the error once more, wherever the program is, when the system tells it of the end.
+        # torch raises the error again, anywhere in the program, when the system reports the end of the worker.
         with suppress(RuntimeError):
             time.sleep(END_S)
         raise InputError(
-            f"a loader process ended ({error}), killed perhaps for want of memory; go on with fewer workers"
+            f"a data-loading worker ended ({error}), possibly out of memory. Resume with fewer workers"
         ) from error
 
 
 def make_loader(
     images: Images | StreamImages, transform: Transform, finish: Finish, settings: LoaderSettings
 ) -> Loader:
-    """Batches of a set of images for one of several processes.
+    """Create the loader of one of several processes.
 
-    Training: shuffled in each epoch, every process gets as many images, a last batch that is not full is
-    left out or not (see `LoaderSettings.drop_last`), and an unreadable image is replaced by the next readable one.
-    Balanced: as many images, of each class equally often. With `epoch_images` an epoch has so many of them.
-    Evaluation: in order, every image once over all processes; an unreadable image is left out.
-    Streams: timm shuffles training images and shares the shards; evaluation reads everything in every process.
+    Training: images are shuffled in each epoch, and every process gets the same number. The next readable image
+    replaces an unreadable one. See `LoaderSettings.drop_last` for an incomplete last batch.
+    Balanced training: an epoch has as many images, with an equal number from each class.
+    Evaluation: images come in order, each once over all processes. Unreadable images are skipped.
+    Streams: in training, timm shuffles and shards. In evaluation, every process reads the whole stream.
 
-    Everything random about an image follows from (seed, epoch, image), never from the number of worker processes
-    or from what else draws random numbers; of an erased rectangle the place, while the noise in it follows from
-    (seed, epoch, rank, batch). Of balanced training, whose images repeat, it follows from (seed, epoch, place in
-    the epoch).
+    The augmentation of an image depends only on (seed, epoch, image), not on the number of workers or on other random
+    draws. In balanced training, where images repeat, the position in the epoch takes the place of the image. The noise
+    in an erased rectangle depends on (seed, epoch, rank, batch).
 
     Args:
-        images: what to load.
-        transform: PIL RGB image -> uint8 tensor (3, S, S); without chance for resident images.
-        finish: what makes the network's input of it, in batches on the device.
-        settings: everything else.
+        images: the images to load.
+        transform: PIL RGB image -> uint8 tensor (3, S, S); not random for resident images.
+        finish: last steps from uint8 batches to the network's input, on the device.
+        settings: all other settings.
 
     Raises:
-        InputError: a number is out of its range, or there are fewer images than training processes.
+        InputError: a number is out of range, or there are fewer images than training processes.
     """
     fewest = settings.world_size if settings.train else 1
     if len(images) < fewest:
-        raise InputError(f"the number of images is {len(images)}, expected {fewest} or more")
+        raise InputError(f"number of images: got {len(images)}, expected {fewest} or more")
     max_bad = accepted_bad(len(images)) if settings.max_bad is None else settings.max_bad
     if isinstance(images, StreamImages):
         assert settings.resident is None and not settings.balanced and not settings.epoch_images
@@ -163,7 +168,7 @@ def make_loader(
 
 
 def accepted_bad(images: int) -> int:
-    """Return how many unreadable images a set of so many may have: a tenth, up to 100, or 1 % where that is more.
+    """Return the default limit of unreadable images: 10 %, up to 100, or 1 % where that is more; at least 1.
 
     >>> [accepted_bad(n) for n in (5, 30, 1_000, 10_000, 50_000)]
     [1, 3, 100, 100, 500]
@@ -172,7 +177,7 @@ def accepted_bad(images: int) -> int:
 
 
 def _order(images: Images, settings: LoaderSettings) -> ImageOrder:
-    """The images of a process in an epoch."""
+    """Return the order of a process's images."""
     places = settings.batch_size, settings.seed, settings.rank, settings.world_size
     if not settings.train:
         return InOrder(len(images), *places)
@@ -183,14 +188,14 @@ def _order(images: Images, settings: LoaderSettings) -> ImageOrder:
 
 
 def _decoding(items: Items, order: ImageOrder, finish: Finish, settings: LoaderSettings) -> Loading:
-    """Batches whose images are decoded in every epoch."""
+    """Return a loader that decodes the images in every epoch."""
     return Loading(
         items,
         settings.batch_size,
         sampler=order,
-        num_workers=settings.workers,  # torch gives each of them one thread
+        num_workers=settings.workers,  # torch gives each worker one thread
         collate_fn=collate,
         pin_memory=finish.device.type == "cuda",
         persistent_workers=settings.workers > 0,
-        generator=torch.Generator(),  # else every pass draws from the global one
+        generator=torch.Generator(),  # else every pass draws from the global generator
     )

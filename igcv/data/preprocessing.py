@@ -1,8 +1,8 @@
-"""How an image becomes the input of a network, as data: it travels with the weights.
+"""Preprocessing of images for a network, stored with the weights.
 
-Shapes: an image goes in as a PIL image of any size and mode (see igcv.data.decoding) and comes out as a tensor
-(3, S, S), where S is the network's input size in pixels: uint8 for loaders, whose batches become input on the device
-(see igcv.data.finish), float32 where one image is looked at.
+Input: a PIL image of any size and mode (see igcv.data.decoding). Output: a tensor (3, S, S), where S is the network's
+input size in pixels. The tensor is uint8 for loaders, which normalize batches on the device (see igcv.data.finish),
+and float32 for single images.
 """
 
 import math
@@ -19,7 +19,7 @@ from igcv.data.crops import central_square
 from igcv.data.decoding import as_rgb
 from igcv.errors import InputError, unknown
 
-MAX_SIDE, MIN_CROP = 8192, 0.1  # what comes with weights from an untrusted source must not fill the memory
+MAX_SIDE, MIN_CROP = 8192, 0.1  # limits the memory that weights from an untrusted source can request
 Transform = Callable[[Image.Image], torch.Tensor]
 PIXELS, AS_STORED = "upright on white", "as stored"
 RULES = {
@@ -39,29 +39,29 @@ def _three_numbers(value: object) -> bool:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How an image becomes the input that a network was trained on.
+    """Preprocessing parameters of a network.
 
-    The image's shorter side is resized to `input_size / crop` and a central square of `input_size` is kept.
-    With crop 1 an image that is already such a square stays as it is.
+    The image is resized to a shorter side of `input_size / crop`, then cropped to a central square of `input_size`.
+    With crop 1, an image that is already this square stays unchanged.
 
     Raises:
-        InputError: a value is of the wrong type or outside its range.
+        InputError: a value has the wrong type or is out of range.
     """
 
     input_size: int
     """Side S of the network's input, pixels."""
     mean: tuple[float, ...]
-    """Subtracted from each of red, green and blue, on the scale 0..1."""
+    """Mean of red, green and blue on the scale 0..1, subtracted first."""
     std: tuple[float, ...]
-    """Divides each channel after that, on the scale 0..1."""
+    """Standard deviation of red, green and blue on the scale 0..1, the divisor."""
     crop: float
-    """The part of the resized shorter side that the center crop keeps, from 0.1 to 1."""
+    """Fraction of the resized shorter side that the center crop keeps, from 0.1 to 1."""
     interpolation: str
-    """The filter for resizing: nearest, bilinear, bicubic or lanczos."""
+    """Filter for resizing: nearest, bilinear, bicubic or lanczos."""
     pixels: str = PIXELS
-    """How the images that the network was trained on became pixels: "upright on white" or "as stored" (see `RULES`).
+    """Decoding of the training images: "upright on white" or "as stored" (see `RULES`).
 
-    Images are read upright and on white for every network: what else a network was trained on is a thing to know.
+    For information only: igcv reads images upright and on white for every network.
     """
 
     def __post_init__(self) -> None:
@@ -69,7 +69,7 @@ class Preprocessing:
             (
                 "input_size",
                 type(self.input_size) is int and 1 <= self.input_size <= MAX_SIDE,
-                f"a whole number of pixels from 1 to {MAX_SIDE}",
+                f"an integer from 1 to {MAX_SIDE}, in pixels",
             ),
             ("mean", _three_numbers(self.mean), "three numbers, for pixels from 0 to 1"),
             ("std", _three_numbers(self.std) and min(self.std) > 0, "three numbers above 0"),
@@ -77,40 +77,40 @@ class Preprocessing:
         )
         for name, holds, expected in rules:
             if not holds:
-                raise InputError(f"preprocessing: {name} is {getattr(self, name)!r}, expected {expected}")
-        if self.pixels not in tuple(RULES):  # a tuple, as what cannot be hashed is wrong as well
+                raise InputError(f"preprocessing {name}: got {getattr(self, name)!r}, expected {expected}")
+        if self.pixels not in tuple(RULES):  # a tuple, because the value may be unhashable
             raise unknown("rule for pixels", str(self.pixels), RULES, "update igcv")
         if self.interpolation not in _INTERPOLATIONS:
             raise unknown("interpolation", str(self.interpolation), _INTERPOLATIONS)
 
     def to_dict(self) -> dict[str, object]:
-        """The same as plain numbers, strings and lists, ready for JSON."""
+        """Return the parameters as numbers, strings and lists, ready for JSON."""
         return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, values: dict[str, object]) -> "Preprocessing":
-        """The inverse of `to_dict`.
+        """Create preprocessing parameters from the result of `to_dict`.
 
         Raises:
-            InputError: a key is missing, unknown, or has a value that is not allowed.
+            InputError: a key is missing or unknown, or its value is invalid.
         """
         known = [field.name for field in fields(cls)]
         if not isinstance(values, dict):
-            raise InputError(f"preprocessing is {values!r}, expected a table of {', '.join(known)}")
+            raise InputError(f"preprocessing: got {values!r}, expected a table of {', '.join(known)}")
         for key in values:
             if key not in known:
                 raise unknown("preprocessing key", str(key), known)
-        values = {"pixels": AS_STORED, **values}  # the rule of the versions that did not record it
+        values = {"pixels": AS_STORED, **values}  # the rule of versions that did not record one
         missing = [name for name in known if name not in values]
         if missing:
-            raise InputError(f"preprocessing lacks {', '.join(missing)}; expected {', '.join(known)}")
+            raise InputError(f"preprocessing: missing {', '.join(missing)}, expected {', '.join(known)}")
         given: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
         return cls(**given)
 
 
 IMAGENET = Preprocessing(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 0.875, "bicubic")
 CIFAR = Preprocessing(32, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), 1.0, "bicubic")
-# The networks released for MXNet take red, green, blue from 0 to 255, less their means and not divided. Their
+# The networks released for MXNet take red, green, blue from 0 to 255, minus the means and not divided. Their
 # validation images were packed with a shorter side of 256 pixels and cropped to 224.
 MXNET = Preprocessing(
     224, (123.68 / 255, 116.779 / 255, 103.939 / 255), (1 / 255,) * 3, 224 / 256, "bilinear"
@@ -120,18 +120,18 @@ PRESETS = {"imagenet": IMAGENET, "cifar": CIFAR, "mxnet": MXNET}  # by their nam
 
 
 def eval_transform(pre: Preprocessing) -> Transform:
-    """PIL image -> float32 tensor (3, S, S), without chance: resize, center crop, normalize."""
+    """Return the evaluation transform: PIL image -> float32 tensor (3, S, S) by resize, center crop, normalization."""
     return _Eval(pre)
 
 
 def plain_transform(pre: Preprocessing) -> Transform:
-    """PIL image -> uint8 tensor (3, S, S): `eval_transform` before it normalizes."""
+    """Return `eval_transform` without normalization: PIL image -> uint8 tensor (3, S, S)."""
     return _Plain(pre)
 
 
 @dataclass(frozen=True)
 class _Plain:
-    """The transform of `plain_transform`; can be pickled to loader processes."""
+    """The transform of `plain_transform`; can be pickled to data-loading workers."""
 
     pre: Preprocessing
 
@@ -149,20 +149,20 @@ class _Eval(_Plain):
 
 
 def short_side(pre: Preprocessing) -> int:
-    """What the shorter side of an image is resized to, pixels; at least `input_size`."""
+    """Return the shorter side of the resized image in pixels, at least `input_size`."""
     return round(pre.input_size / pre.crop)
 
 
 def resample(pre: Preprocessing) -> Image.Resampling:
-    """Pillow's name of the filter for resizing."""
+    """Return Pillow's filter for resizing."""
     return Image.Resampling[pre.interpolation.upper()]
 
 
 def central_part(image: Image.Image, pre: Preprocessing, shrink: bool = False) -> Image.Image:
-    """The part of an RGB image that the network sees, at its size; `shrink` as for `central_square`."""
+    """Return the central square of an RGB image at the input size; for `shrink`, see `central_square`."""
     return central_square(image, short_side(pre), pre.input_size, resample(pre), shrink)
 
 
 def as_tensor(image: Image.Image) -> Tensor:
-    """PIL RGB image -> uint8 tensor (3, H, W)."""
+    """Convert a PIL RGB image to a uint8 tensor (3, H, W)."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)

@@ -1,8 +1,8 @@
-"""MXNet RecordIO image files (.rec): a reader over a memory map, and a writer.
+"""Reader and writer of MXNet RecordIO image files (.rec).
 
 A file is a sequence of parts, each `magic, cflag << 29 | length, payload, zeros to 4 bytes`, little-endian.
-A record is one part (cflag 0), or several (1 first, 2 middle, 3 last) when its payload held the magic number
-at a multiple of 4 bytes: the writer cut it out there, and the reader puts it back between the parts.
+A record is one part (cflag 0), or several (1 first, 2 middle, 3 last) if its payload contains the magic number
+at a multiple of 4 bytes. The writer removes the number there, and the reader restores it between the parts.
 A record's payload is a header (flag, label, id, second id), `flag` float32 labels, and an encoded image.
 Source: dmlc-core `recordio.h`, MXNet `recordio.py`.
 """
@@ -24,23 +24,23 @@ _HEADER = struct.Struct("<IfQQ")  # flag (number of labels that follow), label, 
 _WHOLE, _FIRST, _MIDDLE, _LAST = range(4)
 _MAX_PART = 1 << 29  # bytes; the length has 29 bits
 UNLABELLED = -1
-_MAX_LABEL = 1 << 24  # above it float32 no longer holds every whole number
+_MAX_LABEL = 1 << 24  # above this value, float32 cannot represent every integer
 
 
 class RecordFile:
-    """The records of one .rec file by number, read through a memory map; can be pickled to other processes.
+    """Memory-mapped records of one .rec file by number; can be pickled to other processes.
 
-    Records come in the order of the `.idx` file beside it if there is one, else in file order.
+    Records are in the order of the `.idx` file next to the .rec file if there is one, else in file order.
 
     Args:
         path: the .rec file.
 
     Attributes:
-        keys: what the index calls each record, int64 of shape (len,); where there is no index or it has other keys
-            than numbers, each one once, the numbers from 0.
+        keys: key of each record in the index, int64 of shape (len,); the numbers from 0 if there is no index, or if
+            its keys are not unique numbers.
 
     Raises:
-        InputError: the file is missing, empty, cut short or not RecordIO, or its index does not fit it.
+        InputError: the file is missing, empty, truncated or not RecordIO, or the index does not match the file.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -61,30 +61,30 @@ class RecordFile:
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
-        self._map = _open_map(self.path)  # a map belongs to its process
+        self._map = _open_map(self.path)  # a memory map cannot be pickled
 
     def __getitem__(self, i: int) -> tuple[int, memoryview]:
-        """The label and the encoded image of record `i`; the label is UNLABELLED where it has none.
+        """Return the label and the encoded image of record `i`; the label of an unlabeled record is UNLABELLED.
 
-        A record of two or more labels without an image has none, either: in data sets of faces the header and the
+        A record with two or more labels and no image counts as unlabeled. In face data sets, the header and the
         table of persons are such records.
 
         Raises:
-            InputError: the record is damaged or its label is not a whole number.
+            InputError: the record is damaged or its label is not an integer.
         """
         label, image_start, payload = self._opened(i)
         return label, payload[image_start:]
 
     def record(self, i: int) -> bytes:
-        """The whole payload of record `i`: header, labels and encoded image."""
+        """Return the whole payload of record `i`: header, labels and encoded image."""
         return bytes(self._payload(self._offsets[i]))
 
     def labels(self) -> np.ndarray:
-        """The labels of all records as of single ones, int64 of shape (len,); reads headers, not images."""
+        """Return the labels of all records, int64 of shape (len,), reading only headers, not images."""
         return np.fromiter((self._opened(i)[0] for i in range(len(self))), np.int64, len(self))
 
     def _opened(self, i: int) -> tuple[int, int, memoryview]:
-        """The label of record `i`, where its image starts in the payload, and the payload."""
+        """Return the label of record `i`, the start of its image in the payload, and the payload."""
         offset = self._offsets[i]
         payload = self._payload(offset)
         if len(payload) < _HEADER.size:
@@ -98,7 +98,7 @@ class RecordFile:
         if image_start > len(payload):
             raise self._damaged(
                 offset,
-                f"a header that announces {flag} labels in a record of {len(payload)} bytes",
+                f"a header with {flag} labels in a record of {len(payload)} bytes",
                 f"{image_start} bytes or more",
             )
         if flag > 1 and image_start == len(payload):
@@ -107,7 +107,7 @@ class RecordFile:
             (label,) = struct.unpack_from("<f", payload, _HEADER.size)
         if not (UNLABELLED <= label < _MAX_LABEL and float(label).is_integer()):
             raise self._damaged(
-                offset, f"the label {label:g}", "a class number: a whole number from 0, or -1 for none"
+                offset, f"the label {label:g}", "a class number: an integer from 0, or -1 for unlabeled"
             )
         return int(label), image_start, payload
 
@@ -117,7 +117,7 @@ class RecordFile:
         return parts[0] if len(parts) == 1 else memoryview(_MAGIC_BYTES.join(parts))
 
     def _parts(self, offset: int) -> Iterator[tuple[int, int]]:
-        """Start and end byte of the payload of each part of the record at `offset`."""
+        """Yield start and end byte of the payload of each part of the record at `offset`."""
         cflag, start, end = self._part(offset)
         if cflag not in (_WHOLE, _FIRST):
             raise self._damaged(offset, f"a part with flag {cflag}", "the start of a record (flag 0 or 1)")
@@ -132,7 +132,7 @@ class RecordFile:
             yield start, end
 
     def _part(self, offset: int) -> tuple[int, int, int]:
-        """Flag, payload start and payload end of the part at `offset`, all checked against the file."""
+        """Return flag, payload start and payload end of the part at `offset`, checked against the file."""
         start, size = offset + _FRAME.size, len(self._map)
         if start > size:
             raise self._damaged(offset, f"the end of the file at byte {size}", "a record's 8-byte frame")
@@ -159,38 +159,36 @@ class RecordFile:
         return np.array(offsets, np.int64)
 
     def _indexed(self, index: Path) -> tuple[np.ndarray, np.ndarray]:
-        """Offsets and keys of the records that an index names."""
+        """Return the offsets and keys of the records in an index."""
         offsets, keys = _read_index(index)
         misplaced = offsets[(offsets < 0) | (offsets > len(self._map) - _FRAME.size) | (offsets % 4 != 0)]
         if len(misplaced):
             raise InputError(
-                f"{index}: the offset {misplaced[0]} is no place for a record in {self.path} "
-                f"({len(self._map)} bytes); expected multiples of 4 inside the file; copy the "
-                "file again, or delete the index to have the records found without it"
+                f"{index}: got offset {misplaced[0]} for {self.path} ({len(self._map)} bytes), expected a multiple of "
+                "4 within the file. Copy the file again, or delete the index to scan the file for records"
             )
         if len(np.unique(offsets)) < len(offsets):
             raise InputError(
-                f"{index}: names a place in {self.path} twice, expected each record once; delete the index to have the "
-                "records found without it"
+                f"{index}: got an offset in {self.path} twice, expected each record once. Delete the index to scan the "
+                "file for records"
             )
-        for _ in self._parts(int(offsets.max())):  # a file cut short shows at its last record
+        for _ in self._parts(int(offsets.max())):  # detects a truncated file at its last record
             pass
         return offsets, keys
 
     def _damaged(self, offset: int, found: str, expected: str) -> InputError:
         return InputError(
-            f"{self.path}: at byte {offset} found {found}, expected {expected}; the file is "
-            "damaged, incomplete or of another kind, or its .idx belongs to another file: "
-            "copy or create it again"
+            f"{self.path}: at byte {offset} found {found}, expected {expected}. The file is damaged, incomplete or not "
+            "RecordIO, or its .idx belongs to another file. Copy or create the file again"
         )
 
 
 def write_records(path: str | Path, items: Iterable[tuple[float | Sequence[float], bytes]]) -> None:
-    """Write an MXNet RecordIO image file, and its index beside it with the ending .idx.
+    """Write an MXNet RecordIO image file, and its index next to it with the extension .idx.
 
     Args:
-        path: the .rec file to write; an existing one is replaced.
-        items: for each image its label (or several: the first is the class) and its JPEG or PNG bytes.
+        path: the .rec file to write; an existing file is replaced.
+        items: for each image, its label (or several labels: the first is the class) and its JPEG or PNG bytes.
 
     Raises:
         InputError: a record is too large for the format.
@@ -203,7 +201,7 @@ def write_records(path: str | Path, items: Iterable[tuple[float | Sequence[float
             if len(payload) >= _MAX_PART:
                 raise InputError(
                     f"{path}: record {key} has {len(payload)} bytes, expected fewer than "
-                    f"{_MAX_PART}; store a smaller image"
+                    f"{_MAX_PART}. Store a smaller image"
                 )
             records.writelines(_frames(payload))
 
@@ -216,7 +214,7 @@ def _pack(key: int, label: float | Sequence[float], image: bytes) -> bytes:
 
 
 def _frames(payload: bytes) -> Iterator[bytes]:
-    """The parts of one record, framed and padded; the payload is cut at each aligned magic number."""
+    """Yield the bytes of one record: framed and padded parts, split at each aligned magic number."""
     cuts = [at for at in _occurrences(payload, _MAGIC_BYTES) if at % 4 == 0]
     starts = [0, *(at + 4 for at in cuts)]
     ends = [*cuts, len(payload)]
@@ -242,18 +240,18 @@ def _open_map(path: Path) -> mmap.mmap:
     try:
         with path.open("rb") as file:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except ValueError:  # what mmap says to a file without bytes
+    except ValueError:  # mmap refuses an empty file
         raise InputError(
-            f"{path}: the file is empty, expected RecordIO records; copy or create it again"
+            f"{path}: the file is empty, expected RecordIO records. Copy or create the file again"
         ) from None
     except OSError as error:
         raise InputError(
-            f"{path}: cannot be read ({error.strerror}), expected a RecordIO file (.rec); check the path"
+            f"{path}: cannot be read ({error.strerror}), expected a RecordIO file (.rec). Check the path"
         ) from None
 
 
 def _read_index(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The offsets in bytes and the keys, int64, of an index with a line `key <tab> offset` for each record."""
+    """Return the offsets in bytes and the keys, int64, of an index with a line `key <tab> offset` per record."""
     offsets, keys = [], []
     text = read_text(path, "lines 'key<tab>offset'", errors="replace")
     for number, line in enumerate(text.splitlines(), start=1):
@@ -265,13 +263,13 @@ def _read_index(path: Path) -> tuple[np.ndarray, np.ndarray]:
                 continue
             case _:
                 raise InputError(
-                    f"{path}: line {number} is {line[:40]!r}, expected 'key<tab>offset'; "
-                    "delete the index to have the records found without it"
+                    f"{path}, line {number}: got {line[:40]!r}, expected 'key<tab>offset'. "
+                    "Delete the index to scan the file for records"
                 )
     if not offsets:
         raise InputError(
-            f"{path}: the index is empty, expected a line 'key<tab>offset' for each record; "
-            "delete it to have the records found without it"
+            f"{path}: the index is empty, expected a line 'key<tab>offset' per record. "
+            "Delete the index to scan the file for records"
         )
     numbers = keys if min(keys) >= 0 and len(set(keys)) == len(keys) else range(len(keys))
     return np.array(offsets, np.int64), np.array(numbers, np.int64)

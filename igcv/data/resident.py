@@ -1,8 +1,8 @@
-"""Small data sets live on the device: decoded once to uint8, then moved and mirrored there in whole batches.
+"""Resident images: decoded once to uint8, cached in device memory, then shifted and flipped there in batches.
 
-The order of the images, and what unreadable ones do, are those of images that are decoded in every epoch.
-What chance does to an image follows from (seed, epoch, image), or in balanced training from its place in the epoch:
-it is drawn for all images of the set at once, so that any number of processes trains on the same ones.
+The order of images and the handling of unreadable images equal those of images decoded in every epoch.
+The augmentation of an image depends on (seed, epoch, image), or on its position in the epoch in balanced training.
+It is drawn for all images of the set at once and thus independent of the number of processes.
 """
 
 from collections.abc import Iterator
@@ -21,18 +21,18 @@ _DECODED = 256  # images in a batch while decoding
 
 
 class _Store(NamedTuple):
-    """What the first pass leaves on the device."""
+    """The images that the first pass stores on the device."""
 
     pixels: Tensor  # (K, S, S, 3) uint8
     labels: Tensor  # (K,) int64
-    slots: Tensor  # (N,) int64 on the CPU: where the image of each number is, or the one in its place; -1: nowhere
+    slots: Tensor  # (N,) int64 on the CPU: row of each image in `pixels`, or of its replacement; -1: none
 
 
 class Resident:
     """Batches of uint8 images on the device.
 
-    Every process of a training holds all images, as any of them may be in its next epoch; for evaluation it holds
-    its share.
+    In training, every process holds all images, because its next epoch may contain any of them. In evaluation, a
+    process holds only its share.
     """
 
     def __init__(self, items: Items, order: ImageOrder, finish: Finish, moves: Moves, workers: int) -> None:
@@ -54,14 +54,14 @@ class Resident:
         left = (torch.from_numpy(np.array(part, np.int64)) for part in (order.left(), order.left_keys()))
         for numbers, keys in zip(*(part.split(order.batch_size) for part in left), strict=True):
             held = slots[numbers]
-            # In training an image's slot is its number, and what took the place of one is as far from its key.
+            # In training, an image's slot is its number. A replacement shifts the key by the same distance.
             keys = ((keys + held - numbers) % order.count)[held >= 0]
             place = held[held >= 0].to(device, non_blocking=True)
             images = cut(pixels, place, moves[keys].to(device, non_blocking=True))
             yield Batch(images, labels[place], keys, {})
 
     def _decode(self) -> Iterator[Batch]:
-        """Fill the store; the batches on the way hold nothing but what could not be read."""
+        """Fill the store; yield batches that list only unreadable images."""
         order, training = self._order, isinstance(self._order, Shuffled)
         rank, world_size = (0, 1) if training else (order.rank, order.world_size)
         wanted = InOrder(order.count, _DECODED, order.seed, rank, world_size)
@@ -89,9 +89,10 @@ class Resident:
 
 
 def draw_moves(count: int, moves: Moves, side: int, rng: torch.Generator) -> Tensor:
-    """What happens to each of `count` images of `side` pixels, int64 (count, 3).
+    """Draw the shift and flip of each of `count` images of `side` pixels, int64 (count, 3).
 
-    The columns are how many pixels further down and further right it is read, and 1 to mirror it, else 0.
+    The columns are the downward and rightward offset of the read position in pixels, and 1 for a horizontal flip, else
+    0.
     """
     far = moves.reach(side)
     shifts = torch.randint(-far, far + 1, (count, 2), generator=rng)
@@ -100,15 +101,15 @@ def draw_moves(count: int, moves: Moves, side: int, rng: torch.Generator) -> Ten
 
 
 def cut(pixels: Tensor, place: Tensor, moves: Tensor) -> Tensor:
-    """Some images, moved and then mirrored; what comes in from outside is black.
+    """Shift and then flip the selected images; pixels from outside an image are black.
 
     Args:
-        pixels: (K, S, S, 3).
-        place: which of them, (n,).
-        moves: see `draw_moves`, (n, 3).
+        pixels: all images, (K, S, S, 3).
+        place: indices of the selected images, (n,).
+        moves: shifts and flips (see `draw_moves`), (n, 3).
 
     Returns:
-        (n, 3, S, S), channels last in memory.
+        The images, (n, 3, S, S), channels last in memory.
     """
     side = pixels.shape[1]
     down, right, mirrored = moves[:, :, None].unbind(1)  # (n, 1) each
@@ -126,7 +127,7 @@ def _within(line: Tensor, side: int) -> Tensor:
 
 
 def _with_next(slots: Tensor) -> Tensor:
-    """`slots` with the next one of an image that could be read in place of each -1, after the last the first."""
+    """Replace each -1 in `slots` by the slot of the next readable image, cyclically."""
     good = (slots >= 0).nonzero().squeeze(1)
     if not len(good):
         return slots

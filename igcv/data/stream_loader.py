@@ -1,4 +1,4 @@
-"""Batches of a stream: timm shuffles and shares its shards, and numbers follow from the order."""
+"""Batches of a stream: timm shuffles and shards the samples, and their order determines their numbers."""
 
 from collections.abc import Generator, Iterator
 from contextlib import closing
@@ -15,7 +15,7 @@ from igcv.errors import InputError
 
 
 class StreamBatches:
-    """Batches of a stream, opened in each epoch with loader processes of its own."""
+    """Batches of a stream, opened in each epoch with new data-loading workers."""
 
     def __init__(
         self,
@@ -27,8 +27,8 @@ class StreamBatches:
         shards, world_size = len(images.shards), settings.world_size
         if settings.train and 0 < shards < world_size:
             raise InputError(
-                f"{images.dataset}: {shards} training shards cannot be shared by {world_size} processes; "
-                "write more and smaller shards, or start fewer processes"
+                f"{images.dataset}: got {shards} training shards for {world_size} processes, expected at least one per "
+                "process. Write more and smaller shards, or start fewer processes"
             )
         self.images, self.transform, self.device = images, transform, device
         self.batch_size, self.train, self.seed = settings.batch_size, settings.train, settings.seed
@@ -39,14 +39,14 @@ class StreamBatches:
         self.count = len(images)
 
     def __len__(self) -> int:
-        """Batches in an epoch; evaluation with several workers may give a few more that are not full."""
+        """Number of batches per epoch; evaluation with several workers may yield a few more incomplete batches."""
         if self.train:
             return max(self.count // self.world_size // self.batch_size, 1)
         share = len(range(self.rank, self.count, self.world_size))
         return -(-share // self.batch_size)
 
     def batch(self, number: int) -> range:
-        """The numbers of the images in a batch: none is known."""
+        """Return an empty range, because the image numbers of a batch are unknown in advance."""
         return range(0)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -60,9 +60,9 @@ class StreamBatches:
         )
         count = seen = 0
         for batch, error in loader:
-            if error is not None:  # workers would wrap what is raised
+            if error is not None:  # a worker would wrap a raised exception
                 raise error
-            # A stream has no numbers but its order: those of this process, between those of the others.
+            # Images of a stream are numbered by their order, interleaved over the processes.
             place = torch.arange(seen, seen + len(batch.labels)) * self.world_size + self.rank
             if count >= self.start or not len(batch.labels):
                 yield batch._replace(numbers=place % self.count)
@@ -71,13 +71,13 @@ class StreamBatches:
                 return
         if self.train:
             raise InputError(
-                f"{self.images.dataset}: the training stream ended after {count} of {len(self)} batches; "
-                "check the shards and the number of samples in the info file"
+                f"{self.images.dataset}: the training stream ended after {count} of {len(self)} batches. "
+                "Check the shards and the number of samples in the info file"
             )
 
 
 class _Items(IterableDataset):
-    """Batches made in a loader process; what goes wrong is told in the last one."""
+    """Batches built in a data-loading worker; the last one carries an error, if any."""
 
     def __init__(self, stream: StreamBatches, seed: int) -> None:
         self.stream, self.seed = stream, seed

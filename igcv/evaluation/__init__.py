@@ -1,4 +1,4 @@
-"""The accuracy of a network on images, the images that it gets wrong, and predictions for many images."""
+"""Evaluation of networks: accuracy, misclassified images, and predictions for many images."""
 
 from igcv.evaluation.accuracy import Evaluation, evaluate
 from igcv.evaluation.outputs import sort_into, write_table

@@ -36,28 +36,28 @@ from igcv.machine.processes import (
 )
 from igcv.models import Network, set_form
 
-TOP = 5  # most probable classes, among which the right one counts for the top-5 accuracy
+TOP = 5  # k of the top-k accuracy that complements top-1
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What came out of an evaluation: counts over all images, and per class."""
+    """Evaluation results: metrics over all images, and per class."""
 
     loss: float  # mean cross-entropy in nats
     top1: float  # percent
-    top5: float | None  # percent; None for five classes or fewer, of which it would say nothing
-    images: int
-    confusion: dict[tuple[int, int], int]  # (class, most probable class): images, where there are any
-    mistakes: list[Mistake]  # the worst first, a few
-    data: str = ""  # what it was measured on, as --data takes it
+    top5: float | None  # percent; None for five or fewer classes, where it is meaningless
+    images: int  # number of images
+    confusion: dict[tuple[int, int], int]  # (class, predicted class): number of images, without zeros
+    mistakes: list[Mistake]  # up to 24 misclassified images, highest loss first
+    data: str = ""  # spec of the data, as for --data
     class_names: tuple[str, ...] = ()  # in label order
-    notes: tuple[str, ...] = ()  # on how the data was divided into parts, a line each
+    notes: tuple[str, ...] = ()  # messages about the split into parts, one line each
     precision: str = "float32"  # of the arithmetic; int8 for a quantized file
-    data_name: str = ""  # what the data is called
+    data_name: str = ""  # short name of the data
 
     @property
     def balanced(self) -> float:
-        """Balanced accuracy: the mean recall of the classes that have images, percent."""
+        """Balanced accuracy in percent: the mean recall of the classes that have images."""
         return balanced_accuracy(self.confusion)
 
     @property
@@ -67,19 +67,20 @@ class Evaluation:
 
     @property
     def no_better_than(self) -> str | None:
-        """The class that it would be as good to answer always; None where the network is better."""
+        """The class that is as good as a constant prediction; None if the network is better."""
         answer = constant_answer(self.confusion)
         return None if answer is None else (self.class_names[answer] if self.class_names else str(answer))
 
     @property
     def note(self) -> str:
-        """One line that says that the network is no better than always answering one class; empty if it is better."""
+        """A line that says that the network is no better than a constant prediction; empty if the network is better."""
         return constant_note(self.confusion, self.class_names)
 
     def as_dict(self) -> dict[str, Any]:
-        """The figures under plain names, those of the classes in percent under the class names.
+        """Return the metrics as a dictionary ready for JSON, with the metrics of classes in percent by class name.
 
-        "per_class" has the accuracy of each class, "classes" its images, recall (the same accuracy), precision and F1.
+        "per_class" has the accuracy of each class. "classes" has its number of images, recall (equal to the accuracy),
+        precision and F1.
         """
         names = self.class_names
         unique = [name if names.count(name) == 1 else f"{name} ({i})" for i, name in enumerate(names)]
@@ -99,12 +100,12 @@ class Evaluation:
 
 
 def _rounded(scores: ClassScores) -> dict[str, float | None]:
-    """The scores of a class under plain names, to two places."""
+    """Return the scores of a class as a dictionary, rounded to two decimal places."""
     return {key: value if value is None else round(value, 2) for key, value in scores._asdict().items()}
 
 
 class NotFiniteError(InputError):
-    """A network's logits are no finite numbers."""
+    """Error for a network with non-finite logits (NaN or Inf)."""
 
 
 @torch.inference_mode()
@@ -114,16 +115,17 @@ def accuracy_of(
     device: torch.device,
     names: Names = lambda batch: (),
 ) -> Evaluation:
-    """Return the accuracy of `model` in float32, over all processes together.
+    """Measure the accuracy of `model` in float32 over the images of all processes.
 
     Args:
         model: images (N, 3, S, S) -> logits (N, classes).
-        loader: batches of images and labels (N,) on the device; of each process its share.
-        device: where `model` is.
-        names: what the images of a batch are called, by its number.
+        loader: batches of images and labels (N,) on the device; each process has its share of the images.
+        device: device of `model`.
+        names: function that returns the names of the images in a batch, by the batch's number.
 
     Raises:
-        NotFiniteError: a logit is no finite number.
+        InputError: there are no images.
+        NotFiniteError: a logit is NaN or Inf.
     """
     model.eval()
     worst = Worst()
@@ -134,7 +136,7 @@ def accuracy_of(
         raise InputError("there are no images to evaluate on")
     if broken:
         raise NotFiniteError(
-            f"the logits of {broken:,.0f} of {count:,.0f} images are no finite numbers, so the network is unusable"
+            f"non-finite logits for {broken:,.0f} of {count:,.0f} images, so the network is unusable"
         )
     confusion: Counter[tuple[int, int]] = Counter()
     for part in gather(pairs):
@@ -155,10 +157,10 @@ def _tally(
     device: torch.device,
     worst: Worst,
 ) -> tuple[Tensor, dict[tuple[int, int], int]]:
-    """Of this process: sums over its images, and how often which class is taken for which.
+    """Return sums over the images of this process, and its confusion matrix.
 
-    The sums are of the loss, of the right ones among the top 5, and of the images: those whose logits are not finite,
-    those for which top 5 says something, and all.
+    The sums are: loss, top-5 hits, images with non-finite logits, images for which top-5 accuracy is meaningful, and
+    all images.
     """
     ranked = count = 0
     sums = torch.zeros(3, dtype=_sum_dtype(device), device=device)
@@ -182,7 +184,7 @@ def _tally(
 
 
 def _sum_dtype(device: torch.device) -> torch.dtype:
-    """float64, or float32 on Apple's GPUs, which have no float64."""
+    """Return float64, or float32 on Apple GPUs, which do not support float64."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 
@@ -194,7 +196,7 @@ def evaluation_loader(
     process: Process,
     resident: Moves | None = None,
 ) -> Loader:
-    """This process's share of `images`, every one once over all processes; unreadable ones are refused."""
+    """Create a loader of this process's share of `images`, each once over all processes; unreadable images raise."""
     settings = LoaderSettings(
         batch_size=batch_size,
         train=False,
@@ -210,7 +212,7 @@ def evaluation_loader(
 def _counted(
     batches: Iterable[tuple[Tensor, Tensor]], images: int, progress: Callable[[int, int], None]
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield batches, and tell how many of the images are done."""
+    """Yield batches and report the number of finished images."""
     done = 0
     for batch in batches:
         yield batch
@@ -230,26 +232,24 @@ def evaluate(
     device: str = "auto",
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Measure top-1, top-5, balanced accuracy, loss and the scores of every class on validation or test images.
+    """Measure top-1, top-5 and balanced accuracy, loss and the scores of every class, as `igcv evaluate` does.
 
-    This is `igcv evaluate`.
-
-    Under torchrun the processes share the images.
+    Under torchrun, the processes share the images.
 
     Args:
-        network: a classifier, which stays as it is, or what `igcv.load` opens.
-        data: a data source, as for `igcv.data.open_source`; None: that of the training run.
-        split: a list of the images as a CSV file, instead of that of the training run.
-        part: the images to measure on: "val"; "test" for the final accuracy; "train" for those that it learned from.
-        match: how classes of the data are matched with the network's: by "name", in whatever order and also fewer of
-            them, or by "order".
-        batch_size: images at a time, per process.
-        workers: processes that decode images; 0 decodes in this one.
+        network: a classifier, which stays unchanged, or anything that `igcv.load` opens.
+        data: a data source, as for `igcv.data.open_source`; None: the data of the training run.
+        split: CSV file with a list of the images; None: the list of the training run, if any.
+        part: the images to evaluate: "val", "test" (final accuracy) or "train".
+        match: how to match the classes of the data with the network's classes: by "name", in any order, where the data
+            may lack classes, or by "order".
+        batch_size: images per batch and process.
+        workers: number of data-loading workers per process; 0 decodes images in the process itself.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
-        progress: callback after each batch, with the images that this process has done, and all of its images.
+        progress: callback after each batch, with the number of finished images and of all images of this process.
 
     Raises:
-        InputError: if network or data cannot be opened or do not fit each other, or for an unreadable image.
+        InputError: network or data cannot be opened or do not match, or an image is unreadable.
     """
     with process_group(device) as process:
         with together():
@@ -275,14 +275,14 @@ def evaluate_in(
     part: str = "val",
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """`evaluate` in a process that has joined the others, on images with the network's labels."""
+    """Run `evaluate` in an initialized process group, on a source with the network's labels."""
     if process.device.type == "cpu":
         keep_freed_memory()
     images = source.part(part)
     finish = Finish(classifier.preprocessing, process.device)
     loader = evaluation_loader(images, finish, batch_size, workers, process)
     network = classifier.model
-    if isinstance(network, Network):  # the caller's own keeps its device and forms
+    if isinstance(network, Network):  # the caller's network keeps its device and forms
         network = deepcopy(network).to(process.device)
         set_form(network)
     batches = loader if progress is None else _counted(loader, len(images) // process.world_size, progress)

@@ -1,4 +1,4 @@
-"""The validation images that a network gets most wrong, found while it is evaluated."""
+"""Misclassified images with the highest loss, collected during an evaluation."""
 
 import base64
 from collections.abc import Callable, Sequence
@@ -15,25 +15,25 @@ from igcv.data import as_pixels
 from igcv.data.preprocessing import Preprocessing
 from igcv.machine.processes import gather
 
-MOST = 24  # images that are kept
-GUESSES = 5
-PICTURE = 160  # pixels, the longest side of a picture in a report
-LOSSLESS = 64  # pixels, up to which a PNG is no larger than a JPEG
+MOST = 24  # maximum number of images
+GUESSES = 5  # top predictions per image
+PICTURE = 160  # pixels, maximum longest side of an image in a report
+LOSSLESS = 64  # pixels, longest side up to which a PNG is no larger than a JPEG
 Names = Callable[[int], Sequence[str]]
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """An image whose most probable class is not its own."""
+    """A misclassified image."""
 
     name: str
     label: int
     loss: float  # cross-entropy in nats
-    guesses: list[tuple[int, float]]  # the most probable classes and their probabilities, 0 to 1
+    guesses: list[tuple[int, float]]  # the top predictions with their probabilities, 0 to 1
     image: Tensor  # the network's input, float (3, S, S), on the CPU
 
     def as_dict(self, preprocessing: Preprocessing) -> dict[str, Any]:
-        """Plain figures, with the image as a data URI."""
+        """Return the attributes as a dictionary ready for JSON, with the image as a data URI."""
         pixels = as_pixels(self.image[None].float().numpy(), preprocessing)[0]
         return {
             "image": self.name,
@@ -45,7 +45,7 @@ class Mistake:
 
 
 def data_uri(picture: Image.Image) -> str:
-    """A picture as the text that a page can hold; a large one is made smaller."""
+    """Return an image as a data URI for a page, scaled down in place to at most `PICTURE` pixels."""
     small = max(picture.size) <= LOSSLESS
     picture.thumbnail((PICTURE, PICTURE))
     file = BytesIO()
@@ -55,13 +55,13 @@ def data_uri(picture: Image.Image) -> str:
 
 
 class Worst:
-    """Collects the wrong images of highest loss, on the device: nothing waits for it before `mistakes`."""
+    """Collector of the misclassified images with the highest loss; only `mistakes` waits for the device."""
 
     def __init__(self) -> None:
         self._kept: tuple[Tensor, ...] = ()
 
     def add(self, batch: int, images: Tensor, labels: Tensor, logits: Tensor, losses: Tensor) -> None:
-        """Look at batch number `batch`: images (N, 3, S, S), labels and losses (N,), logits (N, classes)."""
+        """Add batch number `batch`: images (N, 3, S, S), labels and losses (N,), logits (N, classes)."""
         wrong = logits.argmax(1) != labels
         highest, rows = losses.where(wrong, -1).topk(min(MOST, len(labels)))
         found: tuple[Tensor, ...]
@@ -72,11 +72,15 @@ class Worst:
         self._kept = tuple(tensor[best] for tensor in found)
 
     def mistakes(self, names: Names) -> list[Mistake]:
-        """Those of all processes, the worst first; `names` gives what the images of a batch are called."""
+        """Return the misclassified images of all processes, highest loss first.
+
+        Args:
+            names: function that returns the names of the images in a batch, by the batch's number.
+        """
         own = list(self._own(names))
         losses = sorted((loss for part in gather([m.loss for m in own]) for loss in part), reverse=True)
         least = losses[:MOST][-1] if losses else 0.0
-        # Pictures weigh more than figures: only those that will be kept are sent.
+        # Images are large, so only those that may be kept are sent to the other processes.
         shared = chain.from_iterable(gather([m for m in own if m.loss >= least]))
         return sorted(shared, key=lambda m: -m.loss)[:MOST]
 

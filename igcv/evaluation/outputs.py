@@ -1,4 +1,4 @@
-"""Predictions as a table, and as images copied into a folder for each class."""
+"""Outputs of predictions: a CSV table, and copies of the images in one folder per class."""
 
 import csv
 import io
@@ -15,25 +15,23 @@ from igcv.evaluation.predictions import UNKNOWN, ImagePrediction
 from igcv.writing import check_writable, write_file
 
 COLUMNS = ("file", "class", "probability", "true_class", "error")
-LONGEST = 100  # characters of a folder name
-COPIED = "copied.csv"  # in a folder of copies: which file each of them is of
+LONGEST = 100  # maximum length of a folder name, characters
+COPIED = "copied.csv"  # list of the copies in a folder, with their source files
 
 
 def check_table(file: Path, force: bool = False) -> None:
-    """Raise InputError unless a table can be written to `file`: none is there, or it is to be replaced."""
+    """Raise InputError unless `file` can be written: it does not exist, or `force` allows replacing it."""
     if file.is_dir() or not file.parent.is_dir():
-        raise InputError(
-            f"--out: got '{file}', expected a file in a folder that exists, e.g. predictions.csv"
-        )
+        raise InputError(f"--out: got '{file}', expected a file in an existing folder, e.g. predictions.csv")
     if file.exists() and not force:
         raise InputError(f"'{file}' exists already. Give another --out, or --force to replace it")
     check_writable(file.parent)
 
 
 def check_folder(folder: Path, force: bool = False) -> None:
-    """Raise InputError unless images can be copied to `folder`: it is empty, or not there yet.
+    """Raise InputError unless images can be copied to `folder`: it is empty or does not exist.
 
-    With `force` it may also be one that `sort_into` has filled.
+    With `force`, the folder may contain copies of an earlier `sort_into`.
     """
     try:
         empty = not folder.exists() or (folder.is_dir() and not os.listdir(folder))
@@ -47,7 +45,7 @@ def check_folder(folder: Path, force: bool = False) -> None:
         )
     if not empty and not force:
         raise InputError(
-            f"'{folder}' has copies of an earlier --sort-into. Choose another one, or --force to replace them"
+            f"'{folder}' has copies of an earlier --sort-into. Choose another folder, or --force to replace them"
         )
     check_writable(folder)
 
@@ -55,12 +53,12 @@ def check_folder(folder: Path, force: bool = False) -> None:
 def write_table(
     predictions: Sequence[ImagePrediction], file: Path, *, all_classes: bool = False, force: bool = False
 ) -> None:
-    """Write predictions as a CSV file with a row for each image.
+    """Write predictions to a CSV file with one row per image.
 
     Args:
-        predictions: of `igcv.predict`.
-        file: where the table goes.
-        all_classes: add a column "probability_NAME" for each class of the predictions, which top=None gives.
+        predictions: result of `igcv.predict`.
+        file: path of the CSV file.
+        all_classes: add a column "probability_NAME" per class in the predictions (all classes with top=None).
         force: replace an existing file.
 
     Raises:
@@ -77,22 +75,22 @@ def write_table(
         share = "" if entry.probability is None else f"{entry.probability:.6f}"
         own = (entry.file, entry.name, share, entry.true_class or "", entry.error)
         writer.writerow([*own, *(by_label.get(guess.label, "") for guess in classes)])
-    write_file(file, text.getvalue().encode("utf-8", "surrogateescape"))  # file names may be any bytes
+    write_file(file, text.getvalue().encode("utf-8", "surrogateescape"))  # file names may contain any bytes
 
 
 def sort_into(predictions: Sequence[ImagePrediction], folder: Path, *, force: bool = False) -> Counter[str]:
-    """Copy image files into a folder for each predicted class; nothing is moved or overwritten.
+    """Copy image files into one folder per predicted class; nothing is moved or overwritten.
 
-    Unreadable images and images in memory are left out. Files of one name get numbers: a.jpg, a-2.jpg. The file
-    copied.csv in the folder says which file each copy is of.
+    Unreadable images and images in memory are left out. Files with equal names get numbers: a.jpg, a-2.jpg. The file
+    copied.csv in the folder lists the source of each copy.
 
     Args:
-        predictions: of `igcv.predict`.
+        predictions: result of `igcv.predict`.
         folder: an empty folder, or one that does not exist yet.
         force: replace the copies of an earlier call in the folder; other files in it stay.
 
     Returns:
-        How many images went into which folder.
+        Number of copied images by class folder.
 
     Raises:
         InputError: the folder is not empty, or a file cannot be copied.
@@ -100,13 +98,13 @@ def sort_into(predictions: Sequence[ImagePrediction], folder: Path, *, force: bo
     check_folder(folder, force)
     _remove_copies(folder)
     names = _FolderNames()
-    copied: list[tuple[str, str, str]] = []  # class folder, name, and what it is a copy of
+    copied: list[tuple[str, str, str]] = []  # class folder, name of the copy, source file
     try:
         for entry in predictions:
             if entry.file and not entry.error:
                 place = folder / names.of(entry.name)
                 copied.append((place.name, _copy(Path(entry.file), place), entry.file))
-    finally:  # what is there can be replaced, also after an error
+    finally:  # also after an error, so that `force` can replace the copies
         if copied:
             _list_copies(folder, copied)
     return Counter(place for place, _, _ in copied)
@@ -120,18 +118,18 @@ def _list_copies(folder: Path, copied: Sequence[tuple[str, str, str]]) -> None:
 
 
 def _remove_copies(folder: Path) -> None:
-    """Remove the copies that an earlier call has listed, and class folders that are empty then."""
+    """Remove the copies listed by an earlier call, and class folders that become empty."""
     if not (folder / COPIED).is_file():
         return
     with open(folder / COPIED, encoding="utf-8", errors="surrogateescape", newline="") as file:
         listed = [Path(row["copy"]) for row in csv.DictReader(file) if row.get("copy")]
-    inside = [  # whoever wrote the list
+    inside = [  # the list is not trusted: never remove files outside the folder
         path for path in listed if len(path.parts) == 2 and not path.is_absolute() and ".." not in path.parts
     ]
     for path in inside:
         (folder / path).unlink(missing_ok=True)
     for place in {path.parent for path in inside}:
-        with suppress(OSError):  # other files are in it
+        with suppress(OSError):  # the folder contains other files
             (folder / place).rmdir()
     (folder / COPIED).unlink()
 
@@ -140,7 +138,7 @@ def _copy(source: Path, place: Path) -> str:
     """Copy a file into a folder; see `_copy_beside`.
 
     Raises:
-        InputError: it cannot be copied.
+        InputError: the file cannot be copied.
     """
     try:
         place.mkdir(parents=True, exist_ok=True)
@@ -152,7 +150,7 @@ def _copy(source: Path, place: Path) -> str:
 
 
 def _copy_beside(source: Path, place: Path) -> str:
-    """Copy a file under its own name, or with the first number that is free; return the name."""
+    """Copy a file under its own name, or with the first free number; return the name of the copy."""
     number = 1
     while True:
         name = source.name if number == 1 else f"{source.stem}-{number}{source.suffix}"
@@ -167,13 +165,13 @@ def _copy_beside(source: Path, place: Path) -> str:
 
 
 class _FolderNames:
-    """A folder name for each class, also for class names that no file system takes."""
+    """Mapping of class names to unique folder names that are valid on every file system."""
 
     def __init__(self) -> None:
         self._folders = {UNKNOWN: UNKNOWN}
 
     def of(self, name: str) -> str:
-        """Return the folder name of a class, always the same one, and one that no other class has."""
+        """Return the folder name of a class, unique and the same in every call."""
         if name not in self._folders:
             plain = re.sub(r'[\x00-\x1f/\\:*?"<>|]', "_", name).strip(" .")[:LONGEST] or "_"
             taken = {folder.casefold() for folder in (COPIED, *self._folders.values())}

@@ -1,4 +1,4 @@
-"""Many images classified: files and folders of images, each with its class, or why it cannot be read."""
+"""Predictions for many images: files, folders of images, and images in memory."""
 
 import os
 from collections import Counter
@@ -24,23 +24,23 @@ from igcv.machine.memory import keep_freed_memory
 from igcv.machine.processes import choose_device
 from igcv.machine.threads import available_cores
 
-UNKNOWN = "unknown"  # the answer below the threshold
-DECODERS = 8  # threads that decode images, at most
-Progress = Callable[[int, int], None]  # how many images are done, and of how many
+UNKNOWN = "unknown"  # the class name for a probability below the threshold
+DECODERS = 8  # maximum number of decoding threads
+Progress = Callable[[int, int], None]  # arguments: number of finished images, total
 _Answer = tuple[Prediction, ...] | InputError
 
 
 @dataclass(frozen=True)
 class ImagePrediction:
-    """The answer for one image.
+    """Prediction for one image.
 
     Attributes:
-        file: the image file; empty for an image in memory.
-        name: the most probable class, "unknown" below the threshold, or empty for an unreadable image.
-        probability: of the most probable class, 0 to 1; None for an unreadable image.
-        true_class: the class whose folder the file lies in; None where that is not known.
-        predictions: the most probable classes, most probable first.
-        error: why the image cannot be read; empty if it can.
+        file: path of the image file; empty for an image in memory.
+        name: the predicted class, "unknown" below the threshold, or empty for an unreadable image.
+        probability: probability of the predicted class, 0 to 1; None for an unreadable image.
+        true_class: the class after which a folder around the file is named; None if there is none.
+        predictions: the top predictions, most probable first.
+        error: why the image cannot be read; empty for a readable image.
         is_unknown: whether the probability is below the threshold.
     """
 
@@ -57,7 +57,7 @@ class _Found(NamedTuple):
     """An image to classify."""
 
     image: ImageLike
-    name: str  # what messages call it
+    name: str  # name in messages
     true_class: str | None
 
 
@@ -71,24 +71,24 @@ def predict(
     batch_size: int = 32,
     progress: Progress | None = None,
 ) -> list[ImagePrediction]:
-    """Classify images; `igcv predict`.
+    """Classify images, as `igcv predict` does.
 
     An unreadable image becomes an entry with an error, and the others are classified.
 
     Args:
-        network: a classifier, which stays as it is, or what `igcv.load` opens.
-        images: paths of image files and folders of images, PIL images, arrays uint8 (H, W, 3) of red, green and blue,
-            bytes of image files, or files opened as bytes; one of them, or several. Folders are searched recursively
-            for the usual endings, in the order of their paths; hidden files and folders are skipped.
+        network: a classifier, which stays unchanged, or anything that `igcv.load` opens.
+        images: one image or several: paths of image files or folders, PIL images, uint8 arrays (H, W, 3) of red, green
+            and blue, bytes of image files, or files opened in binary mode. Folders are searched recursively for
+            supported images, in path order. Hidden files and folders are skipped.
         top: number of top predictions per image; None: all classes.
-        threshold: probability from 0 to 1 below which the answer is "unknown".
-        device: "auto", "cpu", "cuda", "cuda:N" or "mps"; a classifier stays on its own.
-        batch_size: images at a time.
-        progress: callback after each batch, with the images that are done and the images in all.
+        threshold: probability from 0 to 1 below which the predicted class is "unknown".
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps"; a classifier stays on its own device.
+        batch_size: images per batch.
+        progress: callback after each batch, with the number of finished images and the total.
 
     Raises:
-        InputError: the network cannot be opened, a path does not exist or is a URL, a folder holds no images, an array
-            has another shape or type, or a number is out of its range.
+        InputError: the network cannot be opened, a path does not exist or is a URL, a folder has no images, an array
+            has the wrong shape or type, or a number is out of range.
     """
     parts = predict_in_batches(
         network,
@@ -112,20 +112,18 @@ def predict_in_batches(
     batch_size: int = 32,
     progress: Progress | None = None,
 ) -> Iterator[list[ImagePrediction]]:
-    """As `predict`, with the answers of a batch as soon as they are known; what is wrong shows before the first one."""
+    """Yield the predictions of `predict` batch by batch; invalid arguments raise before the first batch."""
     for name, value, low, high in (
         ("threshold", threshold, 0, 1),
         ("top", top, 1, float("inf")),
         ("batch_size", batch_size, 1, float("inf")),
     ):
         if value is not None and not low <= value <= high:
-            raise InputError(
-                f"{name}: got {value}, expected {low} {'to 1' if high == 1 else 'or more'}. Change it"
-            )
+            raise InputError(f"{name}: got {value}, expected {low} {'to 1' if high == 1 else 'or more'}")
     classifier = as_classifier(network, choose_device(device))
     if next(classifier.model.parameters()).device.type == "cpu":
-        keep_freed_memory()  # a batch takes a third of the time then
-    max_pixels()  # else every image would be told that the limit is wrong
+        keep_freed_memory()  # reduces the time per batch to a third
+    max_pixels()  # reports an invalid limit once, not for every image
     found = find_images(as_list(images), classifier.class_names)
     batches = _in_batches(classifier, found, batch_size, top or len(classifier.class_names))
     return _entries(batches, threshold, len(found), progress or (lambda done, total: None))
@@ -134,7 +132,7 @@ def predict_in_batches(
 def _entries(
     batches: Iterable[list[tuple[_Found, _Answer]]], threshold: float, total: int, progress: Progress
 ) -> Iterator[list[ImagePrediction]]:
-    """Yield the entries of each batch, and tell how many images are done."""
+    """Yield the entries of each batch and report the number of finished images."""
     done = 0
     for batch in batches:
         yield [_entry(wanted, answer, threshold) for wanted, answer in batch]
@@ -143,10 +141,10 @@ def _entries(
 
 
 def find_images(given: Sequence[ImageLike], class_names: Sequence[str]) -> list[_Found]:
-    """Return the images that files and folders stand for, each with its class where its folder tells it.
+    """Return the images of files and folders, each with its true class if a folder is named after the class.
 
     Raises:
-        InputError: a path does not exist, or a folder holds no images.
+        InputError: a path does not exist, or a folder has no images.
     """
     names = {composed(name): name for name in class_names}
     found = []
@@ -172,13 +170,13 @@ def find_images(given: Sequence[ImageLike], class_names: Sequence[str]) -> list[
 
 
 def skipped_images(given: Iterable[ImageLike]) -> str:
-    """A line that says how many image files in the folders among some images are not read; empty if there are none."""
+    """Return a line about unsupported image files in the given folders; empty if there are none."""
     folders = (Path(image) for image in given if isinstance(image, PATHS) and os.path.isdir(image))
     return skipped_line(sum(map(unread_images, folders), Counter()))
 
 
 def _class_of_folder(file: str | Path, top: Path, names: dict[str, str]) -> str | None:
-    """Return the class that the nearest folder around `file`, up to `top`, is named after."""
+    """Return the class after which the nearest folder around `file`, up to `top`, is named; None without one."""
     for folder in Path(os.path.abspath(file)).parents:
         if name := names.get(composed(folder.name)):
             return name
@@ -190,7 +188,7 @@ def _class_of_folder(file: str | Path, top: Path, names: dict[str, str]) -> str 
 def _in_batches(
     classifier: Classifier, found: Sequence[_Found], batch_size: int, top: int
 ) -> Iterator[list[tuple[_Found, _Answer]]]:
-    """Yield the answers batch by batch; the images of the next one are decoded meanwhile."""
+    """Yield the answers batch by batch, while the images of the next batch are decoded."""
     transform = plain_transform(classifier.preprocessing)
 
     def decoded(wanted: _Found) -> Tensor | InputError:
@@ -201,7 +199,7 @@ def _in_batches(
 
     with ThreadPoolExecutor(min(available_cores(), DECODERS)) as pool:
         waiting: list[tuple[_Found, Future[Tensor | InputError]]] = []
-        for start in range(0, len(found) + batch_size, batch_size):  # the last one only waits
+        for start in range(0, len(found) + batch_size, batch_size):  # the last iteration only collects
             part = found[start : start + batch_size]
             ready, waiting = waiting, [(wanted, pool.submit(decoded, wanted)) for wanted in part]
             if ready:
@@ -211,7 +209,7 @@ def _in_batches(
 
 @torch.inference_mode()
 def _classify(classifier: Classifier, images: Sequence[Tensor | InputError], top: int) -> list[_Answer]:
-    """Return the answers for a batch of images (3, S, S) uint8, or the errors in place of some."""
+    """Classify a batch of images (3, S, S) uint8; errors in the batch are returned in their places."""
     good = [image for image in images if isinstance(image, Tensor)]
     if not good:
         return [image for image in images if isinstance(image, InputError)]
@@ -222,7 +220,7 @@ def _classify(classifier: Classifier, images: Sequence[Tensor | InputError], top
 
 
 def _entry(wanted: _Found, answer: _Answer, threshold: float) -> ImagePrediction:
-    """The answer for an image, with what is known of it."""
+    """Return the entry for an image and its answer."""
     file = wanted.name if isinstance(wanted.image, PATHS) else ""
     if isinstance(answer, InputError):
         return ImagePrediction(file, "", None, wanted.true_class, (), str(answer))

@@ -1,4 +1,4 @@
-"""Scores of the classes, from how often which class is taken for which."""
+"""Scores per class, computed from a confusion matrix."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -6,17 +6,17 @@ from typing import NamedTuple
 
 from igcv.report.run import images_of
 
-Confusion = Mapping[tuple[int, int], int]  # (class, most probable class): images, where there are any
+Confusion = Mapping[tuple[int, int], int]  # (class, predicted class): number of images, without zeros
 
 
 class ClassScores(NamedTuple):
-    """How well one class is recognized, in percent; None where nothing can be said.
+    """Scores of one class in percent; None if undefined.
 
     Attributes:
-        images: of the class.
-        recall: share of its images that are classified as this class; None without images.
-        precision: share of the images classified as this class that are of it; None if there are none.
-        f1: harmonic mean of the two; None without either.
+        images: number of images of the class.
+        recall: percentage of the class's images that are classified as this class; None without images.
+        precision: percentage of the images classified as this class that belong to it; None if there are none.
+        f1: harmonic mean of recall and precision; None if both are undefined.
     """
 
     images: int
@@ -40,16 +40,16 @@ def class_scores(confusion: Confusion, classes: int) -> list[ClassScores]:
 
 
 def balanced_accuracy(confusion: Confusion) -> float:
-    """Return the mean recall of the classes that have images, percent."""
+    """Return the mean recall of the classes that have images, in percent."""
     images = images_of(confusion)
     return sum(100 * confusion.get((label, label), 0) / of for label, of in images.items()) / len(images)
 
 
 def constant_answer(confusion: Confusion) -> int | None:
-    """Return the class that it would be as good to answer always; None where the network is better.
+    """Return the class whose constant prediction is as good as the network; None if the network is better.
 
-    A network is no better if it answers one class only, or if its top-1 accuracy is at most the share of the largest
-    class. Where the images are all of one class, nothing can be said.
+    A network is no better if it predicts only one class, or if its top-1 accuracy is at most the share of the largest
+    class. The result is None if all images belong to one class.
     """
     images, answers = images_of(confusion), answers_of(confusion)
     if len(images) < 2:
@@ -61,20 +61,20 @@ def constant_answer(confusion: Confusion) -> int | None:
 
 
 def constant_note(confusion: Confusion, names: Sequence[str]) -> str:
-    """Return one line that says a network is no better than always answering one class; empty if it is better."""
+    """Return a line that says that a network is no better than a constant prediction; empty if it is better."""
     answer = constant_answer(confusion)
     if answer is None:
         return ""
     images = images_of(confusion)
     top1, share = (100 * count / images.total() for count in (right_of(confusion), images[answer]))
     return (
-        f"no better than always answering '{names[answer]}': top-1 {top1:.2f} %, and {share:.2f} % of the validation "
+        f"no better than always predicting '{names[answer]}': top-1 {top1:.2f} %, and {share:.2f} % of the validation "
         f"images are of this class (balanced accuracy {balanced_accuracy(confusion):.2f} %)"
     )
 
 
 def answers_of(confusion: Confusion) -> Counter[int]:
-    """Return how often each class is the answer."""
+    """Count the predictions of each class."""
     answers: Counter[int] = Counter()
     for (_, answer), count in confusion.items():
         answers[answer] += count
@@ -82,7 +82,7 @@ def answers_of(confusion: Confusion) -> Counter[int]:
 
 
 def right_of(confusion: Confusion) -> int:
-    """Return how many images are classified as their own class."""
+    """Return the number of correctly classified images."""
     return sum(count for (label, answer), count in confusion.items() if label == answer)
 
 

@@ -1,1 +1,1 @@
-"""Where images come from: one string, such as folder:photos, opens what is to be learned from."""
+"""Data sources, opened from a spec string such as folder:photos."""

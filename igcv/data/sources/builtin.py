@@ -1,4 +1,4 @@
-"""Data sets that come with a library: scikit-learn's digits and torchvision's CIFAR."""
+"""Data sets of other libraries: scikit-learn's digits and torchvision's CIFAR."""
 
 from pathlib import Path
 
@@ -28,14 +28,14 @@ def open_cifar(request: Request) -> Parts:
     try:
         try:
             train, val = (dataset(root, train=part) for part in (True, False))
-        except RuntimeError:  # torchvision's word for missing or damaged files
+        except RuntimeError:  # torchvision's error for missing or damaged files
             if request.argument or not request.download:
                 raise
             train, val = (dataset(root, train=part, download=True) for part in (True, False))
     except (RuntimeError, OSError) as error:
         raise InputError(
-            f"{request.kind}: no complete data set in {root / dataset.base_folder} ({error}); "
-            f"unpack {dataset.url} there, or name its folder: {request.kind}:FOLDER"
+            f"{request.kind}: no complete data set in {root / dataset.base_folder} ({error}). "
+            f"Unpack {dataset.url} there, or give its folder: {request.kind}:FOLDER"
         ) from None
     first, second = (ArrayImages(half.data, half.targets, request.kind) for half in (train, val))
     return Parts(first, second, train.classes)

@@ -1,4 +1,4 @@
-"""One folder of images per class."""
+"""Source with one folder of images per class."""
 
 import os
 from collections import Counter
@@ -34,10 +34,10 @@ def open_folder(request: Request) -> Parts:
 
 
 def _parts(root: Path) -> tuple[Sequence[list[Path]], list[str]]:
-    """The folders of training, validation and test images as of `_unwrapped`, none where a part is not there.
+    """Return the folders of training, validation and test images, with notes.
 
     Returns:
-        These, and what to say about them, a line each.
+        For each part, the folders from `_unwrapped`, empty for a missing part; and notes for the user.
     """
     folders = {folder.name: folder for folder in _folders(root)}
     named = [name for name in folders if role_of(name)]
@@ -49,11 +49,11 @@ def _parts(root: Path) -> tuple[Sequence[list[Path]], list[str]]:
 
 
 def _unwrapped(root: Path, role: str | None = None) -> list[Path]:
-    """A folder, and those below it that are alone in theirs, as unpacking an archive leaves them.
+    """Return a folder and its nested single subfolders, as left by unpacking an archive.
 
     Args:
         root: the folder.
-        role: what the names of the others stand for (see `role_of`): that of a part, else nothing.
+        role: required role of the subfolders' names (see `role_of`); None: names without a role.
     """
     levels = [root]
     while (
@@ -64,7 +64,7 @@ def _unwrapped(root: Path, role: str | None = None) -> list[Path]:
 
 
 def _common_classes(root: Path, parts: Sequence[Path]) -> tuple[list[str], list[str]]:
-    """The classes of all parts, by the first of them, and lines on those that other parts do not have."""
+    """Return the class names of the first part, with notes about classes that other parts lack."""
     first, *others = ([folder.name for folder in _class_folders(part)] for part in parts)
     notes = []
     for part, names in zip(parts[1:], others, strict=True):
@@ -73,7 +73,7 @@ def _common_classes(root: Path, parts: Sequence[Path]) -> tuple[list[str], list[
         if found - known:
             odd = [f"'{name}'" for name in sorted(known ^ found, key=natural)]
             raise InputError(
-                f"{root}: {here}/ and {there}/ have different class folders, expected the same in both; only in one: "
+                f"{root}: {here}/ and {there}/ have different class folders, expected the same in both. Only in one: "
                 f"{some(odd)} ({len(odd)} in all)"
             )
         if missing := sorted(known - found, key=natural):
@@ -82,7 +82,7 @@ def _common_classes(root: Path, parts: Sequence[Path]) -> tuple[list[str], list[
 
 
 def _listed(root: Path, rule: SplitList) -> Parts:
-    """The images that a list names, with its labels; folders mean nothing."""
+    """Open the images in a list, with the labels of the list instead of the folders."""
     files = {normal(Path(file).relative_to(root).as_posix()): file for file in image_files(root)}
     rule.check_there(files.keys(), str(root))
     names = sorted({row.label for row in rule.images}, key=natural)
@@ -95,7 +95,7 @@ def _listed(root: Path, rule: SplitList) -> Parts:
 
 
 def _folder_images(root: Path, source: Path, names: Sequence[str], counts: Counter[str]) -> FileImages:
-    """The images of a part; those that are not read are added to `counts`, by their endings."""
+    """Return the images of a part, and add its unsupported image files to `counts`, by extension."""
     files, labels = [], []
     counts += unread(_shown(root)[1])
     numbers = {normal(name): number for number, name in enumerate(names)}
@@ -107,7 +107,7 @@ def _folder_images(root: Path, source: Path, names: Sequence[str], counts: Count
             skipped = skipped_line(others)
             raise InputError(
                 f"{folder}: the class '{folder.name}' has no images, expected files ending in "
-                f"{', '.join(READ)}; {skipped or 'add some or remove the folder'}"
+                f"{', '.join(READ)}. {skipped or 'Add images or remove the folder'}"
             )
         files += found
         labels += [numbers[normal(folder.name)]] * len(found)
@@ -119,24 +119,24 @@ def _class_folders(root: Path) -> list[Path]:
     if not folders:
         raise InputError(
             f"{root}: has {len(image_files(root))} images and no class folders, expected a "
-            "folder of images for each class; move the images into folders named by class"
+            "folder of images for each class. Move the images into folders named after their classes"
         )
     return folders
 
 
 def _folders(root: Path) -> list[Path]:
-    """The folders in `root` that are the user's own, in the order of their classes."""
+    """Return the user's folders in `root`, in class order."""
     return [root / name for name in _inside(root).folders]
 
 
 def _inside(folder: Path) -> Inside:
-    """What is right in a folder: folders in the order of their classes, and how many images."""
+    """Return the folders directly in a folder, in class order, and the number of images there."""
     folders, files = _shown(folder)
     return Inside(sorted(folders, key=natural), sum(map(is_read, files)))
 
 
 def _shown(folder: Path) -> tuple[list[str], list[str]]:
-    """The names of the folders and of the files right in a folder that are the user's own."""
+    """Return the names of the user's folders and files directly in a folder."""
     try:
         with os.scandir(folder) as entries:
             shown = [(entry.name, entry.is_dir()) for entry in entries if is_shown(entry.name)]
@@ -146,19 +146,19 @@ def _shown(folder: Path) -> tuple[list[str], list[str]]:
 
 
 def image_files(folder: Path) -> list[str]:
-    """The image files in `folder` and below, sorted by path."""
+    """Return the supported image files in `folder` and its subfolders, sorted by path."""
     return list(filter(is_read, _files(folder)))
 
 
 def unread_images(folder: Path) -> Counter[str]:
-    """How many image files in `folder` and below are of kinds that are not read, by their endings."""
+    """Count the unsupported image files in `folder` and its subfolders, by extension."""
     return unread(_files(folder))
 
 
 def _files(folder: Path) -> list[str]:
-    """The files in `folder` and below, sorted by path; a folder that links lead back to counts once.
+    """Return the files in `folder` and its subfolders, sorted by path; a folder reached several times counts once.
 
-    Files and folders that are hidden or made by a system are left out.
+    Hidden files and folders, and those created by a system, are left out.
     """
     found, seen = [], set()
     try:
@@ -181,6 +181,6 @@ def _stop(error: OSError) -> None:
 
 def _unreadable(error: OSError) -> InputError:
     return InputError(
-        f"{error.filename}: cannot be read as a folder ({error.strerror}), expected a folder "
-        "of class folders; check the path and its permissions"
+        f"{error.filename}: cannot be read as a folder ({error.strerror}), expected one folder "
+        "per class in it. Check the path and its permissions"
     )

@@ -1,4 +1,4 @@
-"""Which images validate, by the hash of their names: no other image has a say in it."""
+"""Validation split by the hash of each image's name, independent of the other images."""
 
 import hashlib
 import unicodedata
@@ -7,16 +7,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-SHARE = 0.2  # of the names, in the long run, validate
+SHARE = 0.2  # expected fraction of names in the validation part
 TRAIN, VAL, FREE = 0, 1, -1  # the first two as in `igcv.data.sources.listed.PARTS`
 
 
 class HeldOut(NamedTuple):
-    """What hashes decide.
+    """Result of `hold_out`.
 
     Attributes:
-        parts: TRAIN or VAL for each image, or what was fixed before; int64 of shape (n,).
-        helped: labels of the classes that no hash gave a validation image, so that they give one.
+        parts: TRAIN or VAL for each image, or its fixed part; int64 of shape (n,).
+        helped: labels of the classes without a hash below `SHARE`, which got a validation image by their lowest hash.
     """
 
     parts: np.ndarray
@@ -24,11 +24,11 @@ class HeldOut(NamedTuple):
 
 
 def place(name: str, salt: str = "") -> float:
-    """Return where a name stands from 0 to 1: the first 8 bytes of its SHA-256 as a fraction.
+    """Return the hash of a name as a fraction from 0 to 1: the first 8 bytes of its SHA-256.
 
     Args:
         name: the image's name relative to its source, with '/', hashed in UTF-8 with composed characters (NFC).
-        salt: text in front of it, for another split.
+        salt: prefix of the name, for another split.
 
     >>> round(place("cat/1.jpg"), 4)
     0.3878
@@ -41,16 +41,16 @@ def place(name: str, salt: str = "") -> float:
 def hold_out(
     units: Sequence[str], labels: np.ndarray, salt: str = "", fixed: np.ndarray | None = None
 ) -> HeldOut:
-    """Give every image a part by its hash: it validates where that lies below `SHARE`.
+    """Assign images with a hash below `SHARE` to validation, and the others to training.
 
-    A class without a validation image gives the image of its lowest hash, a class without a training image takes back
-    that of its highest. A class's only image trains.
+    A class without a validation image holds out the image with its lowest hash. A class without a training image keeps
+    the image with its highest hash for training. The only image of a class is used for training.
 
     Args:
-        units: what is hashed for each image: its name, or the name of its group, whose images stay together.
+        units: the hashed name of each image: its own name, or the name of its group, whose images stay together.
         labels: the class of each image, shape (n,).
         salt: see `place`.
-        fixed: the part of each image that has one already, else FREE; None: all are free.
+        fixed: the part of each image that already has one, else FREE; None: all images are free.
     """
     numbers = {unit: number for number, unit in enumerate(dict.fromkeys(units))}
     ids = np.fromiter((numbers[unit] for unit in units), np.int64, len(units))

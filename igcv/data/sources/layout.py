@@ -1,4 +1,4 @@
-"""Which folder of a data set trains, which validates, and which is kept for the final accuracy: by their names."""
+"""Roles of a data set's folders (training, validation, test), inferred from their names."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -15,8 +15,8 @@ _NAMES = {
 _WORDS = {"train": "training images", "val": "validation images", "test": "test images"}
 _ROLES = {name: role for role, names in _NAMES.items() for name in names}
 _ENDING = re.compile(r"[ _-]?(set|data|images?|split)$")  # as in training_set, val_images
-# Folders that systems make: unpacked macOS archives, Synology and QNAP servers, Windows, file systems, Python. Those
-# that begin with a dot (.ipynb_checkpoints, .Trash-1000, .AppleDouble) are hidden anyway.
+# Folders created by systems: unpacked macOS archives, Synology and QNAP servers, Windows, file systems, Python.
+# Folders that begin with a dot (.ipynb_checkpoints, .Trash-1000, .AppleDouble) are hidden anyway.
 _SYSTEM = {
     *("__macosx", "@eadir", "@tmp", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "~snapshot"),
     *("$recycle.bin", "recycler", "system volume information", "lost+found", "__pycache__"),
@@ -24,14 +24,14 @@ _SYSTEM = {
 
 
 class Inside(NamedTuple):
-    """What is in a folder of a data set: names of folders, which may be classes, and images right in it."""
+    """Content of a folder: names of its subfolders, which may be classes, and number of images directly in it."""
 
     folders: Sequence[str]
     loose: int
 
 
 class Layout(NamedTuple):
-    """The folder of each part, None where there is none, and what to say about it, a line each."""
+    """The folder of each part, None for a missing part, and notes for the user."""
 
     train: Path | None
     val: Path | None
@@ -40,12 +40,12 @@ class Layout(NamedTuple):
 
 
 def is_shown(name: str) -> bool:
-    """Whether a file or folder is the user's own, neither hidden nor made by a system."""
+    """Return whether a file or folder is the user's own, neither hidden nor created by a system."""
     return name[0] != "." and name.casefold() not in _SYSTEM
 
 
 def role_of(name: str) -> str | None:
-    """Return the part that a folder of this name holds, in any case; None for other names.
+    """Return the part that a folder name stands for, ignoring case; None for other names.
 
     >>> [role_of(name) for name in ("Train", "valid ", "training_set", "TEST", "cat", "trainer")]
     ['train', 'val', 'train', 'test', None, None]
@@ -55,17 +55,18 @@ def role_of(name: str) -> str | None:
 
 
 def layout_of(root: Path, folders: Mapping[str, Inside]) -> Layout | None:
-    """Return which folders of a data set are its parts; None where they are its classes.
+    """Return the folders of a data set that are its parts; None if the folders are its classes.
 
-    A folder is a part by its name, if it has class folders. The test images validate only where no folder, not even an
-    empty one, is named as validation images.
+    A folder is a part if its name says so and it has class folders. The test images are used for validation only if no
+    folder, not even an empty one, has a validation name.
 
     Args:
         root: the data set.
-        folders: what is in each of its folders.
+        folders: content of each folder of the data set.
 
     Raises:
-        InputError: two folders are one part, or a part has images and no class folders.
+        InputError: two folders stand for one part, a part has images and no class folders, or a part is next to
+            classes.
     """
     named = {name: role for name in folders if (role := role_of(name))}
     others = [name for name in folders if name not in named and any(folders[name])]
@@ -82,7 +83,7 @@ def layout_of(root: Path, folders: Mapping[str, Inside]) -> Layout | None:
         if len(names) > 1:
             raise InputError(
                 f"{root}: {' and '.join(f'{name}/' for name in names)} are both named as {_WORDS[role]}, expected one "
-                "folder. Move or rename the other"
+                "folder. Move or rename the others"
             )
         flat = [name for name in named if named[name] == role and folders[name].loose]
         if role != "test" and not names and flat:
@@ -94,16 +95,16 @@ def layout_of(root: Path, folders: Mapping[str, Inside]) -> Layout | None:
 def _described(
     root: Path, folders: Mapping[str, Inside], train: str | None, val: str | None, test: str | None
 ) -> Layout:
-    """The layout, with the lines about it."""
+    """Return the layout with its notes."""
     notes = []
     if test is not None and not any(role_of(name) == "val" for name in folders):
         val, test = test, None
         if train is not None:
             notes.append(
-                f"no val/ folder: the images of {val}/ validate, so that none are left for a final accuracy"
+                f"no val/ folder: {val}/ is used for validation, so no images are left for the final accuracy"
             )
-    uses = {train: "trains", val: "validates", test: "is kept for the final accuracy"}
-    said = ", ".join(f"{name}/ {use}" for name, use in uses.items() if name)
+    uses = {train: "training", val: "validation", test: "final accuracy"}
+    said = ", ".join(f"{name}/ for {use}" for name, use in uses.items() if name)
     left = [f"{name}/{' (no class folders)' * bool(role_of(name))}" for name in folders if name not in uses]
     notes.insert(0, f"{root.name}: {said}" + (f"; not used: {', '.join(left)}" if left else ""))
     trained, validated, tested = (root / name if name else None for name in (train, val, test))
@@ -111,11 +112,11 @@ def _described(
 
 
 def _refuse_mixture(root: Path, part: str, others: Sequence[str]) -> None:
-    """Raise InputError: a folder that may be a part stands among folders that may be classes."""
+    """Raise InputError for a folder that may be a part, next to folders that may be classes."""
     shown = some((f"{name}/" for name in others), 3)
     raise InputError(
-        f"{root}: {part}/ has class folders like a part, and stands beside {shown} like a class; expected parts or "
-        f"classes. Give folder:{root / part} to use it alone, or move its images right into it if it is a class"
+        f"{root}: {part}/ has class folders like a part, but is next to {shown} like a class, expected only parts or "
+        f"only classes. Give folder:{root / part} to use it alone, or move its images directly into it if it is a class"
     )
 
 

@@ -1,4 +1,4 @@
-"""Lists of images as CSV: which file has which label, and which part of the data it belongs to."""
+"""Lists of images as CSV files, with the label and the part (train, val, test) of each image."""
 
 import csv
 import io
@@ -15,17 +15,17 @@ from igcv.reading import read_text
 
 PARTS = ("train", "val", "test")
 _NEEDED, _COLUMNS = ("path", "label"), ("path", "label", "split", "group")
-_EXPECTED = "path,label,split,group (split and group may be absent)"
+_EXPECTED = "path,label,split,group (split and group are optional)"
 
 
 class ListedImage(NamedTuple):
-    """A line of a list."""
+    """One line of a list."""
 
-    path: str  # relative to the source, as `normal` writes it
+    path: str  # relative to the source, normalized by `normal`
     label: str
-    split: str  # one of PARTS; empty where the list has no such column
-    group: str = ""  # images of one group stay in one part; empty for an image alone
-    line: int = 0  # where it stands in its file, from 1
+    split: str  # one of PARTS; empty if the list has no such column
+    group: str = ""  # images of one group stay in one part; empty for an image without a group
+    line: int = 0  # line number in the file, from 1
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class SplitList:
     """A list of images.
 
     Attributes:
-        file: where it was read.
-        images: its lines.
-        kept: whether a run wrote it: images that are gone since are no error.
-        whole: whether images that it does not name are left out; otherwise their hash gives them a part.
+        file: the CSV file.
+        images: the lines of the list.
+        kept: whether a run wrote the list; then missing images are not an error.
+        whole: whether unlisted images are left out; otherwise their hash determines their part.
     """
 
     file: Path
@@ -45,12 +45,12 @@ class SplitList:
     whole: bool = True
 
     def check_there(self, names: Collection[str], place: str) -> None:
-        """Raise InputError where an image is not among `names`; of a list that a run kept, where none is."""
+        """Raise InputError if an image is not among `names`; for a run's whole list, only if all images are missing."""
         gone = [image for image in self.images if image.path not in names]
         if self.kept and self.whole and len(gone) == len(self.images):
             raise InputError(
-                f"{place}: has none of the {len(gone)} images in {self.file}, expected those that it was trained on; "
-                "name their folder or file with --data"
+                f"{place}: has none of the {len(gone)} images in {self.file}, expected the images of the training run. "
+                "Give their folder or file with --data"
             )
         if not gone or self.kept:
             return
@@ -58,33 +58,33 @@ class SplitList:
         raise _wrong(
             self.file,
             gone[0].line,
-            f"'{gone[0].path}' is no image of {place} ({len(gone)} such lines), expected names relative to "
-            f"it{example}. Correct the path column, or remove these lines",
+            f"'{gone[0].path}' is not an image of {place} ({len(gone)} such lines), expected relative "
+            f"names{example}. Correct the path column, or remove these lines",
         )
 
 
 def composed(name: str) -> str:
-    """Return a name in composed characters (NFC): file systems store accents in two ways."""
+    """Return a name in composed characters (NFC), because file systems store accents in two ways."""
     return unicodedata.normalize("NFC", name)
 
 
 def normal(name: str) -> str:
-    """Return a relative name as lists are compared: composed characters, no './'."""
+    """Return a relative name in normal form for comparisons: composed characters, no './'."""
     return composed(normpath(name))
 
 
 def read_list(file: str | Path, *, kept: bool = False, whole: bool = True) -> SplitList:
-    """Read a list: UTF-8, commas, a first line with the columns path, label and, if wanted, split and group.
+    """Read a list from a CSV file in UTF-8; its first line has the columns path, label, and optionally split, group.
 
     Args:
         file: the CSV file.
         kept, whole: see `SplitList`.
 
     Raises:
-        InputError: naming the line that is wrong.
+        InputError: a line is invalid; the message gives its number.
     """
     file = Path(absolute(file))
-    # A run's own list may hold names of files that are not UTF-8.
+    # A run's own list may contain file names that are not UTF-8.
     text = read_text(file, "a CSV list of images", "surrogateescape" if kept else "strict")
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     images: list[ListedImage] = []
@@ -95,10 +95,10 @@ def read_list(file: str | Path, *, kept: bool = False, whole: bool = True) -> Sp
                 images.append(_image(file, reader.line_num, columns, row))
     except csv.Error as error:
         raise _wrong(
-            file, reader.line_num, f"no CSV ({error}). Write values with commas or line breaks in quotes"
+            file, reader.line_num, f"invalid CSV ({error}). Put values with commas or line breaks in quotes"
         ) from None
     if not images:
-        raise _wrong(file, 2, f"the list names no images, expected a line for each: {_EXPECTED}")
+        raise _wrong(file, 2, f"the list has no images, expected a line for each: {_EXPECTED}")
     _check_unique(file, images)
     _check_groups(file, images)
     return SplitList(file, tuple(images), kept, whole)
@@ -106,10 +106,8 @@ def read_list(file: str | Path, *, kept: bool = False, whole: bool = True) -> Sp
 
 def list_bytes(images: Iterable[ListedImage]) -> bytes:
     """Return a list as the bytes of a CSV file with the columns path, label, split."""
-    rows = {image.path: image[:3] for image in images}.values()  # names alike once, see `normal`
-    returns = any(
-        "\r" in value for row in rows for value in row
-    )  # which Python's csv module leaves without quotes
+    rows = {image.path: image[:3] for image in images}.values()  # one row per normalized name, see `normal`
+    returns = any("\r" in value for row in rows for value in row)  # Python's csv module does not quote these
     out = io.StringIO(newline="")
     writer = csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL)
     writer.writerow(_COLUMNS[:3])
@@ -124,7 +122,7 @@ def _columns(file: Path, header: Sequence[str]) -> tuple[str, ...]:
         raise _wrong(
             file,
             1,
-            f"got the columns '{','.join(columns)}', expected {_EXPECTED}. Write them as the first line",
+            f"got the columns '{','.join(columns)}', expected {_EXPECTED}. Write them in the first line",
         )
     return columns
 
@@ -139,18 +137,18 @@ def _image(file: Path, line: int, columns: Sequence[str], row: Sequence[str]) ->
     values = dict(zip(columns, row, strict=True))
     if not values["path"]:
         raise _wrong(
-            file, line, "the path is empty, expected the name of an image. Write it, or remove the line"
+            file, line, "the path is empty, expected the name of an image. Add it, or remove the line"
         )
     if not values["label"].strip():
         raise _wrong(
             file,
             line,
-            f"'{values['path']}' has no label, expected the name of its class. Write it, or remove the line",
+            f"'{values['path']}' has no label, expected the name of its class. Add it, or remove the line",
         )
     split = values.get("split", "").strip()
     if "split" in values and split not in PARTS:
         error = unknown("split", split, PARTS)
-        raise _wrong(file, line, f"{error}. Write train, val or test, or leave out the whole column")
+        raise _wrong(file, line, f"{error}. Write train, val or test, or omit the whole column")
     return ListedImage(
         normal(values["path"]), values["label"].strip(), split, values.get("group", "").strip(), line
     )
@@ -163,7 +161,7 @@ def _check_unique(file: Path, images: Sequence[ListedImage]) -> None:
             raise _wrong(
                 file,
                 image.line,
-                f"'{image.path}' stands in line {first[image.path]} too, expected each image once. Remove a line",
+                f"'{image.path}' is in line {first[image.path]} too, expected each image once. Remove one of the lines",
             )
         first[image.path] = image.line
 
@@ -177,7 +175,7 @@ def _check_groups(file: Path, images: Sequence[ListedImage]) -> None:
                 file,
                 image.line,
                 f"the group '{image.group}' is in {image.split} here and in {known.split} in line {known.line}, "
-                "expected one part for all its images. Give them the same split",
+                "expected one part for all its images. Give all of them the same split",
             )
 
 

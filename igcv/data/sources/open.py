@@ -1,4 +1,4 @@
-"""One string says where the images are: `open_source("folder:photos")` opens what is to be learned from."""
+"""Data sources: open images from a spec string, e.g. `open_source("folder:photos")`."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -22,48 +22,48 @@ from igcv.data.sources.tiny_imagenet import open_tiny_imagenet
 from igcv.data.streams import StreamImages
 from igcv.errors import InputError, unknown
 
-_PROBES = 16  # images whose size is looked at
+_PROBES = 16  # images checked for a common size
 
 
 @dataclass(frozen=True)
 class DataSource:
-    """What a spec opens."""
+    """The images of a data source in up to three parts, with their class names."""
 
     spec: str
     train: Images | StreamImages | None
-    """None if the source has no training part, e.g. one file of validation images."""
+    """Training images; None if the source has no training part, e.g. one file of validation images."""
     val: Images | StreamImages | None
-    """None if nothing could be held out: no class has two images."""
+    """Validation images; None if nothing could be held out because no class has two images."""
     class_names: tuple[str, ...]
     image_size: int | None
-    """The side in pixels if all images (of a sample of 16) are squares of one size, else None."""
+    """The side in pixels if all images in a sample of 16 are squares of one size, else None."""
     test: Images | StreamImages | None = None
-    """The images for the final accuracy, at which no training looks; None if the source has no such part."""
+    """Images for the final accuracy, never used in training; None if the source has no test part."""
     notes: tuple[str, ...] = ()
-    """What the user should know about the division into parts, a line each."""
+    """Messages for the user about the split into parts, one line each."""
     divided: bool = False
-    """Whether igcv or a list has decided the parts, not the source itself."""
+    """Whether igcv or a list has determined the parts, not the source itself."""
     named: bool = True
-    """Whether the source names its classes; else they are called by their numbers."""
+    """Whether the source names its classes; otherwise their names are their numbers."""
     name: str = ""
-    """What reports, tables and headlines call it; errors give `spec`, its place."""
+    """Name in reports, tables and headlines; errors give `spec`."""
 
     def part(self, name: str) -> Images | StreamImages:
         """Return the images of the part "train", "val" or "test".
 
         Raises:
-            InputError: for another name, or where the source has no such part.
+            InputError: the name is unknown, or the source has no such part.
         """
         if name not in PARTS:
             raise unknown("part", name, PARTS)
         images = {"train": self.train, "val": self.val, "test": self.test}[name]
         if images is None:
             word, fix = _MISSING[name]
-            raise InputError(f"{self.spec} has no {word} images; give {fix}")
+            raise InputError(f"{self.spec} has no {word} images. Give {fix}")
         return images
 
     def listed(self) -> Iterator[ListedImage]:
-        """The images of all parts as lines of a list; none of streams, whose images have no names."""
+        """Yield the images of all parts as lines of a list, without streams, whose images have no names."""
         for split, images in zip(PARTS, (self.train, self.val, self.test), strict=True):
             if images is not None and not isinstance(images, StreamImages):
                 for i, label in enumerate(images.labels.tolist()):
@@ -73,7 +73,7 @@ class DataSource:
 _MISSING = {
     "train": ("training", "a source with a training part"),
     "val": ("validation", "a source with a validation part"),
-    "test": ("test", "a folder test/ beside train/ and val/, or a list with the split test (--split)"),
+    "test": ("test", "a folder test/ next to train/ and val/, or a list with the split test (--split)"),
 }
 
 
@@ -84,33 +84,37 @@ def open_source(
     download: bool = True,
     split: str | Path | SplitList | Rule = Rule.HASH,
 ) -> DataSource:
-    """Open the images that a spec names.
+    """Open the images of a spec.
 
-    Of a source without a validation part the images validate whose names have a hash below 0.2, whatever other images
-    there are (see `igcv.data.sources.hashed`); a class's only image trains.
+    A source without a validation part holds out the images whose names have a hash below 0.2, independent of its other
+    images (see `igcv.data.sources.hashed`). The only image of a class is used for training.
 
     Args:
-        spec: `digits`; `cifar10`, `cifar100`, or with `:FOLDER` that holds them; `tinyimagenet:FOLDER`, the unpacked
-            tiny-imagenet-200; `folder:FOLDER` (or just the
-            folder) of class folders, or of train/ and val/ with class folders; `rec:TRAIN.rec,VAL.rec` (one
-            may be left out); `train:SOURCE`, the training images of another source alone, of which some are held
-            out, for choices that its validation images must not influence; `timm/READER/NAME`, a data set that
-            `timm.data.create_dataset` opens. In the folder that `timm/wds/FOLDER` names are shards and an
-            `_info.json`: {"splits": {"train": {"name": "train", "num_samples": 9, "filenames": ["a.tar"],
-            "shard_lengths": [9]}, "validation": ...}}, and in it "num_classes", or beside it the class names in
-            classes.txt; else all shards are read for the labels. Nothing can be held out of streams (`wds`,
-            `hfids`, `tfds`). A path may begin with `~`; a relative one counts from the working folder.
-        seed: of the validation split, where one has to be made; None makes none, and all images of such a source
-            are validation images. `digits` are always split the same way.
-        root: where downloads go.
-        download: whether missing files may be fetched.
+        spec: one of the following. A path may begin with `~`; a relative path starts at the working folder.
+
+            - `digits`: scikit-learn's digits.
+            - `cifar10`, `cifar100`: downloaded, or in a folder with `:FOLDER`.
+            - `tinyimagenet:FOLDER`: the unpacked tiny-imagenet-200.
+            - `folder:FOLDER`, or just the folder: class folders, or train/ and val/ with class folders.
+            - `rec:TRAIN.rec,VAL.rec`: RecordIO files; one of them may be omitted.
+            - `train:SOURCE`: only the training images of another source, some of them held out, for choices that its
+              validation images must not influence.
+            - `timm/READER/NAME`: a data set that `timm.data.create_dataset` opens. Nothing can be held out from
+              streams (`wds`, `hfids`, `tfds`). The folder of `timm/wds/FOLDER` has shards and an `_info.json`:
+              {"splits": {"train": {"name": "train", "num_samples": 9, "filenames": ["a.tar"], "shard_lengths": [9]},
+              "validation": ...}}. Give "num_classes" in this file, or the class names in classes.txt next to it;
+              otherwise all shards are read for the labels.
+        seed: seed of the validation split, if the source needs one. None disables the split, and all images of such a
+            source are validation images. `digits` is always split the same way.
+        root: folder for downloads.
+        download: whether missing files may be downloaded.
         split: a list of the images (see `igcv.data.sources.listed.read_list`) or its CSV file, which also gives the
-            labels of a folder's images; else the rule that holds images out where the source has no validation part.
+            labels of a folder's images; or the rule to hold out images if the source has no validation part.
 
     Raises:
-        InputError: an unknown spec, a list that does not fit, or files that are missing or do not fit together.
+        InputError: the spec is unknown, the list does not match the source, or files are missing or inconsistent.
     """
-    max_pixels()  # else every image would be told that the limit is wrong
+    max_pixels()  # reports an invalid limit once, not for every image
     rule = read_list(split) if isinstance(split, str | Path) else split
     spec = located(spec)
     found = _opened(spec, Request("", "", seed, Path(root), download, rule))
@@ -131,7 +135,7 @@ def open_source(
 
 
 def _opened(spec: str, request: Request) -> Parts:
-    """What a spec opens, with validation images; `request` as for the spec, but for its kind and argument."""
+    """Open a spec and hold out validation images; kind and argument of `request` are replaced."""
     kind, argument = parsed(spec)
     levels = takewhile("train".__eq__, spec.split(":"))
     request = request._replace(kind=kind, argument=argument, salt="".join(f"{level}:" for level in levels))
@@ -146,13 +150,14 @@ def _opened(spec: str, request: Request) -> Parts:
 
 
 def _check_names(spec: str, names: Sequence[str]) -> None:
-    """Two classes of one name could not be told apart in any answer."""
+    """Raise InputError for duplicate class names, which would make predictions ambiguous."""
     alike = [composed(name) for name in names]
     twice, count = max(Counter(alike).items(), key=lambda item: item[1], default=("", 0))
     if count > 1:
         places = [str(i) for i, name in enumerate(alike) if name == twice]
         raise InputError(
-            f"{spec}: the class name '{twice}' stands for the labels {', '.join(places)}; give each a name of its own"
+            f"{spec}: got the class name '{twice}' for the labels {', '.join(places)}, expected unique names. Rename "
+            "the classes"
         )
 
 
@@ -161,8 +166,8 @@ def _check_labels(images: Images, names: Sequence[str]) -> None:
     if len(outside):
         first = int(outside[0])
         raise InputError(
-            f"{images.name(first)}: the label is {images.labels[first]}, expected 0 to "
-            f"{len(names) - 1} for {len(names)} class names; correct the labels or the names"
+            f"{images.name(first)}: got label {images.labels[first]}, expected 0 to "
+            f"{len(names) - 1} for {len(names)} class names. Correct the labels or the names"
         )
 
 
@@ -174,7 +179,7 @@ def _common_side(images: Images | StreamImages) -> int | None:
     for i in np.linspace(0, len(images) - 1, _PROBES).astype(int):
         try:
             sizes.add(images[int(i)][0].size)
-        except BadImageError:  # reported where it is used
+        except BadImageError:  # reported when the image is used
             continue
     return _side(sizes)
 
@@ -185,18 +190,16 @@ def _side(sizes: set[tuple[int, int]]) -> int | None:
 
 
 def _open_train(request: Request) -> Parts:
-    """The training part of another source; what that source validates on stays unseen."""
+    """Open the training part of another source, without its validation images."""
     rule = request.split
     if isinstance(rule, SplitList) and not rule.kept:
-        raise InputError(
-            f"{rule.file}: no list can divide train:{request.argument}; leave out --split or train:"
-        )
+        raise InputError(f"{rule.file}: a list cannot split train:{request.argument}. Omit --split or train:")
     inner = request._replace(seed=0, split=Rule.HASH if isinstance(rule, SplitList) else rule)
     whole = _opened(request.argument, inner)
     if whole.train is None or isinstance(whole.train, StreamImages):
         raise InputError(
-            f"nothing can be set aside of the training images of {request.argument}; give a source "
-            "whose training images can be read by number, e.g. cifar10 or folder:PATH"
+            f"cannot hold out training images of {request.argument}. Give a source with training images "
+            "that are not a stream, e.g. cifar10 or folder:PATH"
         )
     return Parts(whole.train, None, whole.names, named=whole.named)
 

@@ -1,4 +1,4 @@
-"""What all sources share: the request, the division into parts, and the names of classes."""
+"""Shared code of all sources: the request, the split into parts, and the class names."""
 
 import re
 from collections.abc import Sequence
@@ -16,27 +16,27 @@ from igcv.errors import InputError, some
 from igcv.reading import read_text
 
 _NAME_FILES = ("synset.txt", "classes.txt", "labels.txt")
-_MAX_NUMBERED = 100_000  # classes without names: one wrong label must not make millions of them
+_MAX_NUMBERED = 100_000  # limit of unnamed classes, so one wrong label does not create millions of them
 
 
 class Rule(Enum):
-    """How validation images are held out where no list says it."""
+    """Rule for holding out validation images without a list."""
 
     HASH = "by the hash of their names"
     POSITION = "by position, as igcv 0.1.0 did"
 
 
 class Request(NamedTuple):
-    """What is to be opened.
+    """Request to open a source.
 
     Attributes:
-        kind: name of the source, the part of the spec in front of the colon.
-        argument: what follows it.
-        seed: of the validation split; None makes none.
-        root: where downloads go.
-        download: whether missing files may be fetched.
-        split: a list of the images, or the rule that holds some out.
-        salt: text in front of the names that are hashed.
+        kind: kind of the source, the part of the spec before the colon.
+        argument: the part of the spec after the colon.
+        seed: seed of the validation split; None disables the split.
+        root: folder for downloads.
+        download: whether missing files may be downloaded.
+        split: a list of the images, or the rule for holding out validation images.
+        salt: prefix of the names that are hashed.
     """
 
     kind: str
@@ -49,14 +49,14 @@ class Request(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """What a source opens.
+    """The opened parts of a source.
 
     Attributes:
-        train, val, test: the images of each part; None where there are none.
-        names: names of the classes in label order.
-        notes: what the user should know about the division, a line each.
-        divided: whether igcv or a list has decided the parts, not the source.
-        named: whether the source names its classes; else they are called by their numbers.
+        train, val, test: the images of each part; None for a missing part.
+        names: class names in label order.
+        notes: messages for the user about the split, one line each.
+        divided: whether igcv or a list has determined the parts, not the source.
+        named: whether the source names its classes; otherwise their names are their numbers.
     """
 
     train: Images | StreamImages | None
@@ -69,23 +69,23 @@ class Parts(NamedTuple):
 
 
 def by_position(images: Images, seed: int) -> tuple[Images, Images | None]:
-    """Hold out a fifth of each class by a shuffle of the images' numbers, which one image more changes."""
+    """Hold out a fifth of each class by a shuffle of the image numbers; one more image changes the whole split."""
     train, val = split_indices(images.labels, SHARE, seed)
     return SubsetImages(images, train), SubsetImages(images, val) if len(val) else None
 
 
 def divided(found: Parts, request: Request) -> Parts:
-    """Return a source with validation images, held out of its training images where it has none of its own.
+    """Return a source with validation images, held out from its training images if it has none of its own.
 
     Raises:
-        InputError: for a list that does not fit the source.
+        InputError: the list does not match the source.
     """
     images, rule = found.train, request.split
     if found.val or images is None or isinstance(images, StreamImages):
         if isinstance(rule, SplitList) and not rule.kept:
             raise InputError(
-                f"{rule.file}: {request.kind} has parts of its own, or comes as a stream, so that no list can divide "
-                "it; leave out --split, or give class folders, one .rec file or a folder of images"
+                f"{rule.file}: a list cannot split {request.kind}, which has its own parts or is a stream. Omit "
+                "--split, or give class folders, one .rec file or a folder of images"
             )
         return found
     if isinstance(rule, SplitList):
@@ -94,16 +94,14 @@ def divided(found: Parts, request: Request) -> Parts:
         return found._replace(train=None, val=images)
     if rule is Rule.POSITION:
         train, val = by_position(images, request.seed)
-        note = (
-            "split by position, as the igcv did that trained this; added or removed images change the split"
-        )
+        note = "split by position, as in the igcv version that trained it; added or removed images change the split"
         return found._replace(train=train, val=val, notes=(*found.notes, note), divided=True)
     held = hold_out(_keys(images), images.labels, _salt(request))
     return _taken(found, images, held.parts, _helped(held.helped, found.names))
 
 
 def _by_list(found: Parts, images: Images, rule: SplitList, request: Request) -> Parts:
-    """Divide as a list says; images that it does not name are left out, or get a part by their hash."""
+    """Split by a list; unlisted images are left out, or their hash determines their part."""
     keys, rows = _keys(images), {row.path: row for row in rule.images}
     rule.check_there(set(keys), request.argument)
     if not rule.kept:
@@ -127,7 +125,7 @@ def _by_list(found: Parts, images: Images, rule: SplitList, request: Request) ->
 
 
 def _taken(found: Parts, images: Images, parts: np.ndarray, notes: Sequence[str]) -> Parts:
-    """The source with its images in the parts that are decided."""
+    """Return the source with its images assigned to the given parts."""
     chosen = [np.flatnonzero(parts == number) for number in range(len(PARTS))]
     train, val, test = (SubsetImages(images, some) if len(some) else None for some in chosen)
     notes = (*found.notes, *notes)
@@ -135,7 +133,7 @@ def _taken(found: Parts, images: Images, parts: np.ndarray, notes: Sequence[str]
 
 
 def _check_labels(images: Images, keys: Sequence[str], rule: SplitList, names: Sequence[str]) -> None:
-    """Raise InputError where a list gives an image another class than its source."""
+    """Raise InputError if a list and the source disagree on the class of an image."""
     labels = dict(zip(keys, images.labels.tolist(), strict=True))
     for row in rule.images:
         if row.label != (own := names[labels[row.path]]):
@@ -146,29 +144,31 @@ def _check_labels(images: Images, keys: Sequence[str], rule: SplitList, names: S
 
 
 def _since(rule: SplitList, keys: Sequence[str], new: np.ndarray) -> list[str]:
-    """What has changed since a run kept its list, in one line; nothing if nothing has.
+    """Return a line about the changes since the run stored its list; empty if there are none.
 
     Args:
         rule: the list.
-        keys: the names of the images that are there.
-        new: the part of each image that the list does not name.
+        keys: names of the images in the source.
+        new: the part of each unlisted image.
     """
     gone = len(rule.images) - len({row.path for row in rule.images} & set(keys))
     if not len(new) and not gone:
         return []
     validate = int((new == VAL).sum())
     return [
-        f"since the run began: {len(new):,} new images ({len(new) - validate:,} train, {validate:,} validate), "
-        f"{gone:,} images gone ({rule.file})"
+        f"since the start of the run: {len(new):,} new images ({len(new) - validate:,} training, {validate:,} "
+        f"validation), {gone:,} images missing ({rule.file})"
     ]
 
 
 def _helped(labels: Sequence[int], names: Sequence[str]) -> list[str]:
-    """A line on classes that no hash gave a validation image; none if there are no such classes."""
+    """Return a line about classes without a hash below `SHARE`; empty if there are none."""
     if not labels:
         return []
     shown = some(names[label] for label in labels)
-    return [f"no image name has a hash below {SHARE}, so the lowest validates, in the classes: {shown}"]
+    return [
+        f"no hash below {SHARE}, so the image with the lowest is held out for validation, in classes: {shown}"
+    ]
 
 
 def _keys(images: Images) -> list[str]:
@@ -176,12 +176,12 @@ def _keys(images: Images) -> list[str]:
 
 
 def _salt(request: Request) -> str:
-    """The text in front of hashed names: none for the seed 0."""
+    """Return the prefix of hashed names; seed 0 adds none."""
     return request.salt + (f"{request.seed}:" if request.seed else "")
 
 
 def natural(name: str) -> tuple[list[str | int], str]:
-    """Return what class names are sorted by: numbers in them by value, upper and lower case alike, as timm does.
+    """Return the sort key of a class name: numbers by value, case ignored, as in timm.
 
     >>> sorted(["b10", "B9", "a", "10", "2"], key=natural)
     ['2', '10', 'a', 'B9', 'b10']
@@ -191,11 +191,11 @@ def natural(name: str) -> tuple[list[str | int], str]:
 
 
 def names_beside(path: Path) -> list[str]:
-    """The class names, one a line in label order, of the first names file in the folder of `path`."""
+    """Return the class names, one per line in label order, from the first names file in the folder of `path`."""
     for name in _NAME_FILES:
         file = path.parent / name
         if file.is_file():
-            lines = read_text(file, "class names, one a line").splitlines()
+            lines = read_text(file, "class names, one per line").splitlines()
             return [name for line in lines if (name := line.strip())]
     return []
 
@@ -205,10 +205,10 @@ def names_by_number(*parts: Images | None) -> list[str]:
 
 
 def numbered(count: int) -> list[str]:
-    """Numbers for the names of so many classes."""
+    """Return the numbers of `count` unnamed classes as their names."""
     if count > _MAX_NUMBERED:
         raise InputError(
-            f"the labels go up to {count - 1}, expected at most {_MAX_NUMBERED - 1} without class names; correct "
-            f"them, or give the names in {_NAME_FILES[0]}"
+            f"got labels up to {count - 1}, expected at most {_MAX_NUMBERED - 1} without class names. Correct the "
+            f"labels, or give the class names in {_NAME_FILES[0]}"
         )
     return [str(label) for label in range(count)]

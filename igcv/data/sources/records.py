@@ -1,4 +1,4 @@
-"""MXNet RecordIO files as a source."""
+"""Source of MXNet RecordIO files."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ def open_records(request: Request) -> Parts:
     paths = request.argument.split(",")
     if len(paths) > 2 or not any(paths):
         raise InputError(
-            f"data source 'rec:{request.argument}' names {sum(map(bool, paths))} files, expected {KINDS['rec'].syntax}"
+            f"data source 'rec:{request.argument}': got {sum(map(bool, paths))} files, expected {KINDS['rec'].syntax}"
         )
     notes: list[str] = []
     train, val = (_labelled(path, notes) if path else None for path in (*paths, "")[:2])
@@ -25,7 +25,7 @@ def open_records(request: Request) -> Parts:
 
 
 def _labelled(path: str, notes: list[str]) -> Images:
-    """The images of a file that have a label; a line on others goes to `notes`."""
+    """Return the labeled images of a file, and add a line about other records to `notes`."""
     images = RecordImages(path)
     left = np.flatnonzero(images.labels == UNLABELLED)
     if not len(left):
@@ -33,7 +33,7 @@ def _labelled(path: str, notes: list[str]) -> Images:
     if len(left) == len(images):
         raise InputError(
             f"{path}: none of its {len(images):,} records is an image with a label, expected class numbers from 0 as "
-            "labels. Pack it again with labels"
+            "labels. Pack the file again with labels"
         )
     tables = sum(not len(images.records[int(i)][1]) for i in left)
     counts = {

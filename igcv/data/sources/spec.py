@@ -1,4 +1,4 @@
-"""Specs: one string says where images are. Its grammar, its place on this machine, and its short name."""
+"""Spec strings of data sources: syntax, absolute paths, and short names."""
 
 import os
 from pathlib import Path
@@ -12,10 +12,10 @@ class Kind(NamedTuple):
     """A kind of source.
 
     Attributes:
-        syntax: how its specs are written.
-        needs: whether what follows its name is "nothing", "optional" or "required".
-        follows: what that is: a "path", "paths" with commas, another "spec", or a "name".
-        public: whether everybody has these images, so that they are nobody's own.
+        syntax: form of a spec of this kind.
+        needs: whether the argument after the kind is "nothing" (not allowed), "optional" or "required".
+        follows: type of the argument: a "path", "paths" with commas, another "spec", or a "name".
+        public: whether the images are a public data set rather than the user's own.
     """
 
     syntax: str
@@ -34,14 +34,14 @@ KINDS = {
     "train": Kind("train:SOURCE", "required", "spec"),
     "timm": Kind("timm/READER/NAME", "required", "name"),
 }
-SHARDS = "timm/wds/"  # of timm's readers the one that takes a folder
+SHARDS = "timm/wds/"  # the only timm reader with a folder as its name
 
 
 def parsed(spec: str) -> tuple[str, str]:
-    """Return the kind of a spec and what follows it.
+    """Return the kind and the argument of a spec.
 
     Raises:
-        InputError: for an unknown kind, or where what follows is missing or too much.
+        InputError: the kind is unknown, or the argument is missing or not allowed.
     """
     kind, separator, argument = spec.partition("/" if spec.startswith("timm/") else ":")
     if kind not in KINDS:
@@ -50,21 +50,21 @@ def parsed(spec: str) -> tuple[str, str]:
             "data source",
             kind,
             KINDS,
-            f"one of: {known}, or a folder that exists, looked for in {Path.cwd()}",
+            f"one of: {known}, or an existing folder, searched in {Path.cwd()}",
         )
     syntax, needs, *_ = KINDS[kind]
     if (needs == "nothing" and separator) or (needs == "required" and not argument):
-        raise InputError(f"data source '{spec}' does not have the form {syntax}; write it so")
+        raise InputError(f"data source: got '{spec}', expected the form {syntax}")
     return kind, argument
 
 
 def absolute(path: str | Path) -> str:
-    """Return a path that means the same from every folder: `~` expanded, relative ones from the working folder."""
+    """Return the absolute path of `path`, with `~` expanded; a relative path starts at the working folder."""
     return os.path.abspath(os.path.expanduser(path))
 
 
 def located(spec: str) -> str:
-    """Return a spec whose paths are absolute, so that it means the same from every folder; a folder alone as folder:.
+    """Return a spec with absolute paths; a path of an existing folder becomes folder:PATH.
 
     >>> [
     ...     located(spec)
@@ -87,7 +87,7 @@ def located(spec: str) -> str:
 
 
 def same_source(first: str, second: str) -> bool:
-    """Whether two specs name the same images: equal places, or one folder by two paths."""
+    """Return whether two specs stand for the same images, by equal specs or two paths of one folder."""
     first, second = located(first), located(second)
     folders = [
         Path(argument).resolve() for kind, argument in map(_halves, (first, second)) if kind == "folder"
@@ -96,13 +96,13 @@ def same_source(first: str, second: str) -> bool:
 
 
 def is_public(spec: str) -> bool:
-    """Whether everybody has the images of a source; else they may be somebody's own."""
+    """Return whether the images of a source are a public data set."""
     kind, argument = _halves(spec)
     return is_public(argument) if kind == "train" else kind in KINDS and KINDS[kind].public
 
 
 def source_name(spec: str) -> str:
-    """Return what a data set is called where its place does not matter: by the last part of its path.
+    """Return the short name of a data set: the last part of its path.
 
     >>> [
     ...     source_name(spec)
@@ -125,7 +125,7 @@ def source_name(spec: str) -> str:
 
 
 def _last(path: Path) -> str:
-    """The last part of a path, with the one before where it says no more than train or val."""
+    """Return the last part of a path, with the part before it if the last one is only train or val."""
     return "/".join(path.parts[-2:]) if role_of(path.name) and path.parent.name else path.name
 
 

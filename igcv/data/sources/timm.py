@@ -1,4 +1,4 @@
-"""What timm's readers open: map-style data sets by number, the others as streams."""
+"""Sources of timm's readers: indexed map-style data sets, and streams."""
 
 import tarfile
 from collections.abc import Iterable, Iterator
@@ -16,11 +16,11 @@ from igcv.errors import InputError
 
 
 class TimmImages:
-    """A map-style data set of timm: one of its readers, or a torchvision data set."""
+    """Map-style data set of timm: one of its readers, or a torchvision data set."""
 
     def __init__(self, dataset: Any, kind: str) -> None:
-        self.items = getattr(dataset, "reader", dataset)  # timm's own data set passes over unreadable images
-        if hasattr(self.items, "loader"):  # torchvision's data sets of files open them with it
+        self.items = getattr(dataset, "reader", dataset)  # timm's data set class skips unreadable images
+        if hasattr(self.items, "loader"):  # the function with which torchvision's data sets open files
             self.items.loader = read_image
         self.kind = kind
         self.labels = np.fromiter(map(int, _targets(self.items)), np.int64, len(self.items))
@@ -46,7 +46,7 @@ class TimmImages:
 
 
 def _targets(items: Any) -> Iterable[int]:
-    """The labels of a timm reader or torchvision data set, from the cheapest place that has them."""
+    """Return the labels of a timm reader or torchvision data set by the fastest available method."""
     if hasattr(items, "targets"):
         return items.targets
     if hasattr(items, "iter_targets"):
@@ -65,7 +65,7 @@ def open_timm(request: Request) -> Parts:
 
 
 class _NoSplitError(InputError):
-    """A timm data set says that it does not have this split."""
+    """Error for a split that a timm data set does not have."""
 
 
 def _timm_val(request: Request) -> TimmImages | None:
@@ -77,7 +77,7 @@ def _timm_val(request: Request) -> TimmImages | None:
 
 
 def _timm_images(request: Request, split: str) -> TimmImages:
-    """One split of a timm data set."""
+    """Open one split of a timm data set."""
     import timm.data  # slow to import, needed here only
 
     with _timm_errors(request, split, "a map-style data set such as timm/hfds/USER/NAME"):
@@ -93,7 +93,7 @@ def _open_stream(request: Request) -> Parts:
     some = train or val
     if some is None:
         raise InputError(
-            f"timm/{request.argument}: has none of the splits train, validation and test; name one so"
+            f"timm/{request.argument}: has none of the splits train, validation and test. Rename a split"
         )
     names = sorted(some.class_to_idx, key=some.class_to_idx.__getitem__) or _names_beside_shards(some)
     found = Parts(train, val, names or _numbers(some), named=bool(names))
@@ -101,7 +101,7 @@ def _open_stream(request: Request) -> Parts:
 
 
 def _stream(request: Request, split: str) -> StreamImages | None:
-    """One split of an iterable data set of timm, or None if it does not have it."""
+    """Open one split of an iterable timm data set; None if the split does not exist."""
     with suppress(_NoSplitError), _timm_errors(request, split, "timm/wds/FOLDER, timm/hfids/NAME or such"):
         return StreamImages(request.argument, request.root, split, request.download)
     return None
@@ -112,7 +112,7 @@ def _names_beside_shards(images: StreamImages) -> list[str]:
 
 
 def _numbers(images: StreamImages) -> list[str]:
-    """Numbers for the names of the classes, as many as the info file says, or else as the labels need."""
+    """Return numbers as class names; their count is from the info file, or else from the highest label."""
     count = images.info.get("num_classes")
     if count is None:
         try:
@@ -120,7 +120,9 @@ def _numbers(images: StreamImages) -> list[str]:
         except (OSError, tarfile.TarError, ValueError) as error:
             raise InputError(f"{images.dataset}: the labels cannot be read ({error})") from None
     if not isinstance(count, int) or count < 1:
-        raise InputError(f'{images.dataset}: no class is known; give "num_classes": N in its info file')
+        raise InputError(
+            f'{images.dataset}: got {count!r} classes, expected 1 or more. Give "num_classes": N in the info file'
+        )
     return numbered(count)
 
 
@@ -130,11 +132,11 @@ def _timm_errors(request: Request, split: str, expected: str) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except Exception as error:  # noqa: BLE001 - readers of half a dozen packages, each with errors of its own
+    except Exception as error:  # noqa: BLE001 - the readers of several packages raise their own errors
         missing = any(word in str(error).lower() for word in ("split", "length is unknown"))
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise (_NoSplitError if missing else InputError)(
-            f"timm/{request.argument}: the {split} split cannot be opened ({reason}); expected "
-            f"{expected}, in the cache or within reach of the network, and its package installed "
+            f"timm/{request.argument}: the {split} split cannot be opened ({reason}), expected "
+            f"{expected}, cached or downloadable. Check the name, and install the reader's package "
             "(hfds and hfids: pip install datasets; wds: webdataset; tfds: tensorflow-datasets)"
         ) from None

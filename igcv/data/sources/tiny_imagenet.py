@@ -1,4 +1,4 @@
-"""Tiny-ImageNet-200 as published."""
+"""Source of Tiny-ImageNet-200 in its published form."""
 
 from pathlib import Path
 
@@ -32,9 +32,9 @@ def open_tiny_imagenet(request: Request) -> Parts:
 
 
 def _rows(file: Path, columns: int) -> list[list[str]]:
-    """The first columns of a file of lines with tabs."""
-    text = read_text(file, "a file of tiny-imagenet-200, whose folder is named as tinyimagenet:FOLDER")
+    """Return the first columns of a file with tab-separated columns."""
+    text = read_text(file, "a file of tiny-imagenet-200, given as tinyimagenet:FOLDER")
     rows = [line.split("\t")[:columns] for line in text.splitlines() if line]
     if short := next((row for row in rows if len(row) < columns), None):
-        raise InputError(f"{file}: got the line '{short[0]}', expected {columns} columns with tabs")
+        raise InputError(f"{file}: got the line '{short[0]}', expected {columns} tab-separated columns")
     return rows

@@ -139,7 +139,7 @@ def test_a_start_is_all_that_is_given(
     assert outcome.status == 0, outcome.err
     stored = load_recipe(tmp_path / "run" / "recipe.toml")
     assert (stored.model, stored.input_size, stored.freeze) == ("igcv3_w_010", 16, 1)
-    assert f"starting from {start}" in outcome.out and "the classifier first" in outcome.out
+    assert f"starting from {start}" in outcome.out and "few images: the classifier first" in outcome.out
 
 
 def test_no_start_is_a_start_from_random_weights(digit_folder: Path, tmp_path: Path) -> None:

@@ -88,8 +88,8 @@ def test_a_hard_recipe_earns_a_caution(tmp_path: Path, igcv_command: Igcv) -> No
         *("--device", "cpu", "epochs=3", "warmup_epochs=1", "model=igcv3_w_010", "input_size=16"),
     )
     assert outcome.status == 0, outcome.err
-    assert "caution: batches of 128 make 1 step in an epoch" in outcome.out
-    assert "caution: the moving average spans 1,000 steps of 3 in all" in outcome.out
+    assert "caution: batch_size = 128 gives 1 step per epoch" in outcome.out
+    assert "caution: the EMA spans 1,000 of 3 steps" in outcome.out
     run = igcv_command(
         *("train", "recipes/cifar_fast.toml", "--data", f"folder:{folder}", "--out", tmp_path / "other"),
         *(
@@ -102,4 +102,4 @@ def test_a_hard_recipe_earns_a_caution(tmp_path: Path, igcv_command: Igcv) -> No
             "input_size=16",
         ),
     )
-    assert "images are left out of each epoch" in run.out
+    assert "images (its incomplete last batch)" in run.out

@@ -1,4 +1,4 @@
-"""Training: a recipe resolved against data and machine, phase by phase into a run folder."""
+"""Training of networks into run folders."""
 
 from igcv.training.bench import bench_data
 from igcv.training.phases import TrainedRun, train

@@ -1,4 +1,4 @@
-"""Unequal classes: the weight of each class in the loss, and which settings fit the data."""
+"""Class imbalance: class weights, the weighted loss, and the check of the settings."""
 
 import numpy as np
 import torch
@@ -11,27 +11,26 @@ from igcv.training.recipe import Recipe
 
 
 def check_balance(recipe: Recipe, source: DataSource) -> None:
-    """Raise InputError where class_weights or sampling do not fit each other or the data."""
+    """Raise InputError if class_weights or sampling contradict each other or do not suit the data."""
     given = [
         f"{key} = balanced" for key in ("class_weights", "sampling") if getattr(recipe, key) == "balanced"
     ]
     if len(given) == 2:
         raise InputError(
-            f"got {' and '.join(given)}, expected one of them: each alone makes all classes count equally. "
-            "Leave one out"
+            f"got {' and '.join(given)}, expected only one of them: each alone balances the classes. Remove one"
         )
     if given and isinstance(source.train, StreamImages):
         raise InputError(
-            f"{given[0]}, but {source.spec} can only be read as a stream, which does not tell its labels before. "
-            "Give the images as folder: or rec:, or leave the setting out"
+            f"{given[0]} needs the labels in advance, but '{source.spec}' can only be read as a stream. "
+            "Give the images as folder: or rec:, or omit the setting"
         )
 
 
 def class_weights(recipe: Recipe, source: DataSource, device: torch.device) -> Tensor | None:
-    """Return the weight of each class in the loss, (classes,); None where all images count equally.
+    """Return the weight of each class in the loss, shape (classes,); None if all images have equal weight.
 
-    Of N training images n_c are of class c, and C classes have any: w_c = N / (C n_c), so that the weights of all
-    images have the mean 1. A class without images has the weight 0.
+    The weight of class c is w_c = N / (C n_c) for N training images, n_c of them in class c, and C classes with images.
+    The mean weight of all images is 1. A class without images has weight 0.
     """
     if recipe.class_weights == "none":
         return None
@@ -45,18 +44,18 @@ def class_weights(recipe: Recipe, source: DataSource, device: torch.device) -> T
 def cross_entropy(
     logits: Tensor, targets: Tensor, smoothing: float, weights: Tensor | None, mixed: bool
 ) -> Tensor:
-    """Return the mean loss of some images, each with the weight of its class; nats.
+    """Return the class-weighted mean cross-entropy of a batch, in nats.
 
-    The mean is over the number of images, so that parts of a batch and processes add up to the whole batch. An image
-    that mixes classes a and b in the shares s and 1 - s has the loss s w_a L_a + (1 - s) w_b L_b. The label smoothing
-    of an image has the weight of the image: with that of each class it would teach the rare classes everywhere.
+    The mean is over the number of images, not their weights: micro-batches and processes then add up to the whole
+    batch. An image that mixes classes a and b in the shares s and 1 - s has the loss s w_a L_a + (1 - s) w_b L_b. Label
+    smoothing has the weight of the image; with the weight of each class, it would favor the rare classes everywhere.
 
     Args:
-        logits: (N, classes).
-        targets: labels (N,), or of mixed images smoothed shares (N, classes).
-        smoothing: share of the target that is spread over all classes.
-        weights: of each class, (classes,); None for 1.
-        mixed: whether the targets are shares.
+        logits: shape (N, classes).
+        targets: labels (N,), or the smoothed class shares of mixed images (N, classes).
+        smoothing: share of the target spread over all classes.
+        weights: weight of each class, shape (classes,); None: all 1.
+        mixed: whether `targets` holds class shares.
     """
     if weights is None:
         return F.cross_entropy(logits, targets, label_smoothing=0.0 if mixed else smoothing)

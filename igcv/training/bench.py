@@ -1,4 +1,4 @@
-"""How fast images come, and how much of the time a training step waits for them."""
+"""Benchmark of data loading and of training steps."""
 
 import time
 from collections.abc import Iterator
@@ -23,24 +23,27 @@ from igcv.training.recipe import Recipe
 from igcv.training.start import make_trainer, resolve_precision, start_network
 from igcv.training.state import State
 
-REPEATS = 5  # measurements of each kind; their median and range are reported
+REPEATS = 5  # measurements of each kind; the result reports their median and range
 
 
 def bench_data(recipe: Recipe | Draft, process: Process, seconds: float = 10.0) -> dict[str, Any]:
-    """Measure loading alone (decode, augment, batch, copy to the device, normalize), then training steps.
+    """Measure data loading alone (decode, augment, batch, copy to the device, normalize), then training steps.
+
+    Nothing is saved.
 
     Args:
-        recipe: all settings or a draft, as for training; nothing is saved.
-        process: the only one.
-        seconds: how long to measure, half of it each kind, after a warm-up.
+        recipe: a recipe or a draft, as for training.
+        process: the only process.
+        seconds: measuring time in seconds, half for each kind, after a warm-up.
 
     Returns:
-        The conditions, and "loading" and "training": images per second of all loading processes together, and
-        "waiting", the share of the training steps' time, 0 to 1; each as median, low and high of `REPEATS`.
-        "peak_memory_mib", and "largest_batch_size", the batch_size that fits by estimate into the memory that is free.
+        The conditions and the results. "loading" and "training" are images per second of all data-loading workers
+        together. "waiting" is the share of the training time spent waiting for images, 0 to 1. Each has median, low
+        and high of `REPEATS` measurements. "peak_memory_mib" is the peak memory; "largest_batch_size" is the estimated
+        largest batch_size that fits into the free memory.
 
     Raises:
-        InputError: for anything the user can fix.
+        InputError: the input is invalid.
     """
     if process.device.type == "cpu":
         keep_freed_memory()
@@ -73,12 +76,15 @@ def bench_data(recipe: Recipe | Draft, process: Process, seconds: float = 10.0) 
 
 
 def _warm_up(job: Job, loader: Loader) -> int:
-    """Batches to pass over: all of an epoch that decodes for later ones, else what workers start with, and one."""
+    """Return the number of warm-up batches.
+
+    Resident images are decoded in the first epoch. Otherwise the workers prefetch some batches.
+    """
     return len(loader) if job.recipe.resident == "on" else 2 * job.workers + 1
 
 
 def _loading_rate(batches: Iterator[Batch], seconds: float, device: torch.device) -> float:
-    """Images per second over at least `seconds`."""
+    """Return the images per second, measured over at least `seconds`."""
     count, start = 0, now(device)
     while time.perf_counter() - start < seconds:
         count += len(next(batches)[1])
@@ -86,15 +92,15 @@ def _loading_rate(batches: Iterator[Batch], seconds: float, device: torch.device
 
 
 def _training(t: Trainer, batches: Iterator[Batch], seconds: float) -> list[tuple[float, float]]:
-    """Images per second and the share of waiting, in `REPEATS` parts of about `seconds` each."""
-    timed_steps(t, batches, 1)  # the first one allocates, and compiles
+    """Return images per second and waiting share of `REPEATS` measurements of about `seconds` each."""
+    timed_steps(t, batches, 1)  # the first step allocates memory and compiles
     steps = max(round(seconds / timed_steps(t, batches, 1).seconds), 1)
     took = [timed_steps(t, batches, steps) for _ in range(REPEATS)]
     return [(part.images / part.seconds, part.waiting) for part in took]
 
 
 def _conditions(job: Job) -> dict[str, Any]:
-    """What was measured."""
+    """Return the conditions of the measurement."""
     recipe = job.recipe
     return {
         "data": job.source.name,
@@ -109,5 +115,5 @@ def _conditions(job: Job) -> dict[str, Any]:
 
 
 def _spread(values: Any) -> dict[str, float]:
-    """Median, smallest and largest."""
+    """Return the median, smallest and largest value."""
     return {"median": median(values), "low": min(values), "high": max(values)}

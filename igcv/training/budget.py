@@ -1,4 +1,4 @@
-"""How long a training goes on: epochs, minutes, and patience with what brings no new best."""
+"""Length of a training: epochs, time limit and early stopping."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,7 +12,7 @@ from igcv.training.state import State
 
 
 def ended(state: State, recipe: Recipe, history: Sequence[Metrics]) -> bool:
-    """Return whether a run has all its epochs, or none of the last ones (`patience`) brought a new best."""
+    """Return whether a run has all its epochs, or its last `patience` epochs brought no new best."""
     if state.epoch >= recipe.epochs or not recipe.patience or not history:
         return state.epoch >= recipe.epochs
     scores = [found for row in comparable(history) if (found := score(row, recipe.best_by)) is not None]
@@ -20,9 +20,10 @@ def ended(state: State, recipe: Recipe, history: Sequence[Metrics]) -> bool:
 
 
 def fitted(recipe: Recipe, history: Sequence[Metrics]) -> Recipe:
-    """Return the recipe with as many epochs as its minutes allow, by the time of those that are done.
+    """Return the recipe with the number of epochs that fits into its max_minutes, from the time of finished epochs.
 
-    In the first half of the epochs their number is fitted both ways, later only downwards: then the rate has followed.
+    In the first half of a run, the number can grow or shrink. Later it only shrinks, because the learning rate has
+    already decayed.
     """
     if not recipe.max_minutes:
         return recipe
@@ -36,13 +37,13 @@ def fitted(recipe: Recipe, history: Sequence[Metrics]) -> Recipe:
 
 
 def epochs_within(recipe: Recipe, seconds: float, pixel_s: float, done: int = 0) -> int:
-    """Return how many epochs are done after so many seconds more.
+    """Return the total number of epochs that are finished after `seconds` more.
 
     Args:
-        recipe: of the training, with the sizes of its images.
-        seconds: that are left.
-        pixel_s: seconds of an epoch on images of one pixel; its time grows with the pixels.
-        done: epochs that are done before.
+        recipe: the recipe, with resolved image sizes.
+        seconds: the remaining seconds.
+        pixel_s: seconds per epoch and pixel of an image; the time of an epoch is proportional to the pixels.
+        done: epochs finished so far.
     """
     while (seconds := seconds - pixel_s * pixels(recipe, done)) >= 0:
         done += 1
@@ -50,17 +51,17 @@ def epochs_within(recipe: Recipe, seconds: float, pixel_s: float, done: int = 0)
 
 
 def fewest_epochs(settings: Mapping[str, Any]) -> int:
-    """Return how many epochs some settings of a recipe need for image sizes and for frozen layers."""
+    """Return the fewest epochs that progressive_epochs and freeze allow."""
     return max(sum(settings.get("progressive_epochs", ())), settings.get("freeze", 0)) + 1
 
 
 def pixels(recipe: Recipe, epoch: int) -> int:
-    """Return the pixels of an image in `epoch`, counted from 0."""
+    """Return the pixels per image in `epoch` (from 0)."""
     return max(recipe.size_at(epoch), 1) ** 2
 
 
 def time_left_s(recipe: Recipe, history: Sequence[Metrics]) -> float:
-    """Return the seconds that the epochs after `history` will take, by the pixels of their images."""
+    """Return the expected seconds of the epochs after `history`, in proportion to the pixels of their images."""
     time_s = sum(row["epoch_time_s"] for row in history)
     seen = sum(pixels(recipe, row["epoch"] - 1) for row in history)
     return time_s / seen * sum(pixels(recipe, epoch) for epoch in range(history[-1]["epoch"], recipe.epochs))

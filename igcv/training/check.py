@@ -1,4 +1,4 @@
-"""A look at a data set before hours of training: `igcv check`."""
+"""Check of a data set before a training: `igcv check`."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -21,8 +21,8 @@ from igcv.training.pace import paced
 from igcv.training.start import resolve_precision, start_network
 from igcv.writing import check_writable, write_file
 
-THUMBNAILS = 8  # of a class, on the page
-PAIRS = 24  # of equal images, on the page
+THUMBNAILS = 8  # images per class on the page
+PAIRS = 24  # pairs of equal images on the page
 
 
 def check(
@@ -34,18 +34,23 @@ def check(
     progress: Callable[[int, int], None] = lambda done, total: None,
     **settings: Any,
 ) -> DataCheck:
-    """Look at all images of a data set, and at what a training without a recipe would make of it; `igcv check`.
+    """Check all images of a data set, and the settings and time of a training without a recipe.
+
+    The command is `igcv check`.
 
     Args:
         data: a data source, as for `igcv.train`.
         split: a CSV list of the images, as for `igcv.train`.
-        out: a page to write, with thumbnails; an older one is replaced. None: none.
-        device: that the training would use, as for `igcv.train`.
-        progress: told how many images have been looked at, of how many.
-        settings: of the training, by the keys of a recipe.
+        out: HTML page to write or replace, with thumbnails; None: no page.
+        device: device of the training, as for `igcv.train`.
+        progress: callback with the number of checked images and of all images.
+        settings: settings of the training, by recipe key.
+
+    Returns:
+        The findings and the expected training.
 
     Raises:
-        InputError: for data that cannot be opened or come as a stream, or a page that cannot be written.
+        InputError: the data cannot be opened or is a stream, or the page cannot be written.
     """
     if out is not None:
         required("jinja2", "check --out", "report")
@@ -64,7 +69,7 @@ def check(
 
 
 def looks_at(parts: Mapping[str, Images], progress: Callable[[int, int], None]) -> list[Look]:
-    """Look at the images of all parts, one part after the other."""
+    """Read all images of all parts, in the order of the parts."""
     total = sum(map(len, parts.values()))
     looks: list[Look] = []
     for images in parts.values():
@@ -74,7 +79,7 @@ def looks_at(parts: Mapping[str, Images], progress: Callable[[int, int], None]) 
 
 
 def expecting(checked: DataCheck, job: Job) -> DataCheck:
-    """Add what a training would do, and how long it would take by its first steps."""
+    """Return the check with the settings of a training and its expected time, measured on its first steps."""
     network = start_network(job)
     job = paced(resolve_precision(job, network), network)
     assert job.expected_s is not None
@@ -83,8 +88,8 @@ def expecting(checked: DataCheck, job: Job) -> DataCheck:
 
 
 def page_of(checked: DataCheck, parts: Mapping[str, Images]) -> bytes:
-    """The page of a check, with pictures."""
-    from igcv.report.data_page import data_page  # needs an extra, as the next
+    """Return the HTML page of a check, with thumbnails."""
+    from igcv.report.data_page import data_page  # this and the next import need the extra "report"
     from igcv.report.page import page_bytes
 
     places = [(images, i) for images in parts.values() for i in range(len(images))]
@@ -104,7 +109,7 @@ def page_of(checked: DataCheck, parts: Mapping[str, Images]) -> bytes:
 
 
 def _thumbnails(checked: DataCheck, parts: Mapping[str, Images]) -> Iterator[tuple[str, list[str]]]:
-    """Some pictures of each class, evenly spread over its training images, or those of its other parts."""
+    """Yield thumbnails of each class, evenly spread over the images of the first part."""
     images = next(iter(parts.values()))
     for label, name in enumerate(checked.classes):
         members = (images.labels == label).nonzero()[0]
@@ -113,23 +118,23 @@ def _thumbnails(checked: DataCheck, parts: Mapping[str, Images]) -> Iterator[tup
 
 
 def _picture(images: Images, i: int) -> str:
-    """An image as a data URI; empty where it cannot be read."""
+    """Return an image as a data URI; empty if it is unreadable."""
     try:
         return data_uri(images[i][0].convert("RGB"))
-    except InputError:  # of a damaged record, too
+    except InputError:  # also raised for a damaged record
         return ""
 
 
 def parts_of(source: DataSource) -> dict[str, Images]:
-    """The parts of a source that have images, by name.
+    """Return the parts of a source that have images, by name.
 
     Raises:
-        InputError: for a stream, whose images come in their own order.
+        InputError: a part is a stream, which has no random access.
     """
     parts = {name: getattr(source, name) for name in PARTS if getattr(source, name) is not None}
     if any(isinstance(images, StreamImages) for images in parts.values()):
         raise InputError(
-            f"{source.spec} can only be read as a stream, expected images that can be read by number; give them as "
-            "folder: or rec: to check them"
+            f"'{source.spec}' can only be read as a stream, expected images with random access. Give the images as "
+            "folder: or rec:"
         )
     return parts

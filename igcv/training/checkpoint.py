@@ -1,4 +1,4 @@
-"""From a trainer to the state of its run and back; and who saves it between two steps."""
+"""Checkpoints: capture and restore the state of a run; save it on time and on signals."""
 
 import os
 import signal
@@ -22,13 +22,13 @@ from igcv.training.run import Run
 from igcv.training.state import EpochProgress, State, combined, flatten_optimizer, restore_optimizer
 from igcv.weights.files import fill
 
-# Ctrl-C; a scheduler's; that of a terminal that is closed
+# Ctrl-C; job scheduler; closed terminal
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-TOGETHER_S = 1.0  # a terminal and torchrun both pass on the same Ctrl-C, one shortly after the other
+TOGETHER_S = 1.0  # seconds; a terminal and torchrun both forward the same Ctrl-C, at slightly different times
 
 
 def capture(t: Trainer, epoch: int, best: float | None, bad: dict[str, str]) -> State:
-    """The state between two epochs, when all processes hold the same."""
+    """Return the state between two epochs, which is the same in all processes."""
     tensors = {
         f"{part}.{n}": x for part, module in _modules(t).items() for n, x in module.state_dict().items()
     }
@@ -41,7 +41,10 @@ def capture(t: Trainer, epoch: int, best: float | None, bad: dict[str, str]) -> 
 
 
 def capture_within(t: Trainer, before: State, progress: EpochProgress, bad: dict[str, str]) -> State:
-    """The state in the epoch that follows `before`, called in all processes: their running statistics differ there."""
+    """Return the state within the epoch after `before`, with the running statistics of every process.
+
+    All processes must call this function.
+    """
     buffers = {
         f"{part}.{n}": b.cpu() for part, module in _modules(t).items() for n, b in module.named_buffers()
     }
@@ -55,10 +58,10 @@ def capture_within(t: Trainer, before: State, progress: EpochProgress, bad: dict
 
 
 def restore(t: Trainer, state: State, folder: Path) -> EpochProgress:
-    """Fill a trainer with a state; returns how far this process had come in the next epoch.
+    """Load a state into a trainer; return the progress of this process in the next epoch.
 
-    With another number of processes than before, each gets the mean of their running statistics, and the first what
-    they measured; with another batch size the epoch goes on where as many images have been seen.
+    If the number of processes has changed, each process gets the mean of the running statistics, and rank 0 gets the
+    combined measurements. If the batch size has changed, the epoch resumes after the same number of images.
     """
     before = len(state.progress)
     for part, module in _modules(t).items():
@@ -72,7 +75,7 @@ def restore(t: Trainer, state: State, folder: Path) -> EpochProgress:
 
 
 def _set_buffers(module: nn.Module, others: list[dict[str, Tensor]], rank: int | None) -> None:
-    """Give `module`, with the first process's buffers, those of process `rank`, or the mean of all."""
+    """Replace the buffers of `module` (those of rank 0) by those of `rank`, or by the mean of all if None."""
     for name, buffer in module.named_buffers():
         if rank:
             buffer.copy_(others[rank - 1][name])
@@ -83,7 +86,7 @@ def _set_buffers(module: nn.Module, others: list[dict[str, Tensor]], rank: int |
 
 
 def _share(t: Trainer, state: State) -> EpochProgress:
-    """This process's part of what was measured in the epoch so far."""
+    """Return this process's part of the measurements in the unfinished epoch."""
     parts, rank = state.progress, t.process.rank
     if not parts:
         return EpochProgress()
@@ -94,10 +97,10 @@ def _share(t: Trainer, state: State) -> EpochProgress:
 
 
 class Watch(AbstractContextManager["Watch"]):
-    """Notes signals instead of obeying them, while it is open; a second Ctrl-C ends the process at once.
+    """Context that records signals instead of obeying them; a second Ctrl-C ends the process at once.
 
     Args:
-        save_s: seconds between two saves; infinity for none.
+        save_s: seconds between two saves; infinity: no saves.
     """
 
     def __init__(self, save_s: float) -> None:
@@ -106,7 +109,7 @@ class Watch(AbstractContextManager["Watch"]):
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():  # no other may ask for signals
+        if threading.current_thread() is threading.main_thread():  # other threads may not set signal handlers
             heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
             self._before = {number: signal.signal(number, self._note) for number in heard}
         return self
@@ -118,12 +121,12 @@ class Watch(AbstractContextManager["Watch"]):
             signal.signal(number, handler)
 
     def wish(self) -> Wish:
-        """What this process wants after the step."""
+        """Return the wish of this process after a step."""
         due = time.monotonic() - self._saved >= self._save_s
         return Wish(save=int(due), signal=self._signal)
 
     def saved(self) -> None:
-        """Count the time to the next save from now."""
+        """Restart the time to the next save."""
         self._saved = time.monotonic()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
@@ -137,32 +140,32 @@ class Watch(AbstractContextManager["Watch"]):
 
 @dataclass
 class CheckpointKeeper:
-    """Saves in the middle of an epoch, when it is time or when a signal asks the run to end."""
+    """Saves a run within an epoch, when a save is due or a signal ends the run."""
 
     trainer: Trainer
     loader: Loader
-    run: Run | None  # the folder, in the process that writes
-    state: State  # at the beginning of the epoch
+    run: Run | None  # the run folder, on rank 0
+    state: State  # at the start of the epoch
     watch: Watch
 
     def wish(self) -> Wish:
         return self.watch.wish()
 
     def keep(self, progress: EpochProgress, wish: Wish) -> None:
-        """Save; raises Interrupted if a signal asks the run to end."""
+        """Save the run; raise Interrupted if a signal ends it."""
         state = self.save(progress)
         if wish.signal:
             number = signal.Signals(wish.signal)
             message = f"{number.name}: saved after step {progress.steps} of epoch {state.epoch + 1}"
-            if self.run:  # this process says it for all
+            if self.run:  # rank 0 prints the message for all processes
                 folder = quoted(self.run.path)
-                message += f"; resume it with: igcv train --resume --out {folder}"
+                message += f". Resume with: igcv train --resume --out {folder}"
                 if state.epoch:
-                    message += f" or use the best epoch so far: igcv predict {folder} IMAGE"
+                    message += f", or use the best epoch so far: igcv predict {folder} IMAGE"
             raise Interrupted(message, number)
 
     def save(self, progress: EpochProgress) -> State:
-        """Save, called in all processes."""
+        """Save the run; all processes must call this method."""
         state = capture_within(self.trainer, self.state, progress, self.loader.bad)
         with together():
             if self.run:
@@ -172,10 +175,10 @@ class CheckpointKeeper:
 
 
 def _modules(t: Trainer) -> dict[str, nn.Module]:
-    """What of a trainer has weights."""
+    """Return the modules of a trainer that have weights, by name."""
     return {"model": t.network} | ({"ema": t.ema.module} if t.ema is not None else {})
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors whose names start with `prefix`, without it."""
+    """Return the tensors whose names start with `prefix`, with the prefix removed."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

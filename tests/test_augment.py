@@ -1,4 +1,4 @@
-"""Preprocessing as data, and transforms: what each does to pixels, and how often."""
+"""Preprocessing parameters, and transforms: their pixels and their distribution."""
 
 import dataclasses
 import json
@@ -88,7 +88,7 @@ def test_no_augmentation_is_the_evaluation():
 
 
 def columns(augment: str, draws: int = 300) -> list[list[int]]:
-    """The middle row of draws from an image whose columns have the values 1 to 8."""
+    """Return the middle row of draws from an image whose columns have the values 1 to 8."""
     ramp = np.repeat(np.arange(1, 9, dtype=np.uint8)[None, :, None], 8, axis=0).repeat(3, axis=2)
     transform, image = train_transform(PLAIN, augment), Image.fromarray(ramp)
     torch.manual_seed(0)

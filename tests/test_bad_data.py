@@ -1,4 +1,4 @@
-"""Images as people have them: what can be read is, what cannot is passed over, counted and listed, up to a limit."""
+"""Unreadable and unusual images: readable ones are read, others are skipped, counted and listed, up to a limit."""
 
 import json
 import os
@@ -24,7 +24,7 @@ CPU = Process(torch.device("cpu"))
 
 
 def image(kind: str, mode: str = "RGB", **options: object) -> bytes:
-    """An image file with two areas of colour."""
+    """Write an image file with two color areas."""
     picture = Image.new("RGB", (16, 16), (200, 60, 30))
     picture.paste((20, 90, 220), (0, 0, 8, 16))
     file = BytesIO()
@@ -33,7 +33,7 @@ def image(kind: str, mode: str = "RGB", **options: object) -> bytes:
 
 
 def bomb() -> bytes:
-    """A PNG of a few bytes that says it has 900 million pixels."""
+    """Return a PNG of a few bytes whose header gives 900 million pixels."""
     png = bytearray(image("PNG"))
     at = png.index(b"IHDR") + 4
     png[at : at + 8] = (30_000).to_bytes(4, "big") * 2
@@ -60,13 +60,13 @@ BAD = {
     "bomb.png": bomb(),
     "pipe.jpg": None,
     "loop.png": None,  # a link to itself
-    "gone.png": None,  # a link to nothing
+    "gone.png": None,  # a broken link
 }
 
 
 @pytest.fixture
 def photos(digit_folder: Path, tmp_path: Path) -> Path:
-    """The digits, with good and bad files of every kind among the training images of one class."""
+    """Write the digits, with good and bad files of every kind among the training images of one class."""
     root = Path(shutil.copytree(digit_folder, tmp_path / "photos"))
     folder = root / "train" / "one"
     for name, content in (GOOD | BAD).items():
@@ -95,7 +95,7 @@ def test_bad_images_are_passed_over_counted_and_listed(resident: str, photos: Pa
 
 
 def test_every_good_image_is_used(photos: Path) -> None:
-    """Each is read as its picture: red on the right, blue on the left."""
+    """Each file is read with its colors: red on the right, blue on the left."""
     images = open_source(str(photos)).train
     assert images is not None
     for i, path in enumerate(images.files):
@@ -172,7 +172,7 @@ def test_files_that_vanish_in_an_epoch(digit_folder: Path, tmp_path: Path) -> No
 
 
 def test_folders_that_link_to_each_other(tmp_path: Path) -> None:
-    """A link to the folder above, one to itself, and one to a folder that is there already: each image counts once."""
+    """Each image counts once, despite a link to the parent folder, a link to itself and a second link to a folder."""
     for name in ("a", "b"):
         folder = tmp_path / "data" / name
         (folder / "more").mkdir(parents=True)
@@ -187,7 +187,7 @@ def test_folders_that_link_to_each_other(tmp_path: Path) -> None:
 
 
 def test_two_classes_of_one_name(tmp_path: Path) -> None:
-    """Names that look alike and differ in their bytes only, and a name that is given twice."""
+    """Class names that look alike but differ in their bytes are refused."""
     for name in ("caf\N{LATIN SMALL LETTER E WITH ACUTE}", "cafe\N{COMBINING ACUTE ACCENT}"):
         (tmp_path / "data" / name).mkdir(parents=True)
         (tmp_path / "data" / name / "0.png").write_bytes(image("PNG"))

@@ -1,4 +1,4 @@
-"""Classes are matched by name: in evaluation, when a run goes on, and when a training starts from weights."""
+"""Matching of classes by name: in evaluation, in a resumed run, and in a training that starts from weights."""
 
 import json
 import shutil
@@ -35,7 +35,7 @@ TINY: dict[str, Any] = {
 
 
 def folders(root: Path, names: dict[int, str], images: int = 6) -> Path:
-    """The last digits of some classes, in folders of these names."""
+    """Write the last digits of some classes to folders with these names."""
     digits = load_digits()
     for digit, name in names.items():
         (root / name).mkdir(parents=True)
@@ -45,7 +45,7 @@ def folders(root: Path, names: dict[int, str], images: int = 6) -> Path:
 
 
 def source(names: tuple[str, ...], labels: list[int], named: bool = True) -> DataSource:
-    """A black image of each label."""
+    """Return a source with a black image of each label."""
     pixels = np.zeros((len(labels), 2, 2, 3), np.uint8)
     return DataSource("some", None, ArrayImages(pixels, np.array(labels), "some"), names, 2, named=named)
 
@@ -81,7 +81,7 @@ def test_by_name(names: tuple[str, ...], known: tuple[str, ...], expected: list[
 
 
 def test_by_another_naming() -> None:
-    """ImageNet's folders are called by synsets, the network's classes in words."""
+    """ImageNet's folders are named by synsets, the network's classes by words."""
     known = KnownClasses(3, (("tench", "goldfish", "shark"), ("n01440764", "n01443537", "n01484850")))
     found = matched(source(("n01443537", "n01484850"), [0, 1]), known)
     assert labels(found) == [1, 2] and found.class_names == known.namings[0]
@@ -123,7 +123,7 @@ def test_more_classes_than_the_network_has() -> None:
 
 
 def test_evaluation(tmp_path: Path, igcv_command: Igcv) -> None:
-    """The same images in folders of the right names, of fewer classes, of other names, and by order."""
+    """The same images are evaluated with equal names, with fewer classes, with other names, and by order."""
     right = folders(tmp_path / "right", {digit: str(digit) for digit in range(10)})
     expected = igcv.evaluate(RELEASED, str(right), device="cpu")
     assert expected.top1 > 90 and expected.notes == ()
@@ -140,7 +140,7 @@ def test_evaluation(tmp_path: Path, igcv_command: Igcv) -> None:
 
 
 def test_weights_remember_their_own_order(tmp_path: Path) -> None:
-    """A network whose classes have another order than their folders: the accuracy is the same."""
+    """The accuracy stays the same if the network's classes have another order than the folders."""
     tensors, card = load_weights(released_weights()[RELEASED])
     order = [NAMES.index(name) for name in sorted(NAMES, reverse=True)]
     for name in ("classifier.weight", "classifier.bias"):
@@ -170,7 +170,7 @@ def test_records_without_names(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def begun(digit_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of one epoch, with its data beside it."""
+    """Train a run of one epoch, with its data next to it."""
     place = tmp_path_factory.mktemp("begun")
     shutil.copytree(digit_folder, place / "photos")
     return igcv.train(out=place / "run", data=str(place / "photos"), epochs=1, lr=0.05, **TINY).folder
@@ -178,7 +178,7 @@ def begun(digit_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def place(begun: Path, tmp_path: Path) -> Path:
-    """The same in a folder of its own."""
+    """Copy the run and its data to a separate folder."""
     return shutil.copytree(begun.parent, tmp_path / "place")
 
 
@@ -193,7 +193,7 @@ def test_a_run_goes_on_with_data_that_have_moved(place: Path) -> None:
 
 
 def test_a_run_keeps_the_order_of_its_classes(place: Path) -> None:
-    """As if the run had begun when class folders were sorted in another way."""
+    """Change the class order of the run, as if folders had been sorted differently at its start."""
     file = place / "run" / "data.json"
     kept = json.loads(file.read_text())
     assert kept["classes"] == ["one", "zero"]
@@ -212,7 +212,7 @@ def test_a_run_of_before_knows_its_classes_by_its_weights(place: Path) -> None:
 
 def renamed(photos: Path) -> None:
     for part in ("train", "val"):
-        (photos / part / "one").rename(photos / part / "zulu")  # now it comes after zero
+        (photos / part / "one").rename(photos / part / "zulu")  # sorted after zero
 
 
 def added(photos: Path) -> None:
@@ -287,7 +287,7 @@ def test_the_classifier_of_a_start(
 
 
 def test_a_start_whose_classes_have_no_names(tmp_path: Path) -> None:
-    """As after a conversion: as many classes are the same."""
+    """After a conversion, classes match if their number is equal."""
     tensors, card = load_weights(released_weights()[RELEASED])
     save_weights(tmp_path / "bare.safetensors", tensors, replace(card, class_names=()))
     data = folders(tmp_path / "photos", dict(enumerate(NAMES)), images=2)

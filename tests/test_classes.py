@@ -1,4 +1,4 @@
-"""Unequal classes: scores by hand and against scikit-learn, weights, balanced epochs, the best epoch, exact resumes."""
+"""Unequal classes: scores against scikit-learn, class weights, balanced epochs, best epoch, exact resume."""
 
 import json
 import math
@@ -39,7 +39,7 @@ from tests.conftest import Igcv
 
 CPU = Process(torch.device("cpu"))
 PRE = Preprocessing(8, (0.2, 0.3, 0.4), (0.5, 0.6, 0.7), 1.0, "bilinear")
-RARE = {(0, 0): 570, (1, 0): 30}  # the network answers the common class only
+RARE = {(0, 0): 570, (1, 0): 30}  # the network predicts only the common class
 SMALL = ["model=igcv3_w_010", "input_size=8", "batch_size=6", "augment=shift", "lr=0.05", "workers=0"]
 
 
@@ -64,7 +64,7 @@ def test_a_network_that_misses_the_rare_class() -> None:
     [
         ({(0, 0): 4, (0, 1): 1, (1, 0): 1, (1, 1): 2}, None),  # 6 of 8 right, 5 of the larger class
         ({(0, 0): 4, (0, 1): 1, (1, 0): 2, (1, 1): 1}, 0),  # 5 of 8 right, 5 of the larger class
-        ({(0, 1): 5, (1, 1): 3}, 1),  # one answer for all
+        ({(0, 1): 5, (1, 1): 3}, 1),  # one prediction for all images
         ({(0, 0): 3, (1, 1): 3}, None),
         ({(0, 0): 3}, None),  # images of one class only
     ],
@@ -100,7 +100,7 @@ def test_scores_are_those_of_scikit_learn(drawn: tuple[int, list[tuple[int, int]
 
 
 def images_of(*counts: int) -> ArrayImages:
-    """Noise of 8 x 8 pixels, so many images of each class."""
+    """Return noise images of 8 x 8 pixels with the given number per class."""
     labels = np.repeat(np.arange(len(counts)), counts)
     pixels = np.random.default_rng(0).integers(0, 256, (len(labels), 8, 8, 3), np.uint8)
     return ArrayImages(pixels, labels, "noise")
@@ -145,7 +145,7 @@ def test_the_weighted_loss_by_hand(smoothing: float, mixed: bool) -> None:
     ]
     assert float(sum(halves) / 2) == pytest.approx(
         expected, rel=1e-6
-    )  # as processes and parts of a batch add up
+    )  # the sums of processes and micro-batches
     even = cross_entropy(logits, targets, smoothing, torch.ones(3), mixed)
     assert float(even) == pytest.approx(
         float(cross_entropy(logits, targets, smoothing, None, mixed)), rel=1e-6
@@ -224,7 +224,7 @@ def test_resident_images_come_in_the_order_of_others() -> None:
 
 @pytest.fixture(scope="module")
 def photos(digit_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve ones and three zeros for training, as many as ever for validation."""
+    """Write twelve ones and three zeros for training, and the usual validation images."""
     root = shutil.copytree(digit_folder, tmp_path_factory.mktemp("unequal") / "photos")
     for image in sorted((root / "train" / "zero").iterdir())[3:]:
         image.unlink()
@@ -246,7 +246,7 @@ def run(data: Path, out: Path, *settings: str, resume: bool = False) -> dict:
     ids=["resident", "decoded", "weights"],
 )
 def test_resumed_is_uninterrupted(settings: tuple[str, ...], photos: Path, tmp_path: Path) -> None:
-    """Stopped in the middle of the second of three epochs."""
+    """A run resumed in the middle of the second of three epochs is exact."""
     run(photos, tmp_path / "whole", "epochs=3", *settings)
     wishes = [Wish()] * 2 + [Wish(signal=signal.SIGTERM)]
     with mock.patch("igcv.training.checkpoint.Watch.wish", side_effect=wishes), suppress(Interrupted):
@@ -299,7 +299,7 @@ def test_what_the_best_epoch_is_best_in(best_by: str, epoch: int, photos: Path, 
 
 
 def test_logits_that_are_no_numbers_stop_a_run(photos: Path, tmp_path: Path) -> None:
-    """One step an epoch at this rate leaves finite weights that overflow in the evaluation; nothing of it is kept."""
+    """One step per epoch leaves finite weights that overflow in the evaluation; nothing is saved."""
     settings = ("batch_size=15", "schedule=constant")
     run(photos, tmp_path / "run", "epochs=1", *settings)
     before = {
@@ -316,13 +316,13 @@ def test_logits_that_are_no_numbers_stop_a_run(photos: Path, tmp_path: Path) -> 
 
 
 def test_states_from_before_are_readable() -> None:
-    """The soak tests keep one that holds the best top-1 accuracy."""
+    """The soak tests keep such a run, with the best top-1 accuracy."""
     state = decode(Path(__file__).parents[1] / "studies" / "soak" / "corpus" / "state" / "small")
     assert (state.epoch, state.best) == (1, 50.0)
 
 
 def test_a_run_says_that_a_constant_answer_is_as_good(tmp_path: Path, igcv_command: Igcv) -> None:
-    """The images are all alike, so that a network can answer one class only."""
+    """With equal images, a network can predict only one class."""
     for place, count in (("train/cat", 16), ("train/lynx", 4), ("val/cat", 4), ("val/lynx", 1)):
         (tmp_path / "photos" / place).mkdir(parents=True)
         for i in range(count):

@@ -1,4 +1,4 @@
-"""Random crops: the pixels that torchvision's give, and JPEGs decoded no larger than needed."""
+"""Random crops: pixels equal to torchvision's, and JPEGs decoded no larger than needed."""
 
 import dataclasses
 from io import BytesIO
@@ -18,7 +18,7 @@ SMALL = dataclasses.replace(IMAGENET, input_size=32)
 
 
 def scene(width: int, height: int, scale: int = 16) -> Image.Image:
-    """Colours that change over some `scale` pixels: smoothly enlarged noise."""
+    """Return smoothly enlarged noise, with colors that change over `scale` pixels."""
     shape = (height // scale + 1, width // scale + 1, 3)
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
     return noise.resize((width, height), Image.Resampling.BICUBIC)
@@ -47,20 +47,20 @@ def test_resizing_is_torchvisions(name, size):
 @pytest.mark.parametrize("name", INTERPOLATIONS)
 @pytest.mark.parametrize("size", [(900, 60), (33, 1210), (20, 400), (1, 300), (400, 32)])
 def test_of_a_thin_image_the_square_alone_is_computed(name, size, monkeypatch):
-    """The pixels are those of the whole resized image; corners are rounded to float32."""
+    """The pixels equal those of the whole resized image, except for corners rounded to float32."""
     image, resample = scene(*size), Image.Resampling[name.upper()]
     whole = central_square(image, 32, 27, resample)
     monkeypatch.setattr(crops, "MOST_RESIZED", 0)
     off = difference(central_square(image, 32, 27, resample), whole)
     assert (off.max() <= 2 and off.mean() < 0.2) or name == "nearest"
-    if name == "nearest":  # a neighbor may be another one where two are as near
+    if name == "nearest":  # another of two equally near neighbors may be chosen
         assert (off > 0).mean() < 0.05
 
 
 @pytest.mark.parametrize("size", [(1, 2_000_000), (2_000_000, 3), (1, 1)])
 @pytest.mark.parametrize("augment", AUGMENTS)
 def test_thin_images_fit_into_memory(size, augment):
-    """Resized whole, the first would have 13 billion pixels."""
+    """Resized as a whole, the first image would have 13 billion pixels."""
     image = Image.new("RGB", size, (10, 200, 90))
     image.paste((250, 0, 0), (0, 0, *(max(length // 3, 1) for length in size)))  # away from the middle
     seen = plain_transform(IMAGENET)(image)
@@ -100,7 +100,7 @@ def test_a_scaled_crop_is_that_of_the_resized_image(name, size):
         off = difference(found, whole.crop((left, top, left + 32, top + 32)))
         assert (
             off.max() <= 2 and off.mean() < 0.2
-        )  # Pillow rounds corners to float32, and each of two passes to 8 bits
+        )  # Pillow rounds corners to float32, and both passes to 8 bits
 
 
 @pytest.mark.parametrize("factor, divisor", [(0.5, 1), (1.99, 1), (2, 2), (3.9, 2), (4, 4), (8, 8), (40, 8)])
@@ -108,7 +108,7 @@ def test_the_decoder_leaves_out_what_is_not_needed(factor, divisor):
     image = decode(jpeg(scene(321, 241)), "x")
     assert reduce(image, factor) == divisor
     assert np.asarray(image).shape == (-(-241 // divisor), -(-321 // divisor), 3)
-    assert reduce(image, factor) == 1  # it is decoded now
+    assert reduce(image, factor) == 1  # already decoded
 
 
 def test_other_images_are_never_reduced():
@@ -122,7 +122,7 @@ def test_other_images_are_never_reduced():
 @pytest.mark.parametrize("augment", ["shift", "flip_crop", "inception"])
 def test_training_on_a_large_jpeg_sees_what_the_whole_one_shows(augment):
     encoded = jpeg(scene(1203, 901, 80))
-    whole = decode(encoded, "x").copy()  # decoded, so that nothing is left to reduce
+    whole = decode(encoded, "x").copy()  # decoded, so reduce has no effect
     transform, reduced = train_transform(SMALL, augment), 0
     for seed in range(12):
         image = decode(encoded, "x")
@@ -132,7 +132,7 @@ def test_training_on_a_large_jpeg_sees_what_the_whole_one_shows(augment):
         expected = transform(whole)
         assert (
             found.float() - expected.float()
-        ).abs().mean() < 1  # of 255: another filter, rounded once more
+        ).abs().mean() < 1  # of 255: another filter and one more rounding
         reduced += image.size != whole.size
     assert reduced >= 10 and whole.size == (1203, 901)
 

@@ -1,4 +1,4 @@
-"""The steps on the device: normalization against torchvision, random erasing against timm."""
+"""Steps on the device: normalization compared with torchvision, random erasing compared with timm."""
 
 import random
 
@@ -34,7 +34,7 @@ def test_a_finished_batch_is_what_evaluation_makes_of_each_image(pre, channels_l
 
 
 def test_erasing_follows_seed_epoch_and_image():
-    """The same rectangles for all processes and batches; other noise for each process."""
+    """All processes and batches draw the same rectangles, but each process draws its own noise."""
 
     def erased(numbers: list[int], epoch: int = 0, rank: int = 0) -> torch.Tensor:
         finish = Finish(PLAIN, random_erasing=0.5).for_epoch(40, 7, epoch, rank)
@@ -58,7 +58,7 @@ def test_no_probability(probability):
 
 
 def timms_rectangles(probability: float) -> torch.Tensor:
-    """Top, left, height and width of what timm erases in DRAWS images, zeros where nothing."""
+    """Return top, left, height and width of timm's rectangles in DRAWS images, zeros without a rectangle."""
     random.seed(1), torch.manual_seed(1)
     eraser = RandomErasing(probability, mode="pixel", device="cpu")
     noisy = torch.stack([eraser(torch.zeros(1, SIDE, SIDE))[0] != 0 for _ in range(DRAWS)])
@@ -68,7 +68,7 @@ def timms_rectangles(probability: float) -> torch.Tensor:
 
 
 def distance(first: torch.Tensor, second: torch.Tensor) -> float:
-    """Kolmogorov and Smirnov's: the largest difference between two distribution functions."""
+    """Return the Kolmogorov-Smirnov statistic: the largest difference between two distribution functions."""
     values = torch.cat([first, second]).unique()
     shares = [torch.searchsorted(x.sort().values, values, right=True) / len(x) for x in (first, second)]
     return float((shares[0] - shares[1]).abs().max())
@@ -88,7 +88,7 @@ def test_rectangles_are_distributed_as_timms():
         "free space used": lambda r: r[:, 0] / (SIDE - r[:, 2]),  # 0 at the top edge, 1 at the bottom
         "top and left": lambda r: r[:, 0] + r[:, 1],
     }.items():
-        # 1.63 * sqrt(2 / n) is passed by equal distributions in 99 % of all draws; here n is about 14,400.
+        # Equal distributions stay below 1.63 * sqrt(2 / n) in 99 % of all draws; here n is about 14,400.
         assert distance(of(theirs), of(ours)) < 0.019, name
 
 
@@ -108,7 +108,7 @@ def test_erasing_fills_exactly_the_rectangles_with_normal_noise():
 
 
 def test_a_rectangle_that_is_too_large_is_drawn_again():
-    """At the first attempt 0.7 % are; after ten, timm as good as always has one that fits."""
+    """At the first attempt, 0.7 % are too large; ten attempts nearly always find one that fits, as in timm."""
     rectangles = draw_rectangles(DRAWS, SIDE, 1.0, torch.Generator().manual_seed(0))
     assert rectangles[:, 2:].min() >= 1 and rectangles[:, 2:].max() == SIDE - 1
     assert (rectangles[:, :2] + rectangles[:, 2:]).max() == SIDE

@@ -1,4 +1,4 @@
-"""What folders mean: parts by their names, wrapping and system folders, the order of classes, copies in two parts."""
+"""Folders as sources: parts by name, nested and system folders, class order, copies in two parts."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ PARTS = {"a": 2, "b": 2}
 
 
 def parts(root: Path, *names: str) -> Path:
-    """Folders of two classes with two images each, those of each part with shades of their own."""
+    """Write folders of two classes with two images each, with different shades in each part."""
     for number, name in enumerate(names):
         for folder, count in PARTS.items():
             (root / name / folder).mkdir(parents=True)
@@ -36,7 +36,7 @@ def parts(root: Path, *names: str) -> Path:
         ("training_set", "validation_set", "test_set"),
         ("train", "dev", "test"),
         ("train_images", "eval", "Test Data"),
-        ("train ", "val ", "test "),  # names with a space at the end
+        ("train ", "val ", "test "),  # names with a trailing space
     ],
 )
 def test_parts_under_other_names(train: str, val: str, test: str, tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_what_is_left_out_is_said(tmp_path: Path) -> None:
 
 
 def test_an_empty_validation_folder(tmp_path: Path) -> None:
-    """The images of train/ are divided then, and a line says why."""
+    """The images of train/ are split then, and a line gives the reason."""
     root = parts(tmp_path / "photos", "train")
     (root / "val").mkdir()
     source = open_source(str(root))
@@ -136,7 +136,7 @@ def test_classes_that_are_called_like_parts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("inner", ["photos", "photos/archive"])
 def test_a_wrapping_folder(inner: str, tmp_path: Path) -> None:
-    """As unpacking an archive leaves it, on macOS with a folder of its own beside it."""
+    """Nested folders of an unpacked archive are found, also with the extra folder of macOS."""
     fill(tmp_path / "data" / inner, {"a": 3, "b": 3})
     fill(tmp_path / "data" / "__MACOSX" / "photos", {"a": 3})
     source = open_source(f"folder:{tmp_path / 'data'}")
@@ -156,7 +156,7 @@ def test_wrapped_parts(tmp_path: Path) -> None:
 
 
 def test_one_class_is_refused(tmp_path: Path, igcv_command: Igcv) -> None:
-    """Images right in the one folder of an archive would be one class, with an accuracy of 100 %."""
+    """Images directly in the single folder of an archive would be one class, with an accuracy of 100 %."""
     fill(tmp_path / "data", {"photos": 8}, (16, 16))
     for command in ("train", "check"):
         data = ("--data",) if command == "train" else ()
@@ -182,7 +182,7 @@ def test_one_class_is_refused(tmp_path: Path, igcv_command: Igcv) -> None:
     ],
 )
 def test_folders_of_systems(system: str, tmp_path: Path) -> None:
-    """Inside a class, beside the classes, and beside the parts."""
+    """System folders are skipped in a class, next to classes, and next to parts."""
     root = parts(tmp_path / "photos", "train", "val")
     for place in (root, root / "train", root / "train" / "a", root / "train" / "a" / "more"):
         fill(place / system, {"a": 1})
@@ -195,7 +195,7 @@ def test_folders_of_systems(system: str, tmp_path: Path) -> None:
 
 
 def test_links(tmp_path: Path) -> None:
-    """Classes and parts that are links to folders elsewhere are read like folders."""
+    """Links to class and part folders are read like folders."""
     parts(tmp_path / "disk", "train", "val")
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "train").symlink_to(tmp_path / "disk" / "train")
@@ -222,7 +222,7 @@ def test_classes_in_natural_order(tmp_path: Path) -> None:
 
 
 def test_copies_by_content(tmp_path: Path) -> None:
-    """Equal bytes count, whatever the names; equal sizes or ends do not."""
+    """Equal bytes count under any name; equal sizes or ends do not."""
     contents = {
         "a": b"x" * 5000,
         "b": b"y" + b"x" * 4999,

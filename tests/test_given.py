@@ -1,4 +1,4 @@
-"""What `igcv.predict` and `Classifier.predict` take as an image: one or several, of every kind."""
+"""Image arguments of `igcv.predict` and `Classifier.predict`: one or several, of every type."""
 
 from collections.abc import Callable
 from io import BytesIO, StringIO
@@ -72,7 +72,7 @@ def test_every_kind_alone_and_in_a_list(kind: str, file: Path, classifier: Class
 
 
 def test_a_color_is_where_it_belongs() -> None:
-    """Red first; a gray and a transparent array come by way of Pillow, which knows what they are."""
+    """Arrays are RGB; gray and transparent arrays are given as PIL images."""
     red = np.zeros((4, 4, 3), np.uint8)
     red[..., 0] = 255
     assert open_image(red, "x").getpixel((0, 0)) == (255, 0, 0)

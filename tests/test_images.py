@@ -1,4 +1,4 @@
-"""What the pixels of an image mean, whichever way it comes in; the rows of docs/images.md."""
+"""Pixels of an image from every kind of source; the rows of docs/images.md."""
 
 import re
 import struct
@@ -59,13 +59,13 @@ def with_alpha(image: Image.Image, alpha: Image.Image) -> Image.Image:
 
 
 def on_white(colors: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """The formula: a share of the color, and the rest white."""
+    """Return the color composited over white by the formula."""
     share = alpha[..., None].astype(float) / 255
     return np.floor(colors * share + 255 * (1 - share) + 0.5).astype(np.uint8)
 
 
 def with_transparent_color() -> bytes:
-    """A palette whose first entry is transparent, as programs for the web write it: alpha as bytes."""
+    """Return a palette image with alpha as bytes, as web programs write it; its first entry is transparent."""
     palette = COLORS.quantize(8)
     return file_of(palette, transparency=bytes([0, 128]))
 
@@ -117,7 +117,7 @@ def by_record(encoded: bytes, folder: Path) -> Image.Image:
 
 
 def by_reader(image: object) -> Image.Image:
-    """A map-style data set of timm or torchvision that gives this."""
+    """Map-style data set of timm or torchvision with one given item."""
     items = SimpleNamespace(targets=[0], __len__=lambda: 1)
     dataset = type("Items", (), {"__len__": lambda self: 1, "__getitem__": lambda self, i: (image, 0)})()
     dataset.targets = items.targets
@@ -159,7 +159,7 @@ def test_deeper_pixels_are_refused_everywhere(name: str, tmp_path: Path) -> None
 
 
 def test_data_sets_of_torchvision(tmp_path: Path) -> None:
-    """They open files themselves, and would leave out what is transparent."""
+    """torchvision's data sets open files themselves, and would drop transparency."""
     from torchvision.datasets import ImageFolder
 
     (tmp_path / "a").mkdir()
@@ -171,7 +171,7 @@ def test_data_sets_of_torchvision(tmp_path: Path) -> None:
 
 
 class Reader:
-    """Stands in for one of timm's iterable readers."""
+    """Stand-in for an iterable reader of timm."""
 
     split_info = SimpleNamespace()
 
@@ -185,7 +185,7 @@ class Reader:
 
 
 def test_streams_give_the_same_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A sample that is refused is listed with the next one, or at the end."""
+    """A refused sample is listed with the next sample, or at the end."""
     names = ["rgba.png", "float.tiff", "turned.png", "gray_16.png", "int.tiff"]
     files = FILES | REFUSED
     reader = Reader([Image.open(BytesIO(files[name])) for name in names])
@@ -213,7 +213,7 @@ def test_streams_give_the_same_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 def test_images_are_turned_upright(orientation: int, kind: str) -> None:
-    """As Pillow's own function does, and what a camera means by 6: its top is at the right."""
+    """The result equals Pillow's own function; for orientation 6, the top is at the right."""
     settings = {"WEBP": {"lossless": True}, "JPEG": {"quality": 95}}.get(kind, {})
     encoded = file_of(COLORS, kind, exif=turned(orientation), **settings)
     plain = np.asarray(Image.open(BytesIO(file_of(COLORS, kind, **settings))).convert("RGB"))
@@ -236,7 +236,7 @@ def test_images_are_turned_upright(orientation: int, kind: str) -> None:
 
 @pytest.mark.parametrize("orientation", [3, 5, 6, 7, 8])
 def test_a_turned_jpeg_is_decoded_no_larger_than_needed(orientation: int) -> None:
-    """Training on it sees what it sees of the same image stored upright; no pixel at the border is incomplete."""
+    """Training crops equal those of the same image stored upright, without incomplete border pixels."""
     for size, divisors in (((1200, 904), (4, 8)), ((1203, 901), (1,)), ((1202, 902), (2,))):
         encoded = file_of(COLORS.resize(size, Image.Resampling.BICUBIC), "JPEG", exif=turned(orientation))
         upright = ImageOps.exif_transpose(Image.open(BytesIO(encoded)))
@@ -261,7 +261,7 @@ def test_exif_data_that_are_damaged_turn_nothing() -> None:
 
 
 def test_xmp_data_turn_nothing() -> None:
-    """Pillow asks them where there are no EXIF data; browsers do not."""
+    """Pillow reads XMP data if there is no EXIF data; browsers do not."""
     image = Image.open(BytesIO(FILES["rgb.png"]))
     image.info["xmp"] = b'<x tiff:Orientation="6"/>'
     assert ImageOps.exif_transpose(image).size == (6, 9)
@@ -283,7 +283,7 @@ def test_transparency_is_composited_over_white() -> None:
 
 
 def test_every_color_and_opacity_is_rounded_as_the_formula_says() -> None:
-    """Browsers multiply first and add white afterwards; the sum is the same."""
+    """Browsers multiply first and add white afterwards, with the same sum."""
     level, alpha = np.mgrid[:256, :256].astype(np.uint8)
     image = with_alpha(Image.fromarray(level[..., None].repeat(3, -1)), Image.fromarray(alpha))
     found = np.asarray(as_rgb(image, "x"))
@@ -293,7 +293,7 @@ def test_every_color_and_opacity_is_rounded_as_the_formula_says() -> None:
 
 
 def test_colors_that_nobody_sees_do_not_decide() -> None:
-    """Three files that look the same."""
+    """Return three files that look the same."""
     clear = Image.new("L", (9, 6), 0)
     hidden = [with_alpha(Image.new("RGB", (9, 6), color), clear) for color in ("black", "white", "red")]
     for image in hidden:
@@ -304,14 +304,16 @@ def test_16_bits_are_divided_by_257() -> None:
     expected = np.round(np.asarray(gray_16()) / 257).astype(np.uint8)
     for name in ("gray_16.png", "gray_16.tiff", "gray_16.pgm"):
         assert np.array_equal(decode(FILES[name], name), expected[..., None].repeat(3, -1)), name
-    eight = np.arange(256, dtype=np.uint16).reshape(16, 16)  # 8-bit values stored as 16-bit ones come back
+    eight = np.arange(256, dtype=np.uint16).reshape(
+        16, 16
+    )  # 8-bit values stored as 16-bit values are restored
     assert np.array_equal(as_rgb(Image.fromarray(eight * 257), "x").convert("L"), eight)
     swapped = Image.frombytes("I;16B", (9, 6), np.asarray(gray_16()).astype(">u2").tobytes())
     assert np.array_equal(as_rgb(swapped, "x").convert("L"), expected)
     keyed = with_16_bit_key(gray_16(), 65_535)
     assert np.array_equal(
         decode(keyed, "x"), decode(FILES["gray_16.png"], "x")
-    )  # the last one is white either way
+    )  # the last value is white in both cases
     assert np.asarray(decode(with_16_bit_key(gray_16(), 0), "x"))[0, 0].tolist() == [255] * 3
 
 
@@ -324,7 +326,7 @@ def test_of_16_bit_colors_the_upper_8_bits_are_taken() -> None:
 
 
 def with_16_bit_key(image: Image.Image, value: int) -> bytes:
-    """A 16-bit PNG with a value that is transparent, which Pillow does not write."""
+    """Return a 16-bit PNG with a transparent gray value, which Pillow cannot write."""
     encoded = file_of(image)
     at = encoded.index(b"IDAT") - 4
     return encoded[:at] + chunk(b"tRNS", struct.pack(">H", value)) + encoded[at:]
@@ -336,7 +338,7 @@ def chunk(kind: bytes, content: bytes) -> bytes:
 
 @pytest.mark.parametrize("kind", ["zTXt", "tEXt", "iTXt", "iCCP", "after the pixels"])
 def test_png_with_much_text(kind: str) -> None:
-    """2 MB of it; a JPEG's color profile and comment are no matter either."""
+    """2 MB of text in a PNG is ignored, as are the color profile and comment of a JPEG."""
     text = b"x" * 2_000_000
     packed = zlib.compress(text)
     plain = file_of(COLORS)
@@ -360,7 +362,7 @@ def test_no_warning_reaches_the_log() -> None:
 
 
 def test_the_frame_of_a_given_image() -> None:
-    """A file gives its first one; of a PIL image the caller has chosen."""
+    """A file gives its first frame; a PIL image gives the frame selected by the caller."""
     encoded = file_of(COLORS, save_all=True, append_images=[Image.new("RGB", (9, 6), "red")])
     image = Image.open(BytesIO(encoded))
     image.seek(1)
@@ -370,7 +372,7 @@ def test_the_frame_of_a_given_image() -> None:
 
 def test_a_file_that_is_too_large(tmp_path: Path) -> None:
     with open(tmp_path / "large.bmp", "wb") as file:
-        file.truncate(MAX_BYTES + 1)  # takes no space
+        file.truncate(MAX_BYTES + 1)  # a sparse file
     with pytest.raises(
         BadImageError, match=r"large.bmp: got 268,435,457 bytes, expected at most 268,435,456"
     ):
@@ -385,7 +387,7 @@ def test_a_given_image_is_left_as_it_is() -> None:
 
 
 def test_a_huge_jpeg_is_decoded_at_a_fraction(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A telephone's image of 108 megapixels, in small: four times the limit and more."""
+    """Images at four times the limit and more stand for a phone's image of 108 megapixels."""
     smooth = COLORS.resize((400, 300), Image.Resampling.BICUBIC)
     for limit, size in ((120_000, (300, 400)), (60_000, (150, 200)), (8_000, (75, 100)), (2_000, (38, 50))):
         monkeypatch.setenv("IGCV_MAX_PIXELS", str(limit))
@@ -397,16 +399,16 @@ def test_a_huge_jpeg_is_decoded_at_a_fraction(monkeypatch: pytest.MonkeyPatch) -
             assert np.abs(off).mean() < 3
         train_transform(CIFAR, "inception")(image)
     for encoded in (
-        file_of(smooth, "JPEG", progressive=True),  # its memory is that of all pixels, at any size
+        file_of(smooth, "JPEG", progressive=True),  # needs memory for all pixels at any size
         file_of(smooth),
-        file_of(smooth.resize((1600, 1200)), "JPEG"),  # too much at an eighth
+        file_of(smooth.resize((1600, 1200)), "JPEG"),  # above the limit at 1/8, too
     ):
         with pytest.raises(BadImageError, match=r"x \d+ pixels, expected at most 2,000, the IGCV_MAX"):
             decode(encoded, "huge")
 
 
 def test_a_jpeg_of_108_megapixels() -> None:
-    """By its header alone, as decoding it takes a second."""
+    """The test reads only the header, because decoding takes a second."""
     jpeg = bytearray(file_of(Image.new("RGB", (16, 16)), "JPEG"))
     at = jpeg.index(b"\xff\xc0") + 5
     jpeg[at : at + 4] = struct.pack(">HH", 9_000, 12_000)
@@ -418,7 +420,7 @@ def test_the_limit_is_a_setting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     large = file_of(Image.new("1", (19_000, 9_500)))  # more than twice Pillow's own limit
     with pytest.raises(BadImageError, match="got too many pixels, expected at most 89,478,485, the IGCV_MAX"):
         decode(large, "large.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)  # put back after the test
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)  # restored after the test
     monkeypatch.setenv("IGCV_MAX_PIXELS", "200_000_000")
     (tmp_path / "a").mkdir()
     Image.new("RGB", (8, 8)).save(tmp_path / "a" / "0.png")
@@ -431,7 +433,7 @@ def test_the_limit_is_a_setting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 
 
 def test_a_thin_image_needs_little_memory() -> None:
-    """152 KiB as a file; resized whole for 224 pixels it would have ten billion pixels."""
+    """A file of 152 KiB would have ten billion pixels if resized whole for 224 pixels."""
     image = decode(file_of(Image.new("1", (1, 40_000_000))), "thin.png")
     tracemalloc.start()
     assert plain_transform(IMAGENET)(image).shape == (3, 224, 224)
@@ -442,9 +444,9 @@ def test_a_thin_image_needs_little_memory() -> None:
 
 def test_endings_are_those_of_the_formats_that_are_read() -> None:
     Image.init()
-    formats = (*IMAGE_FORMATS, "MPO")  # several JPEGs in a file
+    formats = (*IMAGE_FORMATS, "MPO")  # several JPEGs in one file
     known = {ending for ending, kind in Image.registered_extensions().items() if kind in formats}
-    assert set(READ) == known - {".pfm"}  # of floating-point pixels
+    assert set(READ) == known - {".pfm"}  # floating-point pixels
     assert not UNREAD & set(READ)
     page = (Path(__file__).parents[1] / "docs" / "images.md").read_text()
     (row,) = (line for line in page.splitlines() if "| read, by their content" in line)

@@ -1,4 +1,4 @@
-"""Loaders: which images come, in which order, what is random, and what unreadable images do."""
+"""Loaders: order of images, randomness, and unreadable images."""
 
 import dataclasses
 import multiprocessing
@@ -30,7 +30,7 @@ PHOTOS = Path(__file__).parents[2] / "shared" / "data" / "imagenet_photos"
 
 
 class Numbered:
-    """Grey 8x8 images whose label is their number; those in `broken` cannot be read."""
+    """Gray 8x8 images whose label is their number; images in `broken` cannot be read."""
 
     def __init__(self, count: int, broken: tuple[int, ...] = ()) -> None:
         self.labels, self.broken = np.arange(count), broken
@@ -93,7 +93,7 @@ def test_batches_hold_the_images_of_their_labels():
 
 
 def passes(workers: int, seed: int = 0) -> list[torch.Tensor]:
-    """All images of epochs 0, 1 and 0 again, with every source of chance in the transform."""
+    """Return all images of epochs 0, 1 and 0 again, with every random generator in the transform."""
     transform = train_transform(PLAIN, "inception", "rand-m9-n2-mstd0.5")
     digits = open_source("digits").val
     batches = loader(digits, 50, transform, random_erasing=0.5, workers=workers, seed=seed)
@@ -126,7 +126,7 @@ def test_loading_leaves_global_random_numbers_alone():
     def draw():
         return random.random(), float(np.random.rand()), float(torch.rand(()))
 
-    passes(workers=0)  # the first loads libraries, of which rich draws from `random` while it is imported
+    passes(workers=0)  # the first pass imports libraries; rich draws from `random` on import
     random.seed(3), np.random.seed(3), torch.manual_seed(3)
     expected = draw()
     random.seed(3), np.random.seed(3), torch.manual_seed(3)
@@ -173,7 +173,7 @@ def test_a_corrupt_jpeg_is_refused(tmp_path, workers, train):
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("resident", [None, Moves(1, True)])
 def test_a_pass_from_a_batch_on(workers, resident):
-    """What is left of an epoch is what a whole pass would have given: order, augmentation, erasing and its noise."""
+    """The remainder of an epoch equals that of a whole pass: order, augmentation, erasing and noise."""
     transform = plain_transform(PLAIN) if resident else train_transform(PLAIN, "flip_crop")
     changes = {"random_erasing": 0.9, "workers": workers, "resident": resident}
     whole = loader(Numbered(22), transform=transform, **changes)
@@ -195,7 +195,9 @@ def test_names_of_a_batch():
         assert batches.names(number) == [f"image {label}" for label in labels.tolist()]
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # its half of a socket is left
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # one end of a socket stays open
 def test_a_loader_process_that_is_killed():
     def killing() -> None:
         for _ in loader(Numbered(400), workers=1):

@@ -1,7 +1,7 @@
-"""The networks compute what MXNet computes, and checkpoints go both ways without loss.
+"""Networks equal to MXNet's, and lossless conversion of checkpoints in both directions.
 
-`data/mxnet_logits.json` holds outputs of MXNet 1.9.1 in float64. Its weights are made again here from their
-seeds; where the folder `shared/reference/mxnet` is at hand, they are compared with the files MXNet wrote.
+`data/mxnet_logits.json` contains outputs of MXNet 1.9.1 in float64. The tests generate the weights from their seeds.
+If the folder `shared/reference/mxnet` exists, they compare the weights with MXNet's files.
 """
 
 import dataclasses
@@ -45,7 +45,7 @@ SMALL = "igcv1_plain_d20_L24M2_cifar10"
 
 
 def mxnet_shapes(model, num_classes):
-    """Shapes by MXNet's names, in the order of a checkpoint."""
+    """Return the shapes by MXNet's names, in the order of a checkpoint."""
     with torch.device("meta"):
         tensors = build_model(model, num_classes).state_dict()
     form = mxnet_names.naming_of(tensors)
@@ -57,7 +57,7 @@ def mxnet_shapes(model, num_classes):
 
 
 def seeded_weight(name, shape, random):
-    """One array of the reference's checkpoints, by the rules in its README."""
+    """Return one array of the reference's checkpoints, by the rules in its README."""
     ranges = {"gamma": (0.6, 1.4), "beta": (-0.3, 0.3), "bias": (-0.3, 0.3)}
     ranges |= {"moving_mean": (-0.25, 0.25), "moving_var": (0.5, 1.5)}
     for ending, (low, high) in ranges.items():
@@ -84,7 +84,7 @@ def seeded_input(folder):
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory):
-    """From the name of a folder to its checkpoint, each made once."""
+    """Return a function from the name of a folder to its checkpoint, created once."""
     directory = tmp_path_factory.mktemp("mxnet")
     return cache(lambda folder: seeded_checkpoint(folder, directory / f"{folder}.params"))
 
@@ -95,7 +95,7 @@ def relative_error(found, expected):
 
 @torch.no_grad()
 def outputs(model, images, modules=()):
-    """Logits of a network in float64, and the outputs of modules averaged over space."""
+    """Return the logits of a network in float64, and the outputs of its modules averaged over space."""
     means = []
     for module in modules:
         model.get_submodule(module).register_forward_hook(lambda *args: means.append(args[2].mean((2, 3))))
@@ -114,7 +114,7 @@ def test_logits_are_those_of_mxnet(folder, checkpoint):
 @with_reference
 @pytest.mark.parametrize("folder", NETWORKS)
 def test_files_written_by_mxnet(folder, checkpoint, tmp_path):
-    """MXNet's file converts and its graph agrees; writing it back, and making it from its seed, gives its bytes."""
+    """MXNet's file converts and its graph matches; writing it, also from its seed, reproduces its bytes."""
     params, symbol = (REFERENCE / folder / f"{folder}-{end}" for end in ("0000.params", "symbol.json"))
     classifier = from_mxnet(params, symbol)
     save_weights(tmp_path / "w.safetensors", classifier.model.state_dict(), classifier.card)

@@ -1,4 +1,4 @@
-"""MXNet's file formats against bytes packed by hand and against files that MXNet 1.9.1 wrote."""
+"""MXNet's file formats, compared with handwritten bytes and with files of MXNet 1.9.1."""
 
 import json
 import re
@@ -32,7 +32,7 @@ TYPES = [
 
 
 def listed(*arrays: bytes, names: tuple[bytes, ...] = (b"arg:w",), count: int | None = None) -> bytes:
-    """A whole file from the bytes of its arrays."""
+    """Return a whole file from the bytes of its arrays."""
     count = len(arrays) if count is None else count
     tail = b"".join(struct.pack("<Q", len(name)) + name for name in names)
     return struct.pack("<QQQ", 0x112, 0, count) + b"".join(arrays) + struct.pack("<Q", len(names)) + tail
@@ -59,7 +59,7 @@ UNSET = {
 
 @pytest.fixture
 def file(tmp_path):
-    """Writes bytes to a file and returns its path."""
+    """Return a function that writes bytes to a file and returns its path."""
     path = tmp_path / "some-0000.params"
 
     def write(data: bytes) -> Path:
@@ -219,7 +219,7 @@ def test_what_is_refused(file, case):
 
 
 def test_a_claim_of_any_size_costs_no_memory(file):
-    """The claims in `REFUSED` go from 2**40 to 2**124 elements; tracemalloc sees numpy's memory, too."""
+    """The headers in `REFUSED` claim 2**40 to 2**124 elements; tracemalloc includes NumPy's memory."""
     paths = [file(data).rename(file(b"").with_name(str(i))) for i, (data, _) in enumerate(REFUSED.values())]
     start = time.perf_counter()
     tracemalloc.start()
@@ -268,7 +268,7 @@ def test_real_weights_are_the_variables_of_their_graph(path):
 
 @real
 def test_the_first_real_weight_and_the_size_of_igcv3():
-    """The rounding rule and the seed are the README's; 3,491,688 is its parameter count."""
+    """The rounding rule, the seed and the parameter count of 3,491,688 are from the README."""
     arrays = read_params(REFERENCE / "igcv3_1.0" / "igcv3_1.0-0000.params")
     weights = {key: array for key, array in arrays.items() if key.startswith("arg:")}
     assert sum(array.size for array in weights.values()) == 3_491_688

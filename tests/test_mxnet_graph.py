@@ -1,4 +1,4 @@
-"""A graph file is checked against the network of its weights."""
+"""Checks of a graph file against the network of its weights."""
 
 import json
 
@@ -14,12 +14,12 @@ from tests.test_mxnet_conversion import REFERENCE, SMALL, seeded_checkpoint, wit
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    """The checkpoint of a small network, igcv1_l24m2_d20."""
+    """Return the checkpoint of a small network, igcv1_l24m2_d20."""
     return seeded_checkpoint(SMALL, tmp_path_factory.mktemp("mxnet") / "small.params")
 
 
 def small_graph(**changes):
-    """The graph of the small network, as far as its layers go."""
+    """Return the graph of the small network, limited to its layers."""
     with torch.device("meta"):
         model = build_model("igcv1_l24m2_d20", 10)
     nodes = [{"op": "null", "name": "data", "inputs": []}]
@@ -45,7 +45,7 @@ def layer_settings(layer):
     if isinstance(layer, torch.nn.Linear):
         return "FullyConnected", {"num_hidden": str(layer.out_features)}
     if isinstance(layer, torch.nn.BatchNorm2d):
-        return "BatchNorm", {"eps": "1.99999994948e-05", "fix_gamma": "False"}  # a float32 in full
+        return "BatchNorm", {"eps": "1.99999994948e-05", "fix_gamma": "False"}  # a float32 with all digits
     attrs = {"num_filter": layer.out_channels, "kernel": layer.kernel_size, "pad": layer.padding}
     attrs |= {"stride": layer.stride, "num_group": layer.groups}
     return "Convolution", {key: str(value) for key, value in attrs.items()}
@@ -59,16 +59,16 @@ def test_a_graph_that_agrees(small, tmp_path):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"g1_b1_conv1": {"num_group": "12"}}, "num_group of the node g1_b1_conv1 is 12, in the network 24"),
-        ({"g0_conv": {"num_filter": "49"}}, "num_filter of the node g0_conv is 49, in the network 48"),
+        ({"g1_b1_conv1": {"num_group": "12"}}, "num_group of the node g1_b1_conv1: got 12, expected 24"),
+        ({"g0_conv": {"num_filter": "49"}}, "num_filter of the node g0_conv: got 49, expected 48"),
         (
             {"g2_b1_conv1": {"stride": "(1, 1)"}},
-            r"g2_b1_conv1 is \(1, 1\), in the network \(2, 2\).*strides that it",
+            r"g2_b1_conv1: got \(1, 1\), expected \(2, 2\).*strides of the training",
         ),
-        ({"g3_b2_conv2": {"kernel": "oops("}}, r"kernel of the node g3_b2_conv2 is oops\("),
-        ({"g0_bn": {"eps": "0.001"}}, "eps of the node g0_bn is 0.001, in the network 2e-05"),
-        ({"g1_b2_bn": {"fix_gamma": "True"}}, "fix_gamma of the node g1_b2_bn is True"),
-        ({"fc_score": {"num_hidden": "11"}}, "num_hidden of the node fc_score is 11, in the network 10"),
+        ({"g3_b2_conv2": {"kernel": "oops("}}, r"kernel of the node g3_b2_conv2: got oops\("),
+        ({"g0_bn": {"eps": "0.001"}}, "eps of the node g0_bn: got 0.001, expected 2e-05"),
+        ({"g1_b2_bn": {"fix_gamma": "True"}}, "fix_gamma of the node g1_b2_bn: got True"),
+        ({"fc_score": {"num_hidden": "11"}}, "num_hidden of the node fc_score: got 11, expected 10"),
     ],
 )
 def test_graphs_that_disagree(change, message, small, tmp_path):
@@ -80,10 +80,10 @@ def test_graphs_that_disagree(change, message, small, tmp_path):
 def test_graphs_of_another_form(small, tmp_path):
     path, nodes = tmp_path / "s.json", small_graph()
     path.write_text(json.dumps({"nodes": [*nodes, {"op": "SwapAxis", "name": "x", "inputs": [[0, 0, 0]]}]}))
-    with pytest.raises(InputError, match="has 37 nodes of SwapAxis, but its network 36"):
+    with pytest.raises(InputError, match="number of SwapAxis nodes: got 37, expected 36"):
         from_mxnet(small, path)
     path.write_text(json.dumps({"nodes": [*nodes, {"op": "null", "name": "extra_weight", "inputs": []}]}))
-    with pytest.raises(InputError, match="left over: extra_weight"):
+    with pytest.raises(InputError, match="unexpected: extra_weight"):
         from_mxnet(small, path)
     twice = {
         "op": "Convolution",
@@ -91,7 +91,9 @@ def test_graphs_of_another_form(small, tmp_path):
         "inputs": [[0, 0, 0], [4, 0, 0]],
     }  # node 4: a running average
     path.write_text(json.dumps({"nodes": [*nodes, twice]}))
-    with pytest.raises(InputError, match=r"no Convolution with the weight .* as the graph's odd"):
+    with pytest.raises(
+        InputError, match=r"node odd of the graph: the network has no Convolution with the weight"
+    ):
         from_mxnet(small, path)
 
 
@@ -102,5 +104,5 @@ def test_the_graph_of_another_network():
     with pytest.raises(InputError, match="missing: seq-1-block2-depthwise-batchnorm_beta"):
         from_mxnet(params, symbol)
     symbol = REFERENCE / "igcv3_1.0_c10_sgd_trajectory" / "initial-symbol.json"
-    with pytest.raises(InputError, match="num_hidden of the node fc is 10, in the network 1000"):
+    with pytest.raises(InputError, match="num_hidden of the node fc: got 10, expected 1000"):
         from_mxnet(params, symbol)

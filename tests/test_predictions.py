@@ -1,4 +1,4 @@
-"""Folders of images classified: the table, the copies, and what cannot be read or written."""
+"""Predictions for folders of images: table, copies, and files that cannot be read or written."""
 
 import csv
 import json
@@ -22,7 +22,7 @@ NAMES = ("one", "zero")
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A network with random weights for images of 16 x 16 pixels of two classes."""
+    """Save a network with random weights for images of 16 x 16 pixels and two classes."""
     torch.manual_seed(0)
     network = igcv.create_model("igcv3_w_010", 2, input_size=16)
     card = Card(
@@ -46,7 +46,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def photos(digit_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Ten digits in class folders, one of another shape outside of them, one that is broken, and hidden files."""
+    """Write ten digits in class folders, one digit of another shape outside, a broken file and hidden files."""
     monkeypatch.chdir(tmp_path)
     root = Path("photos")
     shutil.copytree(digit_folder / "val", root)
@@ -118,7 +118,7 @@ def test_in_python_as_the_command_does(weights: Path, photos: Path, igcv_command
     write_table(found, Path("python.csv"))
     igcv_command("predict", weights, photos, "--out", "command.csv", "--device", "cpu")
     ours, theirs = rows_of(Path("python.csv")), rows_of(Path("command.csv"))
-    same = ("file", "class", "true_class")  # the error tells where the bytes were in memory
+    same = ("file", "class", "true_class")  # the error contains a memory address
     assert [[row[key] for key in same] for row in ours] == [[row[key] for key in same] for row in theirs]
     file = photos / "zero" / "1.png"
     with Image.open(file) as image:
@@ -156,7 +156,7 @@ def entry(file: Path | str, name: str, error: str = "") -> ImagePrediction:
 
 
 def test_copies_by_prediction(weights: Path, photos: Path, igcv_command: Igcv) -> None:
-    """Every readable image is copied once, none is moved, and equal names stay apart."""
+    """Every readable image is copied once, no image is moved, and equal names get numbers."""
     before = {path: path.read_bytes() for path in photos.rglob("*") if path.is_file()}
     ended = igcv_command("predict", weights, photos, "--sort-into", "sorted", "--device", "cpu")
     assert ended.status == 2 and "sorted: 11 images copied (" in ended.out
@@ -187,7 +187,7 @@ def test_copies_of_equal_names(photos: Path) -> None:
 
 
 def test_copies_are_replaced_on_request(photos: Path, tmp_path: Path) -> None:
-    """An image that is of another class now is in one folder; files that nobody copied there stay."""
+    """An image with a new class is in one folder only, and other files in the folders stay."""
     files, folder = [photos / "one" / "1.png", photos / "one" / "2.png"], tmp_path / "sorted"
     sort_into([entry(file, "one") for file in files], folder)
     (folder / "one" / "note.txt").touch()
@@ -245,7 +245,7 @@ def test_the_class_of_a_folder(photos: Path) -> None:
 
 
 def test_what_cannot_be_done(weights: Path, photos: Path, igcv_command: Igcv) -> None:
-    """Everything that is wrong is found before anything is classified."""
+    """All errors are found before the first prediction."""
     Path("empty").mkdir()
     Path("there.csv").write_text("kept")
     for arguments, message in (

@@ -1,4 +1,4 @@
-"""RecordIO: bytes written out by hand, what our writer makes, MXNet's own files, and every kind of damage."""
+"""RecordIO: handwritten bytes, files of igcv's writer, files of MXNet, and every kind of damage."""
 
 import pickle
 import struct
@@ -80,7 +80,7 @@ def test_magic_numbers_in_an_image_are_cut_out_and_put_back(tmp_path, image, cut
     write_records(path, [(1, image), (2, b"next")])
     content = path.read_bytes()
     aligned = [at for at in range(0, len(content), 4) if content[at : at + 4] == MAGIC]
-    assert len(aligned) == cuts + 2  # a frame for each part: two records and one more for each cut
+    assert len(aligned) == cuts + 2  # one frame per part: two records, and one more part per split
     path.with_suffix(".idx").unlink()
     records = RecordFile(path)
     assert [bytes(records[i][1]) for i in range(2)] == [image, b"next"]

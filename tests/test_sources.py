@@ -1,4 +1,4 @@
-"""Sources: what each spec opens, how it is split, and the text of every error."""
+"""Sources: the images of each spec, their split, and the text of every error."""
 
 import os
 import pickle
@@ -30,7 +30,7 @@ def png(shade: int, size: tuple[int, int] = (8, 8)) -> bytes:
 
 
 def fill(root: Path, classes: dict[str, int], size: tuple[int, int] = (8, 8)) -> Path:
-    """Class folders with so many images each; the shade of an image is its number in the class."""
+    """Write class folders with the given numbers of images; the shade of an image is its number in the class."""
     for name, count in classes.items():
         (root / name).mkdir(parents=True)
         for i in range(count):
@@ -66,7 +66,7 @@ def test_digits():
 
 
 def tiny_imagenet(root: Path) -> Path:
-    """Two classes of Tiny-ImageNet with three training images, and two validation images, as its archive has them."""
+    """Write two classes of Tiny-ImageNet with three training and two validation images, as in its archive."""
     for wnid in ("n02", "n01"):
         fill(root / "train" / wnid, {"images": 3}, (64, 64))
         (root / "train" / wnid / f"{wnid}_boxes.txt").write_text("n01_0.JPEG\t0\t0\t62\t62\n")
@@ -200,7 +200,7 @@ def test_rec_files_and_class_names(tmp_path):
 
 
 def faces(path: Path, with_index: bool) -> Path:
-    """Three persons with two images each, as face recognition packs them: header and table of persons after the images.
+    """Write three persons with two images each, as in face recognition: header and table of persons after the images.
 
     The header has the key 0, and the numbers of its first and its last table record as labels. An image has two labels:
     its person and whether it is aligned.
@@ -295,7 +295,7 @@ def test_cifar_is_downloaded_when_that_is_possible(tmp_path, monkeypatch):
 
 
 class FakeReader:
-    """What timm's map-style readers offer."""
+    """Stand-in for a map-style reader of timm."""
 
     def __init__(self, files: list[bytes], class_to_idx: dict[str, int]) -> None:
         self.files, self.class_to_idx = files, class_to_idx

@@ -1,4 +1,4 @@
-"""Which images validate: by the hash of their names, by a list, and by the list that a run keeps."""
+"""Validation splits by the hash of names, by a list, and by the list of a run."""
 
 import shutil
 from pathlib import Path
@@ -51,7 +51,7 @@ def test_a_fifth_of_many_names_validates():
 
 @given(NAMES, NAMES, st.integers(1, 5))
 def test_other_images_move_none(some: set[str], more: set[str], classes: int):
-    """Whatever is added or removed, an image keeps its part, except where a class needs its help."""
+    """Adding or removing images keeps the parts of the others, unless a class would lack a part."""
 
     def parts(chosen: set[str]) -> dict[str, int]:
         listed = sorted(chosen)
@@ -60,7 +60,7 @@ def test_other_images_move_none(some: set[str], more: set[str], classes: int):
         for label in range(classes):
             of_class = found.parts[labels == label]
             assert len(of_class) < 2 or {TRAIN, VAL} == set(of_class.tolist())  # both parts
-            assert len(of_class) != 1 or of_class[0] == TRAIN  # an only image trains
+            assert len(of_class) != 1 or of_class[0] == TRAIN  # a single image is used for training
         return dict(zip(listed, found.parts.tolist(), strict=True))
 
     def settled(chosen: set[str], name: str) -> bool:
@@ -82,10 +82,10 @@ def test_classes_that_no_hash_helps(tmp_path):
         note == "no hash below 0.2, so the image with the lowest is held out for validation, in classes: ant"
     )
     low = [name for name in map("x{}".format, range(99)) if place(name) < 0.2][:3]
-    found = hold_out([*low, "y"], np.array([0, 0, 0, 1]))  # all of a class below: the highest trains
+    found = hold_out([*low, "y"], np.array([0, 0, 0, 1]))  # all of class 0 below 0.2: the highest trains
     assert found.parts.tolist() == [TRAIN if place(n) == max(map(place, low)) else VAL for n in low] + [TRAIN]
     fixed = hold_out(["a", "b"], np.array([0, 0]), fixed=np.array([TRAIN, FREE]))
-    assert fixed.parts.tolist() == [TRAIN, VAL] and fixed.helped == [0]  # what is fixed stays
+    assert fixed.parts.tolist() == [TRAIN, VAL] and fixed.helped == [0]  # fixed parts stay
     kept = hold_out(["a", "b"], np.array([0, 0]), fixed=np.array([TRAIN, TRAIN]))
     assert kept.parts.tolist() == [TRAIN, TRAIN] and kept.helped == []
 
@@ -113,14 +113,16 @@ def test_records_keep_their_keys(tmp_path):
     write_records(file, [(i % 2, png(i)) for i in range(20)])
     index = file.with_suffix(".idx")
     lines = index.read_text().splitlines()
-    index.write_text("\n".join(lines[2:]))  # two records are left out; the keys of the others stay
+    index.write_text("\n".join(lines[2:]))  # two records are left out; the others keep their keys
     assert names(open_source(f"rec:{file}").val) == ["8", "9"]
-    index.write_text("\n".join(f"x{line}" for line in lines))  # keys that are no numbers: counted
+    index.write_text(
+        "\n".join(f"x{line}" for line in lines)
+    )  # keys that are not numbers are replaced by positions
     assert names(open_source(f"rec:{file}").val) == ["8", "9"]
 
 
 def test_a_list_says_it_all(tmp_path):
-    """Labels and parts of images in one folder; groups and other images do not matter."""
+    """A list gives labels and parts of images in one folder; unlisted images are left out."""
     root = fill(tmp_path, {"photos": 6}) / "photos"
     rows = ["0.png,dog,train", "./1.png,cat,train", '"2.png",dog,val', "3.png,cat,test", "4.png,cat,val"]
     source = open_source(f"folder:{root}", split=write_list(tmp_path / "list.csv", *rows))
@@ -261,7 +263,7 @@ def test_a_third_part(tmp_path):
     said = f"{tmp_path.name}: train/ for training, val/ for validation, test/ for final accuracy"
     assert source.notes == (said,) and not source.divided
     shutil.rmtree(tmp_path / "val")
-    source = open_source(str(tmp_path))  # as ever, the test images validate then; now with a line
+    source = open_source(str(tmp_path))  # the test images are used for validation, with a note
     assert len(source.val) == 3 and source.test is None
     assert source.notes == (
         f"{tmp_path.name}: train/ for training, test/ for validation",
@@ -301,7 +303,7 @@ def train(photos: Path, out: Path, **settings: object) -> igcv.TrainedRun:
 
 
 def grow(photos: Path) -> None:
-    """Ten copies of photos for each class under new names, and one photo fewer."""
+    """Add ten copies of photos per class under new names, and remove one photo."""
     for name in ("one", "zero"):
         for i, file in enumerate(sorted((photos / name).iterdir())[:10]):
             shutil.copy(file, photos / name / f"new{i}.png")
@@ -340,12 +342,12 @@ def test_a_run_keeps_its_list(photos: Path, tmp_path: Path, igcv_command: Igcv) 
     assert line in igcv_command("evaluate", run.folder, "--device", "cpu", "--json").err
     for name in new:
         (photos / name).unlink()
-    again = igcv.evaluate(run.folder, device="cpu")  # the same images give the same accuracy
+    again = igcv.evaluate(run.folder, device="cpu")  # the same images, the same accuracy
     assert (again.top1, again.images, again.loss) == (first.top1, first.images, first.loss)
 
 
 def test_the_list_counts_where_the_hash_says_otherwise(photos: Path, tmp_path: Path) -> None:
-    """The list of the run folder is read, not only the hash repeated; weights outside go by the hash."""
+    """The list in the run folder determines the split; weights outside use the hash."""
     run = train(photos, tmp_path / "run")
     by_hash = run.classifier.open_data()
     turned = {"train": "val", "val": "train"}
@@ -353,7 +355,7 @@ def test_the_list_counts_where_the_hash_says_otherwise(photos: Path, tmp_path: P
     (run.folder / SPLIT).write_bytes(list_bytes(rows))
     assert names(load(run.folder / "last.safetensors").open_data().val) == names(by_hash.train)
     shutil.copy(run.folder / "best.safetensors", tmp_path / "copied.safetensors")
-    shutil.copy(run.folder / SPLIT, tmp_path)  # a list of that name beside weights is not a run's
+    shutil.copy(run.folder / SPLIT, tmp_path)  # a list of this name next to weights is not a run's list
     assert names(load(tmp_path / "copied.safetensors").open_data().val) == names(by_hash.val)
     assert names(load(run.folder).open_data(f"folder:{photos}/").val) == names(
         by_hash.train
@@ -373,7 +375,7 @@ def test_resuming_with_a_changed_folder(photos: Path, tmp_path: Path, igcv_comma
 
 
 def test_training_by_a_list(photos: Path, tmp_path: Path, igcv_command: Igcv, monkeypatch) -> None:
-    """Images in one folder, labelled by a list with a test part, which training never opens."""
+    """Images in one folder are labeled by a list with a test part, which training never opens."""
     monkeypatch.chdir(tmp_path)
     flat, rows = tmp_path / "flat", []
     flat.mkdir()
@@ -414,7 +416,7 @@ def test_training_by_a_list(photos: Path, tmp_path: Path, igcv_command: Igcv, mo
     final = igcv_command("evaluate", "run", "--part", "test", "--device", "cpu")
     assert final.status == 0 and "6 images of the part 'test'" in final.out
     assert igcv.evaluate("run", device="cpu").images == 6
-    (tmp_path / "list.csv").unlink()  # the run has its own
+    (tmp_path / "list.csv").unlink()  # the run has its own list
     assert igcv.evaluate("run", part="test", device="cpu").images == 6
     write_list(tmp_path / "other.csv", "one0.png,one,val", "zero0.png,zero,val")
     assert igcv.evaluate("run", split="other.csv", device="cpu").images == 2
@@ -424,7 +426,7 @@ def test_training_by_a_list(photos: Path, tmp_path: Path, igcv_command: Igcv, mo
 
 
 def test_runs_from_before_keep_their_split(photos: Path, tmp_path: Path) -> None:
-    """Weights of an igcv that split by position: their recipe has no key split."""
+    """Weights of an igcv version that split by position have a recipe without the key split."""
     run = train(photos, tmp_path / "run")
     classifier = run.classifier
     del classifier.card.recipe["split"]

@@ -1,4 +1,4 @@
-"""Streams: WebDataset shards through timm, from the folder to a trained network."""
+"""Streams: WebDataset shards read by timm, from the folder to a trained network."""
 
 import gc
 import json
@@ -52,7 +52,7 @@ COUNTS = {"train-0.tar": 20, "train-1.tar": 13, "val-0.tar": 11}
 
 @pytest.fixture(autouse=True, scope="module")
 def _frozen() -> Iterator[None]:
-    """What was there before these tests is not looked at by each collection."""
+    """Freeze objects created before these tests, so that each garbage collection skips them."""
     gc.collect()
     gc.freeze()
     yield
@@ -61,14 +61,14 @@ def _frozen() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _collected() -> Iterator[None]:
-    """No shard is left open for another test to be warned about."""
+    """Close shards, so that no later test warns about them."""
     yield
     gc.collect()
 
 
 @cache
 def digit(i: int) -> tuple[Image.Image, int]:
-    """Handwritten zero or one number `i`."""
+    """Return handwritten zero or one number `i`."""
     digits = load_digits(n_class=2)
     pixels = (digits.images[i] * 15.9).astype("uint8")
     return Image.fromarray(pixels).convert("RGB").resize((16, 16)), int(digits.target[i])
@@ -104,7 +104,7 @@ def png(image: Image.Image) -> bytes:
 
 @pytest.fixture
 def shards(tmp_path: Path) -> Path:
-    """33 training images in two shards and 11 for validation in one."""
+    """Write 33 training images in two shards and 11 validation images in one."""
     first = 0
     for name, count in COUNTS.items():
         drawn = [digit(i) for i in range(first, first + count)]
@@ -120,7 +120,7 @@ def loader(images, batch_size=8, finish=Finish(PLAIN), **changes):
 
 
 def numbers(batches, first: int, count: int) -> list[int]:
-    """Which of the digits came, their labels compared."""
+    """Return the numbers of the loaded digits, after a check of their labels."""
     known = [digit(i) for i in range(first, first + count)]
     pixels = np.stack([np.asarray(image, np.float32)[..., 0] / 255 for image, _ in known])
     found = []
@@ -167,7 +167,7 @@ def test_training_gives_full_batches_with_their_labels(shards, workers):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_pass_from_a_batch_on(shards, workers):
-    """Streams are read over to where an epoch is to go on: the same images, augmentation and noise."""
+    """A stream resumes within an epoch with the same images, augmentation and noise."""
     finish = Finish(PLAIN, random_erasing=0.9)
     expected = list(loader(open_source(f"timm/wds/{shards}").train, finish=finish, workers=workers))
     batches = loader(open_source(f"timm/wds/{shards}").train, finish=finish, workers=workers)
@@ -261,7 +261,9 @@ def test_labels_are_checked_on_the_way(shards, workers):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("size", [13_653, 14_336, 14_400])  # in a header, between members, in an image
+@pytest.mark.parametrize(
+    "size", [13_653, 14_336, 14_400]
+)  # within a header, between members, within an image
 def test_a_shard_that_is_cut_short(shards, workers, size):
     (shards / "classes.txt").write_text("zero\none\n")
     images = open_source(f"timm/wds/{shards}").train

@@ -204,7 +204,7 @@ def test_a_summary_of_real_weights_leaves_them_alone() -> None:
     before = {key: value.clone() for key, value in model.state_dict().items()}
     assert [row.name for row in summarize(model, 32)] == ["stem", "stages.0", "stages.1", "stages.2"]
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
-    with pytest.raises(InputError, match="too small"):
+    with pytest.raises(InputError, match="image size: got 2 x 2 pixels"):
         summarize(model, 2)
     assert not any(m._forward_hooks for m in model.modules())
 
@@ -212,11 +212,14 @@ def test_a_summary_of_real_weights_leaves_them_alone() -> None:
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: ConvFactor(6, 6, 4), "6 to 6 channels has no 4 groups"),
-        (lambda: Permutation(6, 4), "4 groups do not divide the 6 channels"),
-        (lambda: path_counts([ConvFactor(6, 8, 2), Permutation(6, 2)]), "does not fit after"),
+        (lambda: ConvFactor(6, 6, 4), "groups: got 4, expected a common divisor of the 6 input"),
+        (lambda: Permutation(6, 4), "groups: got 4, expected a divisor of the 6 channels"),
+        (
+            lambda: path_counts([ConvFactor(6, 8, 2), Permutation(6, 2)]),
+            "has 6 input channels, but .* has 8 outputs",
+        ),
         (lambda: path_counts([]), "at least one factor"),
-        (lambda: describe(nn.ReLU()), "ReLU is no block"),
+        (lambda: describe(nn.ReLU()), "module: got ReLU, expected an InterleavedConv"),
         (lambda: draw_block([("conv", 4, 4)], Path("x.svg")), "layer: got .* expected"),
         (lambda: draw_block([("permute", 4, 2)], Path("x.gif")), "ends in .svg, .png, .pdf"),
     ],

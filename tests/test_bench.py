@@ -34,7 +34,9 @@ def test_figures_of_the_data_pipeline(igcv_command, digit_folder, more, workers,
 def test_table_of_the_data_pipeline(igcv_command, digit_folder):
     ended = bench(igcv_command, digit_folder, "augment=flip_crop", "resident=off")
     assert ended.status == 0, ended.err
-    assert "24 training images, augment flip_crop; batches of 8, 16 px; 0 data-loading workers; cpu" in ended.out
+    assert (
+        "24 training images, augment flip_crop; batches of 8, 16 px; 0 data-loading workers; cpu" in ended.out
+    )
     for row in (
         "loading only, images/s",
         "per data-loading worker",
@@ -50,7 +52,7 @@ def test_table_of_the_data_pipeline(igcv_command, digit_folder):
         ((), "no data set given; add --data"),
         (("--data", "nowhere"), "unknown data source 'nowhere'"),
         (("--data", "digits", "batchsize=4"), "unknown recipe key 'batchsize'; did you mean 'batch_size'?"),
-        (("--data", "digits", "--device", "gpu"), "unknown device 'gpu'; give auto, cpu"),
+        (("--data", "digits", "--device", "gpu"), "device: got 'gpu', expected auto, cpu"),
     ],
 )
 def test_what_bench_data_refuses(igcv_command, arguments, message):

@@ -47,8 +47,8 @@ def test_wrong_input(digits_run: Path, tmp_path: Path, igcv_command: Igcv) -> No
         ((damaged,), "engine 'onnx' cannot open"),
         (("igcv3_d_10",), "unknown model 'igcv3_d_10'; did you mean"),
         (("igcv3_d_025", "--engine", "tensorrt"), "unknown engine 'tensorrt'"),
-        ((tmp_path / "none.onnx",), "there is no file"),
-        ((tmp_path / "none.safetensors",), "there is no file"),
+        ((tmp_path / "none.onnx",), "file not found"),
+        ((tmp_path / "none.safetensors",), "file not found"),
         ((tmp_path,), "no weights in"),
     ):
         outcome = igcv_command("bench", "latency", *arguments)

@@ -295,15 +295,21 @@ def test_initialisation_is_gaussian_by_fan_in() -> None:
     [
         (lambda: create_model("igcv3_d_10"), r"unknown model 'igcv3_d_10'; did you mean 'igcv3_d_\d+'"),
         (lambda: create_model("resnet50"), "unknown model 'resnet50'.* .igcv models lists them all"),
-        (lambda: create_model("igcv3_d_100", multiplier=0), "multiplier 0 is not a width multiplier"),
-        (lambda: create_model("igcv1_l24m2_d20", multiplier=2), "takes no multiplier"),
+        (lambda: create_model("igcv3_d_100", multiplier=0), "multiplier: got 0, expected a width multiplier"),
+        (
+            lambda: create_model("igcv1_l24m2_d20", multiplier=2),
+            "multiplier: got 2, but the name .* sets the width",
+        ),
         (
             lambda: create_model("igcv1_l24m2_d21"),
-            "depth 21 makes no plain IGCV1: give 3n . 2, for example 20",
+            "depth: got 21, expected 3n . 2 for an IGCV1 without shortcuts, for example 20",
         ),
-        (lambda: create_model("igcv2_c416_d19"), "depth 19 makes no IGCV2"),
-        (lambda: create_model("igcv3_g99g2_100"), "groups 99 and 2 make no IGCV3 block"),
-        (lambda: create_model("igcv3_d_100", num_classes=-1), "num_classes is -1"),
+        (lambda: create_model("igcv2_c416_d19"), "depth: got 19, expected 3n . 2 for an IGCV2"),
+        (lambda: create_model("igcv3_g99g2_100"), "groups: got 99 and 2, expected two integers from 1 to 16"),
+        (
+            lambda: create_model("igcv3_d_100", num_classes=-1),
+            "num_classes: got -1, expected an integer >= 0",
+        ),
         (lambda: create_model("igcv3_d_100", input_size=3), "input_size: got 3, expected at least 4"),
         (
             lambda: create_model("igcv3_d_100", strides=(1, 1)),
@@ -320,10 +326,13 @@ def test_initialisation_is_gaussian_by_fan_in() -> None:
         ),
         (
             lambda: create_model("igcv3_d_025")(torch.zeros(1, 3, 16, 16)),
-            "images of 16 x 16 pixels are too small",
+            "image size: got 16 x 16 pixels, expected at least 32 x 32",
         ),
-        (lambda: InvertedResidual(6, 12, 6, groups=(4, 2)), "4 groups do not divide the 6 input channels"),
-        (lambda: igcv3(groups=(0, 2), options=Options()), "groups 0 and 2"),
+        (
+            lambda: InvertedResidual(6, 12, 6, groups=(4, 2)),
+            "groups: got 4, expected a divisor of the 6 input channels",
+        ),
+        (lambda: igcv3(groups=(0, 2), options=Options()), "groups: got 0 and 2"),
     ],
 )
 def test_wrong_input_is_explained(call, message: str) -> None:

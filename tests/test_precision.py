@@ -42,7 +42,7 @@ def run(data: Path, out: Path, *settings: str, resume: bool = False) -> str:
     [
         (True, 0.5, "bf16", "auto: a step in bf16 is 2.00 times as fast as in float32"),
         (True, 1.25, "float32", "auto: a step in bf16 is 0.80 times as fast as in float32"),
-        (False, 0.5, "float32", "auto: no native bf16 here"),
+        (False, 0.5, "float32", "auto: no native bf16 on this device"),
     ],
 )
 def test_what_is_chosen(

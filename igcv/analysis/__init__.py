@@ -1,4 +1,4 @@
-"""What can be computed about a network without training it."""
+"""Analysis of networks without training: cost and connectivity."""
 
 from igcv.analysis.cost import Cost, model_cost, network_cost
 from igcv.analysis.patterns import (

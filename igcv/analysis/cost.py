@@ -1,4 +1,4 @@
-"""What a network costs: parameters and multiply-adds."""
+"""Cost of networks: parameters and multiply-adds."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -10,14 +10,14 @@ from igcv.models import build_model, default_input_size
 
 
 class Cost(NamedTuple):
-    """Of one image: multiply-adds of convolutions and linear layers, as the papers count them."""
+    """Parameters of a network, and multiply-adds per image of its convolutions and linear layers, as in the papers."""
 
     parameters: int
     multiply_adds: int
 
 
 def model_cost(name: str, num_classes: int = 1000, input_size: int | None = None) -> Cost:
-    """The cost of a network by name, at its own or another input size, without allocating its weights."""
+    """Return the cost of a network by name, without allocating its weights. Default: its published input size."""
     size = input_size or default_input_size(name)
     with torch.device("meta"):
         model = build_model(name, num_classes, input_size=size)
@@ -25,7 +25,7 @@ def model_cost(name: str, num_classes: int = 1000, input_size: int | None = None
 
 
 def network_cost(model: nn.Module, images: torch.Tensor) -> Cost:
-    """The cost of `model` on `images` (1, C, H, W); both may be on the meta device."""
+    """Return the cost of `model` on `images` (1, C, H, W); both may be on the meta device."""
     layers = weighted_layers(model)
     calls = output_shapes(model, images, layers)
     return Cost(
@@ -35,19 +35,19 @@ def network_cost(model: nn.Module, images: torch.Tensor) -> Cost:
 
 
 def weighted_layers(model: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
-    """The convolutions and linear layers of `model` by name: those whose multiply-adds count."""
+    """Return the convolutions and linear layers of `model` by name: the layers whose multiply-adds count."""
     return {name: m for name, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
 
 
 def multiply_adds(layer: nn.Conv2d | nn.Linear, output_shape: torch.Size) -> int:
-    """Of one call of `layer` on one image: every weight is used once per output position."""
+    """Return the multiply-adds of one call of `layer` on one image: each weight is used once per output position."""
     return layer.weight.numel() * output_shape[2:].numel()
 
 
 def output_shapes(
     model: nn.Module, images: torch.Tensor, modules: Mapping[str, nn.Module]
 ) -> list[tuple[str, torch.Size]]:
-    """Run `model` once, in evaluation mode, and list the calls of `modules` in order: name and output shape."""
+    """Run `model` once in evaluation mode and return the calls of `modules` in order, as names and output shapes."""
     calls: list[tuple[str, torch.Size]] = []
 
     def note(name: str, output: torch.Tensor) -> None:

@@ -1,11 +1,11 @@
-"""A block as data, and the papers' conditions on it, checked by counting paths.
+"""Connectivity patterns of blocks, and the conditions of the papers, checked by counting paths.
 
-Of every layer only the 0/1 pattern matters: which output channel reads which input channel. A group convolution
-is a block-diagonal pattern, a permutation a permutation matrix, and their product counts the paths from every
-input to every output channel. IGCV1 and IGCV2 demand one path for every pair (the complementary condition, IGCV2
-paper, section 3.2). IGCV3 demands it of super-channels (the loose condition, IGCV3 paper, section 3.2): those are
-the G1 groups of the block's input and the G2 groups of its output, and the E expanded channels are to connect
-each pair of them alike, over E / (G1 * G2) channels each.
+The pattern of a layer is a 0/1 matrix of the connections between output and input channels. A group convolution has a
+block-diagonal pattern, and a permutation is a permutation matrix. The product of these matrices counts the paths from
+each input to each output channel. In IGCV1 and IGCV2, each pair must have exactly one path (the complementary
+condition, section 3.2 of the IGCV2 paper). In IGCV3, the condition is on super-channels (the loose condition, section
+3.2 of the IGCV3 paper): the G1 groups of the input and the G2 groups of the output of a block. The E expanded channels
+must connect each pair of super-channels with the same number of channels, E / (G1 * G2).
 """
 
 import itertools
@@ -21,13 +21,13 @@ from igcv.errors import InputError
 from igcv.models import ConvNorm, InterleavedConv, InterleavedResidual, InvertedResidual, Network
 
 Condition = Literal["complementary", "loose"]
-CHUNK = 512  # input channels followed at a time, to bound the memory that wide blocks take
-SHOWN = 8  # (input, output) pairs without a path that are reported
+CHUNK = 512  # input channels per step, to limit the memory for wide blocks
+SHOWN = 8  # number of unconnected (input, output) pairs to report
 
 
 @dataclass(frozen=True)
 class ConvFactor:
-    """A group convolution: each of `groups` equal groups of outputs reads one group of inputs."""
+    """Group convolution: each of `groups` equal groups of outputs reads one group of inputs."""
 
     in_channels: int
     out_channels: int
@@ -37,14 +37,14 @@ class ConvFactor:
     def __post_init__(self) -> None:
         if self.groups < 1 or self.in_channels % self.groups or self.out_channels % self.groups:
             raise InputError(
-                f"a convolution of {self.in_channels} to {self.out_channels} channels has no {self.groups} groups; "
-                f"give a number that divides both"
+                f"groups: got {self.groups}, expected a common divisor of the {self.in_channels} input and "
+                f"{self.out_channels} output channels"
             )
 
 
 @dataclass(frozen=True)
 class Permutation:
-    """The interleaving of `groups` equal groups: channel g * C/G + i moves to i * G + g (`channel_shuffle`)."""
+    """Interleaving of `groups` equal groups: channel g * C/G + i moves to i * G + g (see `channel_shuffle`)."""
 
     channels: int
     groups: int
@@ -52,7 +52,7 @@ class Permutation:
     def __post_init__(self) -> None:
         if self.groups < 1 or self.channels % self.groups:
             raise InputError(
-                f"{self.groups} groups do not divide the {self.channels} channels of a permutation"
+                f"groups: got {self.groups}, expected a divisor of the {self.channels} channels of a permutation"
             )
 
     @property
@@ -69,11 +69,11 @@ Factor = ConvFactor | Permutation
 
 @dataclass(frozen=True)
 class BlockPattern:
-    """A block's layers in the order of their application, and the condition that its paper puts on them.
+    """Layers of a block, first to last, and the condition of its paper.
 
     Attributes:
-        name: where it stands in its network, such as "stages.2.0.conv1".
-        factors: its group convolutions and permutations; a shortcut around them is left out.
+        name: name of the module in its network, such as "stages.2.0.conv1".
+        factors: the group convolutions and permutations, without the shortcut.
         condition: "complementary" (IGCV1, IGCV2) or "loose" (IGCV3, MobileNetV2).
     """
 
@@ -82,7 +82,7 @@ class BlockPattern:
     condition: Condition
 
     def rows(self) -> list[tuple[str | int, ...]]:
-        """Plain tuples for drawing: ("conv", in, out, groups, kernel) and ("permute", channels, groups)."""
+        """Return plain tuples: ("conv", in, out, groups, kernel) and ("permute", channels, groups)."""
         return [
             ("permute", f.channels, f.groups)
             if isinstance(f, Permutation)
@@ -92,12 +92,12 @@ class BlockPattern:
 
 
 class Connectivity(NamedTuple):
-    """Paths from an input to an output channel of a block: the fewest and the most of all pairs.
+    """Numbers of paths from the input to the output channels of a block.
 
     Attributes:
-        paths_min, paths_max: over all (input, output) pairs.
+        paths_min, paths_max: minimum and maximum over all (input, output) pairs.
         holds: whether the block meets its condition.
-        cut_off: the first few (input, output) pairs without a path, counted from 0.
+        cut_off: the first few unconnected (input, output) pairs, counted from 0.
     """
 
     paths_min: int
@@ -107,13 +107,13 @@ class Connectivity(NamedTuple):
 
 
 class Balance(NamedTuple):
-    """What the pointwise layers of an IGCV2 block cost against the least possible (section 3.3 of its paper).
+    """Parameters of the pointwise layers of an IGCV2 block, compared with the optimum (section 3.3 of the paper).
 
     Attributes:
         branch_widths: channels per branch K of each pointwise layer.
-        parameters: of these layers, C * (K1 + K2 + ...).
-        optimum: C * n * C**(1/n), for the best whole number n of layers, all of the same (real) branch width.
-        excess: parameters above the optimum, as a share of it; 0.1 for ten percent more.
+        parameters: number of parameters of these layers, C * (K1 + K2 + ...).
+        optimum: C * n * C**(1/n) for the best integer n of layers, which all have the same (real) branch width.
+        excess: parameters above the optimum, relative to the optimum; 0.1 means 10 % more.
     """
 
     branch_widths: tuple[int, ...]
@@ -123,7 +123,7 @@ class Balance(NamedTuple):
 
 
 def blocks(network: Network) -> list[BlockPattern]:
-    """All blocks of a network in order; a residual IGCV1 block is two, its conv1 and its conv2."""
+    """Return the patterns of all blocks of a network, in order; a residual IGCV1 block has two, conv1 and conv2."""
     return [
         block
         for i, stage in enumerate(network.stages)
@@ -133,7 +133,7 @@ def blocks(network: Network) -> list[BlockPattern]:
 
 
 def describe(module: nn.Module, name: str = "block") -> list[BlockPattern]:
-    """The description of a block module: one Block, two for an InterleavedResidual."""
+    """Return the patterns of a block module: one, or two for an InterleavedResidual."""
     match module:
         case InterleavedResidual():
             return [*describe(module.conv1, f"{name}.conv1"), *describe(module.conv2, f"{name}.conv2")]
@@ -148,8 +148,7 @@ def describe(module: nn.Module, name: str = "block") -> list[BlockPattern]:
             factors += [_conv_factor(module.depthwise.conv), _conv_factor(module.project.conv)]
             return [BlockPattern(name, tuple(factors), "loose")]
     raise InputError(
-        f"{type(module).__name__} is no block of the family; "
-        f"give an InterleavedConv, InterleavedResidual or InvertedResidual"
+        f"module: got {type(module).__name__}, expected an InterleavedConv, InterleavedResidual or InvertedResidual"
     )
 
 
@@ -159,13 +158,13 @@ def _conv_factor(conv: nn.Module) -> ConvFactor:
 
 
 def _permutation(conv: nn.Module, groups: int) -> list[Factor]:
-    """The permutation after `conv`; none where it would leave every channel in place."""
+    """Return the permutation after `conv`, or an empty list if this permutation is the identity."""
     channels = _conv_factor(conv).out_channels
     return [] if groups in (1, channels) else [Permutation(channels, groups)]
 
 
 def path_counts(factors: Sequence[Factor]) -> np.ndarray:
-    """The number of paths from every input to every output channel: (out, in), int64.
+    """Return the number of paths from each input to each output channel, int64 (out, in).
 
     >>> path_counts([ConvFactor(4, 4, 2), Permutation(4, 2), ConvFactor(4, 4, 2)]).tolist()
     [[1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1]]
@@ -175,22 +174,24 @@ def path_counts(factors: Sequence[Factor]) -> np.ndarray:
 
 
 def _check_chain(factors: Sequence[Factor]) -> None:
-    """Raise InputError unless each factor takes what the one before gives."""
+    """Raise InputError unless the channels of consecutive factors match."""
     if not factors:
-        raise InputError("a block without layers has no paths; give at least one factor")
+        raise InputError("factors: got an empty list, expected at least one factor")
     for before, after in itertools.pairwise(factors):
         if before.out_channels != after.in_channels:
-            raise InputError(f"{after} does not fit after {before}: their channels differ")
+            raise InputError(
+                f"{after} has {after.in_channels} input channels, but {before} has {before.out_channels} outputs"
+            )
 
 
 def _follow(factors: Sequence[Factor], counts: np.ndarray) -> np.ndarray:
-    """Multiply the patterns of `factors` onto `counts`, (channels, inputs) -> (out, inputs)."""
+    """Multiply `counts` by the patterns of `factors`, (channels, inputs) -> (out, inputs)."""
     for factor in factors:
         groups, inputs = factor.groups, counts.shape[1]
         grouped = counts.reshape(groups, -1, inputs)  # (C, inputs) -> (G, C/G, inputs)
         if isinstance(factor, Permutation):
             counts = grouped.swapaxes(0, 1).reshape(-1, inputs)
-        elif not factor.groups == factor.in_channels == factor.out_channels:  # else the identity
+        elif not factor.groups == factor.in_channels == factor.out_channels:  # channel-wise: the identity
             counts = np.repeat(grouped.sum(1), factor.out_channels // groups, axis=0)
     return counts
 
@@ -203,7 +204,7 @@ def connectivity(block: BlockPattern) -> Connectivity:
 
 @lru_cache(maxsize=256)
 def _connectivity(factors: tuple[Factor, ...], condition: Condition) -> Connectivity:
-    """`connectivity`, remembered, as most blocks of a stage are alike."""
+    """Return `connectivity`, cached, because most blocks of a stage are equal."""
     channels = factors[0].in_channels
     fewest: list[int] = []
     most: list[int] = []
@@ -217,16 +218,17 @@ def _connectivity(factors: tuple[Factor, ...], condition: Condition) -> Connecti
             pairs = np.argwhere(counts.T == 0)[: SHOWN - len(cut_off)]
             cut_off += [(start + int(i), int(o)) for i, o in pairs]
     paths_min, paths_max = min(fewest), max(most)
-    # All pairs alike is the loose condition: the paths that leave an input, E / G1 * out / G2, are then
-    # E / (G1 * G2) for each of the `out` channels.
+    # Equal counts for all pairs are the loose condition: an input has E / G1 * out / G2 paths, so E / (G1 * G2) paths
+    # to each of the `out` channels.
     holds = 0 < paths_min == paths_max and (condition == "loose" or paths_max == 1)
     return Connectivity(paths_min, paths_max, holds, tuple(cut_off))
 
 
 def balance(block: BlockPattern) -> Balance | None:
-    """The balance of an IGCV2 block (channel-wise convolution, then pointwise ones); None for any other.
+    """Return the balance of an IGCV2 block (a channel-wise convolution, then pointwise ones), or None for other blocks.
 
-    Where the block widens, C outside the root is its output width, and the branch widths multiply to its input width.
+    In a block that widens, C outside the root is the output width, and the product of the branch widths is the input
+    width.
     """
     first, *rest = (f for f in block.factors if isinstance(f, ConvFactor))
     channel_wise = first.groups == first.in_channels == first.out_channels

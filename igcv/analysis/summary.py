@@ -1,4 +1,4 @@
-"""A network stage by stage: what each costs and how its blocks connect their channels."""
+"""Summary of a network by stage: cost and connectivity."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,22 +10,23 @@ from igcv.analysis.cost import multiply_adds, output_shapes, weighted_layers
 from igcv.analysis.patterns import Balance, BlockPattern, Connectivity, balance, blocks, connectivity
 from igcv.models import Network
 
-BYTES = 4  # of a float32
+BYTES = 4  # per float32 value
 
 
 class StageRow(NamedTuple):
-    """One part of a network, for one image: the stem, a stage, the head or the classifier.
+    """Part of a network, for one image: the stem, a stage, the head or the classifier.
 
     Attributes:
-        name: of the module, such as "stages.2".
-        blocks: number of blocks; 0 for the parts that are no stage.
-        out_channels, output_size: of its result; the size in pixels a side, 1 for the classifier.
-        parameters, multiply_adds: as in `Cost`; over all rows they add up to the network's.
-        activation_bytes: the outputs of all convolutions and linear layers in float32, each counted once: the norm
-            and the activation after a convolution are taken to work in place.
-        condition: "complementary" or "loose" (see `BlockPattern`); None for the parts that are no stage.
-        connectivity: fewest and most paths over all its blocks, and whether every block meets the condition.
-        balance: of the IGCV2 block that exceeds the optimum most; None in other families.
+        name: name of the module, such as "stages.2".
+        blocks: number of blocks; 0 outside the stages.
+        out_channels: number of output channels.
+        output_size: side of the output in pixels; 1 for the classifier.
+        parameters, multiply_adds: as in `Cost`. The sums over all rows are the totals of the network.
+        activation_bytes: total size of the float32 outputs of all convolutions and linear layers. Batch norms and
+            activations do not count because they can work in place.
+        condition: "complementary" or "loose" (see `BlockPattern`); None outside the stages.
+        connectivity: minimum and maximum number of paths over all blocks, and whether every block meets its condition.
+        balance: the balance of the IGCV2 block with the largest excess; None in other families.
     """
 
     name: str
@@ -41,11 +42,11 @@ class StageRow(NamedTuple):
 
 
 def summarize(network: Network, input_size: int) -> list[StageRow]:
-    """Describe a network part by part.
+    """Return the summary of a network, one row per part.
 
     Args:
-        network: on any device; on the meta device nothing is computed but shapes.
-        input_size: side in pixels of the square images.
+        network: the network, on any device, including "meta".
+        input_size: side of the square images, in pixels.
     """
     layers = weighted_layers(network)
     first = next(iter(layers.values()))
@@ -73,14 +74,14 @@ def summarize(network: Network, input_size: int) -> list[StageRow]:
 
 
 def _parts(network: Network) -> dict[str, nn.Module]:
-    """The parts of a network that hold parameters, in order, by the names of their modules."""
+    """Return the parts of a network with parameters, in order, by module name."""
     stages = {f"stages.{name}": stage for name, stage in network.stages.named_children()}
     parts = {"stem": network.stem, **stages, "head": network.head, "classifier": network.classifier}
     return {name: part for name, part in parts.items() if any(True for _ in part.parameters())}
 
 
 def _connected(row: StageRow, stage_blocks: Sequence[BlockPattern]) -> StageRow:
-    """`row` with what its blocks have in common."""
+    """Return `row` with the condition, connectivity and balance of its blocks."""
     if not stage_blocks:
         return row
     found = [connectivity(block) for block in stage_blocks]

@@ -1,8 +1,8 @@
-"""The fastest form of every block, by measuring them on this machine: the plan behind `fold(form="auto")`.
+"""Measured choice of the fastest form of each block on this machine, for `fold(form="auto")`.
 
-Each distinct block (same layers, same input) is built in each of its forms, which run alternately in the engine. It
-stands between a pointwise convolution and a global pooling, so that its input comes in the engine's own layout, as it
-does inside a network. Plans are kept in a file and measured once.
+The measurement builds each distinct block (same layers, same input) in each of its forms and runs the forms
+alternately in the engine. A pointwise convolution before the block and a global pooling after the block keep its input
+in the layout of the engine, as in a whole network. A file in the cache keeps the measured plans.
 """
 
 import tempfile
@@ -36,19 +36,19 @@ from igcv.machine.threads import using_threads
 from igcv.machine.timing import once_for_each, shortest_times
 from igcv.models import Network, block_kind, set_form
 
-INT8_FORMS = ("dense", "group_dense", "group_group")  # the others add up paths, or keep the permutation
-AS_FAST = 1.1  # times the time of the fastest
+INT8_FORMS = ("dense", "group_dense", "group_group")  # the other forms sum paths, or keep the permutation
+AS_FAST = 1.1  # a form this many times as slow as the fastest still counts as fast
 
 
 def choose_plan(
     model: Network, engine: str, input_size: int, batch_size: int = 1, threads: int | None = None
 ) -> Plan:
-    """The fastest plan for `model`, measured, or from an earlier measurement of the same network on this machine.
+    """Return the fastest plan for `model`, from the cache if an earlier call measured the network on this machine.
 
-    Args: as of `igcv.fold`.
+    `igcv.fold` describes the arguments.
 
     Raises:
-        InputError: for an engine that is unknown or not installed.
+        InputError: if the engine is unknown or not installed.
     """
     threads = threads or torch.get_num_threads()
     setting = f"{input_size} {batch_size} {threads}"
@@ -57,10 +57,11 @@ def choose_plan(
 
 
 def measure_plan(model: Network, engine: str, input_size: int, batch_size: int, threads: int) -> Plan:
-    """The fastest plan, measured: one form throughout, or the fastest of every block put together.
+    """Measure whole networks and return the fastest plan.
 
-    Blocks measured apart do not show what passing from one form to another costs, nor how much of the cache the rest of
-    a network takes, so that the last word is had by whole networks.
+    The candidates are one form for all blocks, for each form, and the combination of the fastest forms of the single
+    blocks. Measurements of single blocks ignore the cost of changing between forms, and the cache that the other
+    blocks use.
     """
     blocks = foldable_blocks(model)
     measure = partial(fastest_runs, engine=engine, batch_size=batch_size, threads=threads)
@@ -75,7 +76,10 @@ def measure_plan(model: Network, engine: str, input_size: int, batch_size: int, 
 
 
 def vector_widths(blocks: Mapping[str, Foldable], engine: str) -> tuple[int, ...]:
-    """What to fill groups up to: ONNX Runtime keeps channels in blocks as wide as the processor's registers."""
+    """Return the widths to which groups of channels may be padded.
+
+    ONNX Runtime stores channels in blocks as wide as the vector registers of the processor.
+    """
     if engine != "onnx" or stream_groups(blocks) == 1:
         return (1,)
     return (1, 16 if "AVX512" in torch.backends.cpu.get_cpu_capability() else 8)
@@ -88,7 +92,7 @@ def _plan_by_blocks(
     width: int,
     measure: Callable[..., list[float]],
 ) -> Plan:
-    """The fastest form of every distinct block at a vector width."""
+    """Return the plan with the fastest form of each distinct block at a vector width."""
     groups = stream_groups(blocks)
 
     def fastest(name: str) -> str:
@@ -104,7 +108,7 @@ def _plan_by_blocks(
 
 
 class Probe(nn.Module):
-    """A block in a form, between a pointwise convolution and a global pooling: (N, C, H, W) -> (N, O)."""
+    """Block in a form, between a pointwise convolution and a global pooling: (N, C, H, W) -> (N, O)."""
 
     def __init__(self, block: Foldable, form: str, layouts: Any, vector_width: int) -> None:
         super().__init__()
@@ -124,7 +128,7 @@ class Probe(nn.Module):
 def fastest_runs(
     probes: Sequence[nn.Module], shape: tuple[int, int, int], *, engine: str, batch_size: int, threads: int
 ) -> list[float]:
-    """The shortest time of each probe, in seconds, on an input of (C, H, W)."""
+    """Return the shortest time of each probe, in seconds, on inputs of shape (C, H, W)."""
     images = torch.randn(batch_size, *shape, generator=torch.Generator().manual_seed(0))
     sessions = [session_of(probe.eval(), images[:1], engine, threads) for probe in probes]
     with using_threads(threads):
@@ -132,14 +136,14 @@ def fastest_runs(
 
 
 def input_shapes(model: Network, input_size: int) -> dict[str, tuple[int, int]]:
-    """Height and width of what each block receives, by its name."""
+    """Return the input height and width of each block, by block name."""
     shapes: dict[str, tuple[int, int]] = {}
 
     def note(name: str) -> Callable[..., None]:
         return lambda block, inputs: shapes.update({name: tuple(inputs[0].shape[-2:])})
 
     copy = deepcopy(model).eval().to("meta")
-    set_form(copy, "literal")  # the others compute, where shapes are enough
+    set_form(copy, "literal")  # other forms compute weights; only shapes are needed here
     for name in foldable_blocks(model):
         copy.get_submodule(name).register_forward_pre_hook(note(name))
     with torch.no_grad():
@@ -154,17 +158,17 @@ def choose_int8_plan(
     images: np.ndarray,
     threads: int | None = None,
 ) -> Plan:
-    """The plan for an int8 file, measured, or from an earlier measurement of the same network on this machine.
+    """Return the plan for an int8 file, from the cache if an earlier call measured the network on this machine.
 
     Args:
         model: the trained network.
-        write: quantizes a folded network into a file.
+        write: function that quantizes a folded network and writes it to a file.
         engine: "onnx" or "openvino".
-        images: as the file takes them; as many as it will be given at a time.
-        threads: of the engine; default: PyTorch's number.
+        images: one batch of images, in the input format of the file.
+        threads: number of threads of the engine; None: PyTorch's number.
 
     Raises:
-        InputError: for an engine that is unknown or not installed.
+        InputError: if the engine is unknown or not installed.
     """
     threads = threads or torch.get_num_threads()
     setting = f"int8 {images.dtype} {images.shape} {threads}"
@@ -180,9 +184,10 @@ def measure_int8_plan(
     images: np.ndarray,
     threads: int,
 ) -> Plan:
+    """Measure an int8 file of each form and return the plan of the smallest file among the fast ones."""
     blocks = foldable_blocks(model)
     plans: list[Plan] = []
-    for form in INT8_FORMS:  # of MobileNetV2 all are the same
+    for form in INT8_FORMS:  # in MobileNetV2, all forms give the same plan
         plan = fixed_plan(blocks, form, 1)
         plans += [plan] if plan not in plans else []
     if len(plans) == 1:

@@ -1,4 +1,4 @@
-"""Whether two ways to compute a network agree: what is shown, and demanded, before a file counts as written."""
+"""Comparison of an exported file with the trained network, which the file must pass."""
 
 from copy import deepcopy
 from dataclasses import dataclass
@@ -10,19 +10,19 @@ from torch import nn
 from igcv.engines.session import Session
 from igcv.errors import InputError
 
-TIMES_FLOAT32 = 20  # an engine may be off by so many times PyTorch's own float32 error, and at least by LEAST
-LEAST = 1e-4  # relative to the largest logit
+TIMES_FLOAT32 = 20  # tolerance, as a multiple of PyTorch's own float32 error
+LEAST = 1e-4  # smallest tolerance, relative to the largest logit
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """An engine's logits beside those of the trained network in float64.
+    """Comparison of an engine's logits with the logits of the trained network in float64.
 
     Attributes:
-        images: how many were compared.
-        error: largest difference, as a share of the largest logit.
-        float32_error: the same for the trained network in PyTorch's float32.
-        agreement: share of images with the same most probable class, 0 to 1.
+        images: number of images.
+        error: largest difference, relative to the largest logit.
+        float32_error: the same error for the trained network in PyTorch's float32.
+        agreement: fraction of images with the same top-1 class, 0 to 1.
     """
 
     images: int
@@ -32,7 +32,7 @@ class Comparison:
 
     @property
     def limit(self) -> float:
-        """The largest `error` of a correct float32 network; one that amplifies rounding is allowed for."""
+        """The largest allowed `error` of a float32 file; larger for networks that amplify rounding errors."""
         return max(LEAST, TIMES_FLOAT32 * self.float32_error)
 
 
@@ -40,20 +40,20 @@ class Comparison:
 def compare(
     network: nn.Module, session: Session, images: np.ndarray, given: np.ndarray | None = None
 ) -> Comparison:
-    """Compare an engine with the trained network.
+    """Compare the logits of a session with the logits of the trained network.
 
     Args:
         network: the trained network.
-        session: the engine.
-        images: float32 (N, 3, S, S), the network's input.
-        given: what the session takes for the same images, where that is not `images`.
+        session: the session of the exported file.
+        images: input of the network, float32 (N, 3, S, S).
+        given: the same images in the input format of the session; None: `images`.
     """
     inputs = torch.from_numpy(images)
     exact = deepcopy(network).double()(inputs.double()).numpy()
     plain = network(inputs).numpy()
     found = session.bind(images if given is None else given)()
     if found.shape != exact.shape:
-        raise InputError(f"the engine gives logits of {found.shape} where the network gives {exact.shape}")
+        raise InputError(f"logits of the engine: got shape {found.shape}, expected {exact.shape}")
     scale = max(float(np.abs(exact).max()), 1e-12)
     return Comparison(
         len(images),
@@ -64,6 +64,6 @@ def compare(
 
 
 def _largest(differences: np.ndarray) -> float:
-    """The largest absolute value; infinity where one is no number."""
+    """Return the largest absolute value, or infinity if a value is NaN or infinite."""
     largest = float(np.abs(differences).max())
     return largest if np.isfinite(largest) else float("inf")

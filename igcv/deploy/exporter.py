@@ -1,4 +1,4 @@
-"""The entrance of exporting: opens what is needed, writes the file, compares it and reports: `igcv.export`."""
+"""The function `igcv.export`, which writes a file for an inference engine and compares it with the network."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,22 +18,22 @@ from igcv.deploy.writers.table import format_of
 from igcv.engines.opened import size_of
 from igcv.errors import InputError
 
-COMPARED, CALIBRATED = 16, 256  # images to compare on, and to quantize with
+COMPARED, CALIBRATED = 16, 256  # number of images for the comparison, and for calibration
 
 
 @dataclass(frozen=True)
 class Exported:
-    """A file that was written.
+    """Result of an export.
 
     Attributes:
-        file: where; an OpenVINO .xml has a .bin beside it.
-        bytes: of all its files together.
-        comparison: how its logits compare with the trained network's.
-        compared_on: the images of the comparison.
-        forms: how each block is computed, by its name in the trained network.
+        file: path of the file. An OpenVINO .xml file has a .bin file of the same name.
+        bytes: total size of the files of the export, in bytes.
+        comparison: comparison of its logits with the logits of the trained network.
+        compared_on: name of the images of the comparison.
+        forms: the form of each block, by the name of the block in the trained network.
         vector_width: see `igcv.deploy.Plan`.
-        int8: the file beside a float32 one (see `igcv.deploy.int8.comparison.beside_float32`); None if it is not int8,
-            or nobody asked.
+        int8: comparison with a float32 file (see `igcv.deploy.int8.comparison.beside_float32`); None for a float32
+            export, or with compare_int8=False.
     """
 
     file: Path
@@ -45,7 +45,7 @@ class Exported:
     int8: dict[str, Any] | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """The figures under plain names."""
+        """Return the result as a dictionary of plain values."""
         return {
             "file": str(self.file),
             "bytes": self.bytes,
@@ -78,27 +78,30 @@ def export(
     force: bool = False,
     say: Callable[[str], None] | None = None,
 ) -> Exported:
-    """Write a trained network as a file for an inference engine, and compare it with the network; `igcv export`.
+    """Write a trained network as a file for an inference engine; this is `igcv export`.
 
-    Batch norms and permutations are gone from the file. It appears only if it computes what the network computes.
+    The export folds batch norms and permutations into the convolutions. It then compares the logits of the file with
+    the logits of the network. If a float32 file differs beyond the tolerance, the export fails and leaves no file.
 
     Args:
-        network: a classifier, which stays as it is, or what `igcv.load` opens.
-        out, force: the file to write, and whether to replace one that is there.
-        format: "onnx", "openvino" or "torch" (torch.export); None: by the ending of `out`.
-        form: how blocks are computed; None or "auto" measures on this machine; see `igcv.fold`.
-        int8, calibrate: quantize to 8 bits, for ONNX Runtime and OpenVINO, with these images; None: those of the run.
-        data: images to compare on; None: those of the training run where they fit the network, else two photographs.
-        match: how classes of these images are matched with the network's: by "name", in whatever order, or by "order".
-        with_preprocessing: take uint8 RGB images (N, S, S, 3) and normalize inside; else float32 (N, 3, S, S).
-        dynamic_size: leave height and width open, as the batch always is.
-        opset: version of the ONNX operators; None: a current one.
-        batch_size, threads: what "auto" measures with, and what an int8 file is timed with.
-        compare_int8: with `int8`, measure accuracy, size and time beside a float32 file, which takes a while.
-        say: callback for progress messages and for what is done without.
+        network: a classifier, or anything that `igcv.load` opens. The classifier is not changed.
+        out, force: the file to write, and whether to replace an existing file.
+        format: "onnx", "openvino" or "torch" (torch.export); None: inferred from the suffix of `out`.
+        form: the form of the blocks; None or "auto" measures the forms on this machine; see `igcv.fold`.
+        int8, calibrate: quantize to int8, for ONNX Runtime and OpenVINO, with these calibration images; None: the
+            images of the training run.
+        data: images for the comparison; None: the images of the training run if available, else two photographs.
+        match: how to match the classes of these images with the classes of the network: by "name" or by "order".
+        with_preprocessing: take uint8 RGB images (N, S, S, 3) and normalize them inside the file; otherwise the file
+            takes float32 images (N, 3, S, S).
+        dynamic_size: make the height and width of the images dynamic. The batch size is always dynamic.
+        opset: version of the ONNX operators; None: the default of igcv.
+        batch_size, threads: images per batch and number of threads in the measurements of "auto" and of int8 files.
+        compare_int8: with `int8`, also compare accuracy, size and latency with a float32 file. This takes minutes.
+        say: callback for progress messages and notes.
 
     Raises:
-        InputError: for anything the user can fix, or if the file computes something else.
+        InputError: if an argument is invalid, or the file differs from the network beyond the tolerance.
     """
     classifier, out, say = as_trained(network), Path(out), say or _say_nothing
     settings = ExportSettings(
@@ -117,18 +120,18 @@ def export(
     written = _written(classifier, out, settings, source, calibration, say)
     if not (int8 and compare_int8):
         return written
-    say("quantized; accuracy, size and time follow beside float32")
+    say("quantized; comparing accuracy, size and latency with float32")
     return replace(written, int8=beside_float32(classifier, out, settings, source))
 
 
 def _images_to_quantize(
     classifier: Classifier, calibrate: str | DataSource | None, match: str, int8: bool
 ) -> DataSource | None:
-    """Return the images that `calibrate` names, or those of the training run; None where nothing is quantized."""
+    """Return the images of `calibrate`, or of the training run by default; None without `int8`."""
     if int8:
         return matching_source(classifier, calibrate, match)
     if calibrate is not None:
-        raise InputError("--calibrate names images to quantize with; add --int8")
+        raise InputError("--calibrate needs --int8. Add --int8 or omit --calibrate.")
     return None
 
 
@@ -140,7 +143,7 @@ def _written(
     calibration: DataSource | None,
     say: Callable[[str], None],
 ) -> Exported:
-    """Calibrate, write and compare."""
+    """Sample the images, write the file and compare it with the network."""
     pre = classifier.preprocessing
     calibrated = sample_pixels(calibration, pre, CALIBRATED, train=True) if calibration else None
     pixels = sample_pixels(source, pre, COMPARED)
@@ -158,16 +161,16 @@ def _written(
 def images_to_compare(
     classifier: Classifier, data: str | DataSource | None, match: str, say: Callable[[str], None]
 ) -> DataSource | None:
-    """Return the images that `data` names, or those of the training run; None where these cannot serve."""
+    """Return the images of `data`, or of the training run by default; None if the latter are unavailable."""
     if data is not None:
         return matching_source(classifier, data, match)
     source, why = own_source(classifier, match)
     if source is None and classifier.card.recipe.get("data"):
-        say(f"without the images of the training run: {why}")
+        say(f"continuing without the images of the training run: {why}")
     for note in source.notes if source else ():
         say(note)
     return source
 
 
 def _say_nothing(text: str) -> None:
-    """For nobody."""
+    """Ignore a progress message."""

@@ -1,4 +1,4 @@
-"""From a trained network to one for inference that computes the same function: `igcv.fold`."""
+"""The function `igcv.fold`, which returns an equivalent network for inference."""
 
 from collections.abc import Mapping
 
@@ -17,24 +17,25 @@ def fold(
     threads: int | None = None,
     vector_width: int = 1,
 ) -> FoldedNetwork:
-    """A network for inference that computes what `model` computes; `model` stays as it is.
+    """Return an equivalent network for inference. `model` is not changed.
 
-    Batch norms are folded into the convolutions before them, permutations into the order of channels; what is left are
-    convolutions with biases, activations and sums.
+    Folding merges batch norms into the convolutions before them, and permutations into the order of the channels. The
+    folded network consists of convolutions with biases, activations and sums.
 
     Args:
         model: a network of the catalog.
-        form: "auto" measures the forms of each distinct block on this machine, some seconds, and takes the fastest;
-            "literal" keeps the layers and permutations of the papers; a name in `igcv.deploy.FORMS`, for every block
-            that has it; or a form for each block by its name, "dense" for those left out.
-        engine: what "auto" measures with: "torch", "onnx" or "openvino".
-        input_size: side in pixels of the images that "auto" measures with; default: the network's own.
-        batch_size: images at a time, likewise.
-        threads: threads, likewise; default: PyTorch's number.
-        vector_width: see `Plan`; "auto" chooses it as well.
+        form: form of the blocks. "auto" measures the forms of each distinct block on this machine and takes the
+            fastest, which takes seconds. "literal" keeps the layers and permutations of the papers. A name in
+            `igcv.deploy.FORMS` applies to every block that has this form. A dictionary gives a form per block name;
+            its other blocks are "dense".
+        engine: engine for the measurements of "auto": "torch", "onnx" or "openvino".
+        input_size: side of the images for the measurements, in pixels; None: the input size of the network.
+        batch_size: images per batch in the measurements.
+        threads: number of threads in the measurements; None: PyTorch's number.
+        vector_width: see `igcv.deploy.Plan`. "auto" chooses the vector width itself.
 
     Raises:
-        InputError: for a network that is folded already or is none of the catalog's, or an unknown form.
+        InputError: if `model` is already folded or not a network of the catalog, or the form is unknown.
 
     >>> import igcv
     >>> folded = fold(igcv.create_model("igcv3_d_025", 10, input_size=32), "branches")
@@ -43,7 +44,7 @@ def fold(
     """
     blocks = foldable_blocks(model)
     if form == AUTO:
-        from igcv.deploy.choose import choose_plan  # measures with engines, which need not be installed
+        from igcv.deploy.choose import choose_plan  # the engines are optional packages
 
         plan = choose_plan(model, engine, input_size or model.input_size, batch_size, threads)
     else:

@@ -1,7 +1,7 @@
-"""How long networks take: each in a process of its own, alternately on the same machine.
+"""Latency measurements: networks run alternately on the same machine, each in its own process.
 
-Every network has a process, so that its peak memory is its own. In each round each one runs for a moment while the
-others wait, so that they all see the same machine; figures are medians over the rounds, with the smallest and largest.
+Separate processes give the peak memory of each network. In each round, every network runs briefly while the others
+wait, so all networks see the same machine state. The results are the median, minimum and maximum over the rounds.
 """
 
 import multiprocessing
@@ -35,22 +35,22 @@ from igcv.weights.pretrained import weights_names
 
 CPU = torch.device("cpu")
 ROUNDS = 15
-ROUND_S = 0.1  # of one network in one round
-PATIENCE_S = 10  # with a process that has been told to end
-MATRIX = 1024  # side of the square matrices whose product is the measure of the machine
+ROUND_S = 0.1  # seconds per network and round
+PATIENCE_S = 10  # seconds until a process that does not exit is killed
+MATRIX = 1024  # side of the matrices that measure the matrix-multiply throughput
 
 
 @dataclass(frozen=True)
 class LatencyEntry:
-    """A network to be measured.
+    """Network to measure.
 
     Attributes:
-        label: what it is called.
-        open: makes its session; can be sent to another process.
-        shape: of its input, without the batch.
-        uint8: whether it takes bytes.
-        multiply_adds: of one image, as published; None if unknown.
-        keeps_memory: whether glibc keeps freed blocks (see `keep_freed_memory`); matters to PyTorch.
+        label: name for tables.
+        open: function that opens its session; can be pickled.
+        shape: shape of its input, without the batch.
+        uint8: whether the session takes uint8 images.
+        multiply_adds: multiply-adds per image, counted as in the papers; None if unknown.
+        keeps_memory: whether glibc malloc keeps freed memory (see `keep_freed_memory`), which affects PyTorch.
     """
 
     label: str
@@ -63,14 +63,15 @@ class LatencyEntry:
 
 @dataclass(frozen=True)
 class Latency:
-    """What was measured of a network.
+    """Measured latency of a network.
 
     Attributes:
-        label: its name.
-        times_ms: of one batch, one value a round, milliseconds.
-        images_per_s: from the median.
-        memory_mib: what opening and running it added to the peak memory of its process, MiB.
-        share: of the machine's measured matrix-multiply rate that the published multiply-adds reach, 0 to 1.
+        label: name of the network.
+        times_ms: time per batch in milliseconds, one value per round.
+        images_per_s: throughput in images per second, from the median time.
+        memory_mib: increase of the peak memory of the process by opening and running the network, in MiB.
+        share: throughput of the network's multiply-adds as a fraction of the measured matrix-multiply throughput;
+            None if the multiply-adds are unknown.
     """
 
     label: str
@@ -81,7 +82,7 @@ class Latency:
 
     @property
     def median_ms(self) -> float:
-        """Milliseconds of one batch."""
+        """Median time per batch, in milliseconds."""
         return median(self.times_ms)
 
 
@@ -93,10 +94,10 @@ def latency_entry(
     form: str = AUTO,
     input_size: int | None = None,
 ) -> LatencyEntry:
-    """A network by name (with fresh weights), run folder, weights file or exported file.
+    """Return the entry of a network by name (with random weights), a run folder, a weights file or an exported file.
 
     Raises:
-        InputError: if there is no such network, or `engine` cannot run it.
+        InputError: if the network does not exist, or `engine` cannot run it.
     """
     if is_exported(what):
         return _file(what, engine, threads, input_size)
@@ -110,13 +111,13 @@ def latency_entry(
 
 
 def _file(what: str, engine: str | None, threads: int, input_size: int | None) -> LatencyEntry:
-    """An exported file as an entry."""
+    """Return the entry of an exported file."""
     if not Path(what).is_file():
         raise InputError(
-            f"there is no file {what}; give a file of igcv export, a run, weights or a network's name"
+            f"file not found: '{what}'. Give an exported file, a run folder, weights or the name of a network."
         )
     if input_size is not None:
-        raise InputError(f"{what} has its input size already; leave out --input-size")
+        raise InputError(f"the input size of '{what}' is fixed. Omit --input-size.")
     opener = partial(open_session, Path(what), engine, threads)
     card = card_of(opener(), Path(what))
     size, inside = card.input_size, takes_pixels(card)
@@ -132,12 +133,12 @@ def _cost(card: Card, size: int) -> Cost:
 
 
 def is_name(what: str) -> bool:
-    """Whether this is the name of a network rather than a file, a folder or weights with a name."""
+    """Return whether `what` is the name of a network, not a file, a folder or the name of weights."""
     return not (Path(what).exists() or what.endswith(".safetensors") or what in weights_names())
 
 
 def folded_session(what: str, engine: str, threads: int, batch_size: int, form: str, size: int) -> Session:
-    """The session of a network by name or from a file, folded."""
+    """Return the session of a folded network, given by name or file."""
     torch.set_num_threads(threads)
     model = build_model(what, input_size=size).eval() if is_name(what) else load(what).model
     folded = fold(model, form, engine=engine, input_size=size, batch_size=batch_size, threads=threads)
@@ -150,7 +151,7 @@ def time_networks(
     """Measure networks alternately.
 
     Raises:
-        InputError: if one cannot be opened or run.
+        InputError: if a network cannot be opened or run.
     """
     rate = matrix_rate(threads)
     with processes(entries, batch_size, threads) as connections:
@@ -169,13 +170,13 @@ def time_networks(
 
 
 def ratios(of: Latency, to: Latency) -> tuple[float, float, float]:
-    """How many times as long one takes as the other: median, smallest and largest of the ratios within rounds."""
+    """Return the median, minimum and maximum of the time ratios of two networks, round by round."""
     values = [a / b for a, b in zip(of.times_ms, to.times_ms, strict=True)]
     return median(values), min(values), max(values)
 
 
 def matrix_rate(threads: int) -> float:
-    """Floating-point operations per second of the best float32 matrix product of several."""
+    """Return the float32 matrix-multiply throughput, in floating-point operations per second."""
     a, times = torch.randn(MATRIX, MATRIX), []
     with using_threads(threads):
         for _ in range(20):
@@ -187,9 +188,9 @@ def matrix_rate(threads: int) -> float:
 
 @contextmanager
 def processes(entries: Sequence[LatencyEntry], batch_size: int, threads: int) -> Iterator[list[Connection]]:
-    """A process for each entry, ready to run; all end with the block."""
+    """Start a process per entry, and end the processes with the block."""
     context = multiprocessing.get_context("forkserver")
-    # Each process then starts in a moment, with everything imported and nothing run.
+    # Processes then start fast, with all modules imported.
     context.set_forkserver_preload([__name__])
     connections, started = [], []
     try:
@@ -200,11 +201,11 @@ def processes(entries: Sequence[LatencyEntry], batch_size: int, threads: int) ->
             started.append(process)
             theirs.close()
             connections.append(ours)
-            _ask(ours, 1)  # one after the other: opening takes the whole machine
+            _ask(ours, 1)  # open one network at a time: opening uses the whole machine
         yield connections
     finally:
         for ours in connections:
-            ours.close()  # which each process takes as the end
+            ours.close()  # each process then exits
         for process in started:
             process.join(PATIENCE_S)
             if process.is_alive():
@@ -212,19 +213,19 @@ def processes(entries: Sequence[LatencyEntry], batch_size: int, threads: int) ->
 
 
 def _ask(connection: Connection, runs: int) -> float:
-    """The seconds of so many runs, or with 0 the memory."""
+    """Return the time of `runs` runs in seconds, or the memory in MiB if `runs` is 0."""
     connection.send(runs)
     try:
         answer: Any = connection.recv()
     except EOFError:
-        raise InputError("a process that measures a network ended; is there enough memory?") from None
+        raise InputError("a measuring process ended unexpectedly, possibly out of memory") from None
     if isinstance(answer, Exception):
         raise InputError(str(answer))
     return answer
 
 
 def _serve(connection: Connection, c: LatencyEntry, batch_size: int, threads: int) -> None:
-    """An entry's process: answers with the seconds of the runs asked for."""
+    """Serve the requests of `_ask` in the process of an entry."""
     try:
         torch.set_num_threads(threads)
         if c.keeps_memory:
@@ -247,5 +248,5 @@ def _serve(connection: Connection, c: LatencyEntry, batch_size: int, threads: in
             connection.send(time.perf_counter() - start)
     except EOFError:
         return
-    except Exception as error:  # noqa: BLE001 - whatever went wrong, the first process says it
+    except Exception as error:  # noqa: BLE001 - the main process reports any error
         connection.send(error if isinstance(error, InputError) else InputError(f"{c.label}: {error}"))

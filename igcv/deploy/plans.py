@@ -1,4 +1,4 @@
-"""Measured plans, kept in the cache folder: what was measured once on this machine is not measured again."""
+"""Measured plans, kept in the cache folder of this machine."""
 
 import hashlib
 import json
@@ -21,9 +21,16 @@ from igcv.writing import write_file
 
 
 def remembered(model: Network, engine: str, setting: str, measure: Callable[[], Plan]) -> Plan:
-    """The plan that an earlier call measured for the same network and setting on this machine, or else measures now."""
+    """Return the cached plan of this network, setting and machine, or measure and cache the plan.
+
+    Args:
+        model: the trained network.
+        engine: name of the engine.
+        setting: text that identifies the setting of the measurement.
+        measure: function that measures the plan.
+    """
     find_engine(engine)
-    code = f"igcv {__version__} {sorted(FORMS)}"  # forms are added, removed and made faster
+    code = f"igcv {__version__} {sorted(FORMS)}"  # other versions of igcv may have other or faster forms
     machine = f"{version_of(engine)}, {torch.backends.cpu.get_cpu_capability()}, {processor()}"
     key = f"{engine} {setting} {model} {model.state_dict().keys()} {code} {machine}"
     digest = hashlib.sha256(key.encode()).hexdigest()[:16]
@@ -36,12 +43,12 @@ def remembered(model: Network, engine: str, setting: str, measure: Callable[[], 
 
 
 def plans_file() -> Path:
-    """Where measured plans are kept."""
+    """Return the path of the file of measured plans."""
     return cache_folder() / "plans.json"
 
 
 def read_plans() -> dict[str, Any]:
-    """The plans kept, by key; none where the file is missing or damaged."""
+    """Return the cached plans by key; empty if the file is missing or damaged."""
     try:
         kept = json.loads(plans_file().read_text())
     except (OSError, ValueError):
@@ -50,7 +57,7 @@ def read_plans() -> dict[str, Any]:
 
 
 def write_plans(plans: Mapping[str, Any]) -> None:
-    """Keep plans; where the folder cannot be written, they are measured again next time."""
+    """Cache plans, unless the cache folder is not writable."""
     try:
         plans_file().parent.mkdir(parents=True, exist_ok=True)
         write_file(plans_file(), json.dumps(plans, indent=1).encode())

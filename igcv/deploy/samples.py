@@ -1,4 +1,4 @@
-"""Images to compare on and to quantize with: of a data source, or cut from two photographs."""
+"""Images for comparison and calibration, from a data source or from two photographs."""
 
 from contextlib import closing
 from itertools import islice
@@ -16,27 +16,27 @@ from igcv.extras import required
 
 
 def matching_source(classifier: Classifier, data: str | DataSource | None, match: str = NAME) -> DataSource:
-    """Return images of a network's classes, with its labels: those that `data` names, or those of the training run.
+    """Return a data source with the labels of a network.
 
     Args:
         classifier: the network.
-        data: the images.
-        match: how their classes are matched with the network's, by "name" or by "order".
+        data: the images; None: the images of the training run.
+        match: how to match their classes with the classes of the network: by "name" or by "order".
 
     Raises:
-        InputError: where there are none, or they are of other classes or much smaller than the network's input.
+        InputError: if the images are missing, have other classes, or are smaller than a quarter of the input size.
     """
     source = data if isinstance(data, DataSource) else classifier.open_data(data, download=False)
     if (size := source.image_size) is not None and size < classifier.card.input_size // 4:
         raise InputError(
-            f"{source.spec} has images of {size} pixels, the network takes {classifier.card.input_size}; "
-            "give images like those it was trained on"
+            f"image size of '{source.spec}': got {size} pixels, expected about {classifier.card.input_size}. "
+            "Give images similar to the training images."
         )
     return classifier.labelled(source, match)
 
 
 def own_source(classifier: Classifier, match: str = NAME) -> tuple[DataSource | None, str]:
-    """Return the data of the training run, or None and why it cannot be had."""
+    """Return the data of the training run, or None and the reason."""
     try:
         return matching_source(classifier, None, match), ""
     except InputError as error:
@@ -44,20 +44,22 @@ def own_source(classifier: Classifier, match: str = NAME) -> tuple[DataSource | 
 
 
 def numbered(images: Images | StreamImages | None) -> Images | None:
-    """The images where they can be read by number; None for a stream."""
+    """Return images that can be indexed; None for a stream."""
     return None if isinstance(images, StreamImages) else images
 
 
 def sample_pixels(
     source: DataSource | None, pre: Preprocessing, count: int, train: bool = False
 ) -> np.ndarray:
-    """Some images as bytes, uint8 (N, S, S, 3): of a data source, evenly spread, or cut from two photographs.
+    """Return sample images, uint8 (N, S, S, 3), from a data source or from two photographs.
+
+    The samples are evenly spread over a data source, except for a stream, which gives its first images.
 
     Args:
-        source: where to take them from; None: the photographs that come with scikit-learn.
-        pre: how to resize and crop them.
-        count: how many at most.
-        train: from the training part, where the source has one.
+        source: the data source; None: crops of the photographs of scikit-learn.
+        pre: the preprocessing, for resizing and cropping.
+        count: maximum number of images.
+        train: prefer the training images of the source to its validation images.
     """
     transform = plain_transform(pre)
     chosen = _views(count) if source is None else _of_source(source, count, train)
@@ -65,7 +67,7 @@ def sample_pixels(
 
 
 def _of_source(source: DataSource, count: int, train: bool) -> list[Image.Image]:
-    """Images of a data source, of the wanted part or else of the other one, evenly spread where it is no stream."""
+    """Return images of the preferred part of a data source, or of the other part if that is missing."""
     parts = (source.train, source.val) if train else (source.val, source.train)
     images = next(part for part in parts if part is not None)
     if isinstance(images, StreamImages):
@@ -74,21 +76,21 @@ def _of_source(source: DataSource, count: int, train: bool) -> list[Image.Image]
 
 
 def _of_stream(images: StreamImages, count: int, train: bool) -> list[Image.Image]:
-    """The first readable images of a stream, which comes in another order for training."""
+    """Return the first readable images of a stream. With `train`, the stream is shuffled."""
     with closing(images.samples(train=train)) as samples:
         readable = (sample.image for sample in samples if sample.image is not None)
         return list(islice(readable, count))
 
 
 def evenly(count: int, total: int) -> list[int]:
-    """At most `count` of the numbers below `total`, evenly spread."""
+    """Return at most `count` evenly spread indices below `total`."""
     return np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(int)).tolist()
 
 
 def _views(count: int) -> list[Image.Image]:
-    """Squares cut out of two photographs, from left to right."""
+    """Return square crops of two photographs, from left to right."""
     required("sklearn", "two photographs", "deploy")
-    from sklearn.datasets import load_sample_images  # slow to import, needed here only
+    from sklearn.datasets import load_sample_images  # slow to import
 
     photos = [Image.fromarray(pixels) for pixels in load_sample_images().images]
     views = []
@@ -100,6 +102,6 @@ def _views(count: int) -> list[Image.Image]:
 
 
 def normalized(pixels: np.ndarray, pre: Preprocessing) -> np.ndarray:
-    """uint8 (N, S, S, 3) -> the network's input, float32 (N, 3, S, S)."""
+    """Convert uint8 images (N, S, S, 3) to network input, float32 (N, 3, S, S)."""
     finish = Finish(pre, channels_last=False)
     return finish(torch.from_numpy(pixels).permute(0, 3, 1, 2)).numpy()

@@ -1,4 +1,4 @@
-"""From a trained network to a file for an engine, compared with it before it counts."""
+"""Writing of a trained network to a file for an inference engine, checked against the network."""
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
@@ -30,7 +30,7 @@ from igcv.models import Network
 from igcv.weights.card import CARD_KEY
 from igcv.writing import built_beside, check_absent
 
-CHOSEN_WITH = 8  # calibration images in the int8 files that are measured to choose a form
+CHOSEN_WITH = 8  # calibration images for the int8 files that are measured to choose a form
 
 
 def write_compared(
@@ -41,29 +41,30 @@ def write_compared(
     calibration: np.ndarray | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> tuple[FoldedNetwork, Comparison]:
-    """Write a trained network as a file for an engine.
+    """Write a trained network as a file for an inference engine.
 
-    The file is opened in its engine and compared with the network on images; only if they agree it appears at `out`.
+    The file is opened in its engine and compared with the network. The file appears at `out` only if both agree; an
+    int8 file only has to give finite logits.
 
     Args:
         classifier: the trained network.
-        out: the file to write or to replace; an OpenVINO .xml gets a .bin beside it.
-        settings: how it is to be.
-        pixels: uint8 (N, S, S, 3), images to compare on.
-        calibration: the same, images to quantize with; for int8 only.
+        out: the file to write or to replace. An OpenVINO .xml file gets a .bin file of the same name.
+        settings: settings of the export.
+        pixels: images for the comparison, uint8 (N, S, S, 3).
+        calibration: calibration images, uint8 (N, S, S, 3), for int8 only.
         say: callback for progress messages.
 
     Returns:
-        The folded network and how the file compares.
+        The folded network and the comparison.
 
     Raises:
-        InputError: for anything the user can fix, or if the file computes something else.
+        InputError: if a setting is invalid, or the file differs from the network beyond the tolerance.
     """
     assert settings.int8 == (calibration is not None)
     pre = classifier.preprocessing
     if settings.form == AUTO:
-        kept = f"not remembered: {why}" if (why := unwritable()) else "remembered for the next time"
-        say(f"looking for the fastest form on this machine (minutes at most; {kept})")
+        kept = f"result not cached: {why}" if (why := unwritable()) else "the result is cached"
+        say(f"measuring the fastest form on this machine (takes up to minutes; {kept})")
     folded = folded_for(classifier, settings, calibration)
     inputs = normalized(pixels, pre)
     given = pixels if settings.with_preprocessing else inputs
@@ -78,8 +79,8 @@ def write_compared(
         limit = float("inf") if settings.int8 else found.limit
         if not found.error < limit:
             raise InputError(
-                f"the file differs from the network by {found.error:.1e} of the largest logit, more than "
-                f"{limit:.1e}; it was not kept. Try another --form, or report this"
+                f"the file differs from the network by {found.error:.1e} of the largest logit (limit: {limit:.1e}) "
+                "and was deleted. Try another --form, or report a bug."
             )
         return found
 
@@ -89,7 +90,7 @@ def write_compared(
 def folded_for(
     classifier: Classifier, settings: ExportSettings, calibration: np.ndarray | None
 ) -> FoldedNetwork:
-    """The network in the form that a file of these settings has."""
+    """Return the folded network for these export settings."""
     model = on_cpu(classifier.model)
     if calibration is None or settings.form != AUTO:
         return fold(
@@ -112,7 +113,7 @@ def folded_for(
 
 
 def on_cpu(model: Network) -> Network:
-    """The network itself where it is on the CPU, else a copy there."""
+    """Return the network if it is on the CPU, or a copy on the CPU."""
     return model if next(model.parameters()).device.type == "cpu" else deepcopy(model).to("cpu")
 
 
@@ -124,15 +125,15 @@ def write_network(
     calibration: np.ndarray | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Write a folded network as a file, unchecked.
+    """Write a folded network as a file, without a check.
 
     Args:
         folded: the network.
-        path: the file; an OpenVINO .xml gets a .bin beside it.
-        settings: how it is to be.
-        pre: how its images are normalized.
-        calibration: uint8 (N, S, S, 3), images to quantize with; None: float32.
-        metadata: texts by name that travel with the file.
+        path: the file. An OpenVINO .xml file gets a .bin file of the same name.
+        settings: settings of the export.
+        pre: the preprocessing of its images.
+        calibration: calibration images, uint8 (N, S, S, 3); None: write float32.
+        metadata: texts by name to store in the file.
     """
 
     def as_given(images: np.ndarray) -> np.ndarray:
@@ -148,31 +149,33 @@ def write_network(
 
 
 def check_target(out: Path, settings: ExportSettings, force: bool = False) -> None:
-    """Raise InputError unless a file of these settings can be written at `out`; with `force` it may exist."""
+    """Raise InputError unless a file with these settings can be written at `out`; `force` allows an existing file."""
     if settings.format not in WRITERS:
         raise unknown("format", settings.format, WRITERS)
     if not WRITERS[settings.format].from_onnx and (settings.int8 or settings.opset is not None):
         what = "int8" if settings.int8 else "opset"
         others = " or ".join(name for name, writer in WRITERS.items() if writer.from_onnx)
         raise InputError(
-            f"the format '{settings.format}' has no {what} here; leave it out, or give --format {others}"
+            f"the format '{settings.format}' has no option {what}. Omit --{what} or give --format {others}."
         )
     suffix = find_engine(settings.format).suffix
     if out.is_dir():
-        raise InputError(f"{out} is a folder; give the file to write, for example {out / f'network{suffix}'}")
+        raise InputError(
+            f"out: got the folder '{out}', expected a file name such as '{out / f'network{suffix}'}'"
+        )
     if out.suffix != suffix:
         raise InputError(
-            f"{out} does not end in {suffix}, as files of the format '{settings.format}' do; "
-            f"call it {out.with_suffix(suffix)}"
+            f"out: got '{out}', expected the suffix {suffix} for the format '{settings.format}'. "
+            f"Name it {out.with_suffix(suffix)}."
         )
     if not out.parent.is_dir():
-        raise InputError(f"there is no folder {out.parent}; make it first")
+        raise InputError(f"folder not found: '{out.parent}'. Create it first.")
     for path in files_of(out):
         check_absent(path, force)
 
 
 def write_checked(out: Path, write: Callable[[Path], None], check: Callable[[Path], Any]) -> Any:
-    """Write in a folder beside `out`, check, and only then move to `out`; gives what `check` gives."""
+    """Write to a temporary folder next to `out`, check, then move to `out`. Return the result of `check`."""
     with built_beside(out) as temporary:
         write(temporary)
         return check(temporary)

@@ -1,1 +1,1 @@
-"""The machine: processes, memory, time and precision."""
+"""Processes, memory, timing and precision on this machine."""

@@ -1,4 +1,4 @@
-"""What the figures of a run or a benchmark were measured on."""
+"""Description of the machine and the software, for the results of runs and benchmarks."""
 
 import platform
 import subprocess
@@ -12,7 +12,7 @@ from igcv.version import __version__
 
 
 def host(device: torch.device, processes: int = 1) -> dict[str, Any]:
-    """Return device, processor, threads and versions, by name."""
+    """Return the device, processor, threads and versions by name."""
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "processor": platform.processor() or platform.machine(),
@@ -27,7 +27,7 @@ def host(device: torch.device, processes: int = 1) -> dict[str, Any]:
 
 
 def processor() -> str:
-    """The processor's name, so that a cache that is shared over machines serves each its own."""
+    """Return the name of the processor, as part of the key in caches that several machines share."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -35,7 +35,7 @@ def processor() -> str:
 
 
 def source_commit() -> str | None:
-    """Return the git commit of the running code, "+" after it where files differ; None outside a checkout."""
+    """Return the git commit of the running code, followed by "+" if files differ; None outside a checkout."""
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None

@@ -1,4 +1,4 @@
-"""Memory of this machine: its peak, what is left of it, and what the C library does with freed blocks."""
+"""Peak memory, available memory and the malloc settings of the C library."""
 
 import ctypes
 import platform
@@ -15,20 +15,20 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # mallopt's names (malloc.h)
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # options of mallopt (malloc.h)
 MIB = 2**20
 SIGNS = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory", "bad_alloc")
 LARGEST = 2**31 - 1  # bytes; the largest value of an int
 
 
 def keep_freed_memory() -> bool:
-    """Let glibc keep freed blocks for the next tensor instead of giving them back to the system.
+    """Make glibc malloc keep freed memory for the next tensor.
 
-    By default it maps every block above 32 MiB afresh and unmaps it when it is freed, so that each large
-    activation of each step is faulted in page by page. The process then holds on to its peak memory.
+    By default, glibc maps each block above 32 MiB separately and unmaps the block when it is freed. Each large
+    activation of each step then causes page faults. With this setting, the process keeps its peak memory.
 
     Returns:
-        Whether it could be done; False where the C library is not glibc.
+        Whether the setting succeeded; False if the C library is not glibc.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
@@ -37,30 +37,30 @@ def keep_freed_memory() -> bool:
 
 
 def reset_peak(device: torch.device) -> None:
-    """Measure the peak of a GPU from now on; that of a process cannot be reset everywhere."""
+    """Reset the peak memory of a GPU. The peak of a process cannot be reset on all systems."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
 
 def peak_mib(device: torch.device) -> int:
-    """Return the peak in MiB: of tensors on a GPU since `reset_peak`, else of the resident memory of this process."""
+    """Return the peak memory in MiB: of tensors on a GPU since `reset_peak`, or of this process on other devices."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) // MIB
-    with suppress(OSError, StopIteration):  # Linux; the number below begins with that of the parent process
+    with suppress(OSError, StopIteration):  # Linux; ru_maxrss below includes the peak of the parent process
         return next(kib_of(Path("/proc/self/status"), "VmHWM")) // 2**10
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak // (MIB if sys.platform == "darwin" else 2**10)
 
 
 def kib_of(path: Path, key: str) -> Iterator[int]:
-    """Yield the number of KiB after `key` in a file of /proc."""
+    """Yield the value of `key` in a file of /proc, in KiB."""
     for line in path.read_text().splitlines():
         if line.startswith(f"{key}:"):
             yield int(line.split()[1])
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an exception tells of memory that could not be had, on a GPU or beside it."""
+    """Return whether an exception reports a lack of memory, on a GPU or a CPU."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
         sign in str(error).lower() for sign in SIGNS
     )
@@ -68,7 +68,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def without_onednn() -> Iterator[None]:
-    """Compute without oneDNN, which after a lack of memory may make no kernels; the tensors are the same."""
+    """Disable oneDNN, which may fail to create kernels after a lack of memory. The tensors are the same."""
     before = torch.backends.mkldnn.enabled
     torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
     try:
@@ -78,10 +78,10 @@ def without_onednn() -> Iterator[None]:
 
 
 class Allocations(TorchDispatchMode):
-    """Counts the bytes of the tensors that operations make while it is active.
+    """Counter of the bytes of all tensors that operations create while the mode is active.
 
     Attributes:
-        peak: the most that existed at once.
+        peak: the largest total size of these tensors at one time, in bytes.
     """
 
     def __init__(self) -> None:
@@ -111,7 +111,7 @@ class Allocations(TorchDispatchMode):
 
 
 def give_back_freed_memory() -> int:
-    """Let glibc return freed memory to the system; return the bytes of addresses that it keeps for new blocks."""
+    """Make glibc return freed memory to the system. Return the bytes of address space that it keeps for new blocks."""
     libc = ctypes.CDLL(None)
     with suppress(AttributeError):  # not glibc, or one before 2.33
         libc.malloc_trim(0)
@@ -130,24 +130,24 @@ class _MallInfo(ctypes.Structure):
 
 
 def available_bytes() -> float:
-    """Return the bytes that Linux counts as available; elsewhere there is no limit known."""
+    """Return the available memory in bytes on Linux, or infinity on other systems."""
     with suppress(OSError, StopIteration):
         return next(kib_of(Path("/proc/meminfo"), "MemAvailable")) * 2**10
     return float("inf")
 
 
 def group_bytes() -> list[float]:
-    """Return the bytes that the limit of a container leaves, where there is one."""
+    """Return the bytes left under the memory limit of the container; empty without a limit."""
     with suppress(OSError, ValueError, KeyError):
         folder = Path("/sys/fs/cgroup")
         limit, used = (int((folder / f"memory.{name}").read_text()) for name in ("max", "current"))
         counts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-        return [limit - used + int(counts["file"])]  # files that were read make room when it is needed
+        return [limit - used + int(counts["file"])]  # the page cache counts as free
     return []
 
 
 def address_bytes(kept: int) -> list[float]:
-    """Return the bytes of addresses that ulimit -v leaves, where it is set; `kept` are free already."""
+    """Return the bytes of address space left under ulimit -v; empty without a limit. `kept` bytes are already free."""
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     if limit == resource.RLIM_INFINITY:
         return []

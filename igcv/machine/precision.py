@@ -1,4 +1,4 @@
-"""Precision of the forward pass: autocast, and the choice that precision = "auto" leaves to a measurement."""
+"""Precision of the forward pass: autocast, and the measured choice of precision = "auto"."""
 
 import platform
 from contextlib import AbstractContextManager, nullcontext
@@ -12,33 +12,33 @@ from torch import Tensor, nn
 from igcv.machine.timing import left_as_it_was, now
 
 AUTOCAST = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-ROUNDS = 5  # timed steps in each precision; their median decides
+ROUNDS = 5  # timed steps per precision; the median decides
 
 
 class Chosen(NamedTuple):
-    """A precision, and for people why it was taken."""
+    """Precision, with the reason for messages."""
 
     precision: str
     reason: str
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager:
-    """Return the context in which a forward pass uses the recipe's precision."""
+    """Return the context for a forward pass in the precision of the recipe."""
     dtype = AUTOCAST[precision]
     return torch.autocast(device.type, dtype) if dtype else nullcontext()
 
 
 def choose_precision(network: nn.Module, images: Tensor) -> Chosen:
-    """Return bf16 where the device computes it natively and this network trains faster in it, else float32.
+    """Return bf16 if the device supports bf16 natively and the network trains faster in bf16, otherwise float32.
 
-    The network is left as it was, running statistics included.
+    The network is not changed, including its running statistics.
 
     Args:
-        network: on the device of `images`.
-        images: (N, 3, S, S), a batch of the size to train with.
+        network: the network, on the device of `images`.
+        images: a training batch (N, 3, S, S).
     """
     if not has_native_bf16(images.device):
-        return Chosen("float32", "auto: no native bf16 here")
+        return Chosen("float32", "auto: no native bf16 on this device")
     times = step_times(network, images)
     faster = times["float32"] / times["bf16"]
     return Chosen(
@@ -48,14 +48,14 @@ def choose_precision(network: nn.Module, images: Tensor) -> Chosen:
 
 
 def step_times(network: nn.Module, images: Tensor) -> dict[str, float]:
-    """Return the median seconds of a forward and backward pass in float32 and in bf16, measured alternately."""
+    """Return the median time of a forward and backward pass in float32 and bf16, in seconds, measured alternately."""
     times: dict[str, list[float]] = {"float32": [], "bf16": []}
     with left_as_it_was(network):
         network.train()
         for _ in range(1 + ROUNDS):
             for precision, measured in times.items():
                 measured.append(_step_s(network, images, precision))
-    # The first one warms up.
+    # The first step is a warm-up.
     return {precision: median(measured[1:]) for precision, measured in times.items()}
 
 
@@ -68,20 +68,20 @@ def _step_s(network: nn.Module, images: Tensor, precision: str) -> float:
 
 
 def has_native_bf16(device: torch.device) -> bool:
-    """Return whether the device multiplies bf16 numbers in hardware, rather than by way of float32."""
+    """Return whether the device multiplies bf16 in hardware, without conversion to float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type != "cpu":
         return False
     if platform.machine().lower() in ("arm64", "aarch64"):
         return _cpu_flag("bf16")
-    # torch names its tests with an underscore; the flags of Linux serve where one of its versions has none.
+    # These tests of torch are private. The CPU flags of Linux replace them in versions of torch without them.
     tests = [getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile")]
     return any(test() for test in tests if test) or _cpu_flag("avx512_bf16") or _cpu_flag("amx_bf16")
 
 
 def _cpu_flag(name: str) -> bool:
-    """Return whether Linux lists `name` among the features of the processor."""
+    """Return whether Linux lists `name` as a feature of the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

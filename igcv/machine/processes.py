@@ -1,4 +1,4 @@
-"""What changes with several processes (torchrun): rank, device, sums. Everything else knows one process only."""
+"""Distributed processes (torchrun): rank, device and collective operations. Other modules handle one process only."""
 
 import os
 import warnings
@@ -21,12 +21,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Process:
-    """This process among all: rank 0 of 1 unless torchrun started it."""
+    """This process and its rank; rank 0 of 1 without torchrun."""
 
     device: torch.device
     rank: int = 0
     world_size: int = 1
-    local_rank: int = 0  # among the processes on this machine
+    local_rank: int = 0  # rank among the processes of this node
     local_world_size: int = 1
 
     @property
@@ -35,7 +35,7 @@ class Process:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of a name ("cpu", "cuda", "cuda:1", "mps"); "auto" takes the best one there is."""
+    """Return the device of a name ("cpu", "cuda", "cuda:1", "mps"); "auto" selects the best available device."""
     if name == "auto":
         cuda_or_mps = (
             "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -44,30 +44,30 @@ def choose_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise InputError(f"unknown device '{name}'; give auto, cpu, cuda, cuda:N or mps") from error
+        raise InputError(f"device: got '{name}', expected auto, cpu, cuda, cuda:N or mps") from error
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not available.get(device.type, False):
-        raise InputError(f"device '{name}' is not available on this machine; give auto or cpu")
+        raise InputError(f"device '{name}' is not available on this machine. Give auto or cpu.")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         count = counted(torch.cuda.device_count(), "GPU")
-        raise InputError(f"device '{name}' does not exist; this machine has {count}")
+        raise InputError(f"device '{name}' does not exist: this machine has {count}")
     return device
 
 
 @contextmanager
 def process_group(device_name: str = "auto") -> Iterator[Process]:
-    """Join the processes that torchrun started, or be the only one."""
+    """Join the process group of torchrun, or run as the only process."""
     device, alone = choose_device(device_name), not dist.is_torchelastic_launched()
     if device.type == "cuda":
         device = device if alone else choose_device(f"cuda:{os.environ['LOCAL_RANK']}")
-        torch.cuda.set_device(device.index or 0)  # streams, events and seeds are those of the current device
+        torch.cuda.set_device(device.index or 0)  # streams, events and seeds use the current device
     if alone:
         yield Process(device)
         return
     store, rank, world_size = next(rendezvous("env://"))
     if os.environ["LOCAL_WORLD_SIZE"] == os.environ["WORLD_SIZE"]:
-        # Once torchrun has started all again, its store still holds the addresses of the processes before. (Several
-        # torchruns count their starts apart; there TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 gives each start a new store.)
+        # After a restart, the store of torchrun still holds the addresses of the previous processes. (Several torchruns
+        # count restarts separately. TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 then gives each start a new store.)
         store = dist.PrefixStore(f"start{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
@@ -79,34 +79,34 @@ def process_group(device_name: str = "auto") -> Iterator[Process]:
 
 
 def parallel(model: nn.Module, process: Process, sync_batch_norm: bool, accumulation: int) -> nn.Module:
-    """`model` with its gradients averaged over all processes, and if asked with batch statistics over all of them.
+    """Return `model` for distributed training, with gradients averaged over all processes.
 
     Args:
         model: the network, with the same parameters and buffers in every process.
-        process: this process; if it is the only one, `model` comes back as it is.
-        sync_batch_norm: put synchronised batch norms in the place of `model`'s own, in `model` itself.
-        accumulation: backward passes in an optimizer step.
+        process: this process; the only process gets `model` back unchanged.
+        sync_batch_norm: replace the batch norms in `model` by synchronized batch norms, in place.
+        accumulation: number of backward passes per optimizer step.
     """
     if process.world_size == 1:
         return model
     if sync_batch_norm:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     ids = [process.device.index] if process.device.type == "cuda" else None
-    # The strides of a dimension with one element mean nothing, but are compared too, with a warning if they differ.
+    # torch also compares the strides of dimensions with one element, which have no effect, and warns if they differ.
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
-    # A graph is static where every backward pass exchanges gradients.
+    # The graph is static if every backward pass exchanges gradients.
     shared = DistributedDataParallel(
         model, device_ids=ids, gradient_as_bucket_view=True, static_graph=accumulation == 1
     )
-    # By default each step sends the running statistics of batch norm, which training never reads: once an epoch is
-    # enough (share_buffers). Set here, as the argument's name depends on the version of torch.
+    # By default, each step sends the running statistics of batch norm. Training does not read them: sending them once
+    # per epoch is enough (share_buffers). Set here because the name of the argument depends on the version of torch.
     shared.broadcast_buffers = False
     return shared
 
 
 @contextmanager
 def together() -> Iterator[None]:
-    """A part in which one process may meet an InputError: then all raise it, instead of waiting indefinitely."""
+    """Raise an InputError of one process in all processes, so that none waits indefinitely."""
     error: InputError | None = None
     try:
         yield
@@ -120,7 +120,7 @@ def together() -> Iterator[None]:
 
 
 def first_on_machine(process: Process, make: Callable[[], T]) -> T:
-    """What `make` returns; one process of each machine calls it before the others, as it may download files."""
+    """Return the result of `make`. One process per node calls it before the others, because it may download files."""
     with together():
         made = make() if process.local_rank == 0 else None
     with together():
@@ -128,7 +128,7 @@ def first_on_machine(process: Process, make: Callable[[], T]) -> T:
 
 
 def gather(value: T) -> list[T]:
-    """The value of every process, in the order of their ranks."""
+    """Return the values of all processes, in the order of their ranks."""
     values = [value]
     if dist.is_initialized():
         values *= dist.get_world_size()
@@ -137,16 +137,16 @@ def gather(value: T) -> list[T]:
 
 
 def highest(*values: int) -> list[int]:
-    """For each of some small numbers the highest of all processes; quick enough to be asked after each step."""
+    """Return the maximum of each number over all processes. The exchange is fast enough for every step."""
     if not dist.is_initialized():
         return list(values)
-    numbers = torch.tensor(values)  # on the CPU, where it waits for no GPU
+    numbers = torch.tensor(values)  # on the CPU, without waiting for a GPU
     dist.all_reduce(numbers, dist.ReduceOp.MAX)
     return numbers.tolist()
 
 
 def from_main(value: T) -> T:
-    """The first process's value, in all of them."""
+    """Return the value of rank 0 in all processes."""
     values = [value]
     if dist.is_initialized():
         dist.broadcast_object_list(values, 0)
@@ -154,9 +154,9 @@ def from_main(value: T) -> T:
 
 
 def share_buffers(*modules: nn.Module | None) -> None:
-    """Give all processes the mean of their buffers (counts, which are equal, aside).
+    """Replace the buffers of all processes by their mean, except integer buffers, which are equal.
 
-    Each has running statistics of its own images only: their mean knows the images of all.
+    The running statistics of one process cover only its own images. The mean covers the images of all processes.
     """
     if dist.is_initialized():
         for buffer in (b for module in modules if module is not None for b in module.buffers()):
@@ -165,7 +165,7 @@ def share_buffers(*modules: nn.Module | None) -> None:
 
 
 def sum_over_processes(tensor: Tensor) -> Tensor:
-    """The sum of `tensor` over all processes, in place."""
+    """Sum `tensor` over all processes, in place."""
     if dist.is_initialized():
         dist.all_reduce(tensor)
     return tensor

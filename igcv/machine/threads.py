@@ -1,4 +1,4 @@
-"""The cores that this process may use, and how many threads PyTorch computes with for a while."""
+"""Available cores, and temporary changes of the number of PyTorch threads."""
 
 import os
 from collections.abc import Iterator
@@ -8,13 +8,13 @@ import torch
 
 
 def available_cores() -> int:
-    """Return how many cores this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager
 def using_threads(count: int) -> Iterator[None]:
-    """Compute with `count` threads; afterwards with as many as before, also if something failed."""
+    """Set the number of PyTorch threads to `count`, and restore it afterwards, also after an error."""
     before = torch.get_num_threads()
     if before == count:  # setting the number costs microseconds
         yield

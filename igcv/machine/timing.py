@@ -1,4 +1,4 @@
-"""Clocks, and what measuring needs: alternate turns, each distinct thing once, and a network left as it was."""
+"""Helpers for time measurements."""
 
 import math
 import time
@@ -11,21 +11,21 @@ from torch import nn
 
 T = TypeVar("T")
 Call = Callable[[], Any]
-SHORTEST_S = 2e-3  # of one measurement
-# Measurements of each, alternately, of which the shortest counts, as noise only ever adds: so many of those that have
-# taken at most so many times as long as the fastest. What may win is measured most often.
+SHORTEST_S = 2e-3  # minimum duration of one measurement, in seconds
+# Pairs (count, margin): take `count` measurements of each run whose time is at most `margin` times the fastest. The
+# shortest time counts, because noise only adds time. The fastest candidates get the most measurements.
 ROUNDS = ((9, math.inf), (15, 1.15), (20, 1.05))
 
 
 def now(device: torch.device) -> float:
-    """Return the seconds, once the device has done what it was given."""
+    """Return the time in seconds after the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
 def shortest_times(runs: Sequence[Call]) -> list[float]:
-    """The shortest time of each run, in seconds, all measured alternately (see `ROUNDS`)."""
+    """Return the shortest time of each run, in seconds, measured alternately (see `ROUNDS`)."""
     for run in runs:
         run()
     times = [_time(run, 1) for run in runs]
@@ -46,7 +46,7 @@ def _time(run: Call, repeats: int) -> float:
 
 
 def once_for_each(kinds: Mapping[str, Hashable], measure: Callable[[str], T]) -> dict[str, T]:
-    """Return what `measure` finds for each name, asked once for all names of one kind.
+    """Return the result of `measure` for each name, with one call for all names of one kind.
 
     >>> once_for_each({"a": 1, "b": 2, "c": 1}, str.upper)
     {'a': 'A', 'b': 'B', 'c': 'A'}
@@ -60,7 +60,7 @@ def once_for_each(kinds: Mapping[str, Hashable], measure: Callable[[str], T]) ->
 
 @contextmanager
 def left_as_it_was(network: nn.Module) -> Iterator[None]:
-    """Steps of training may be tried: weights, running statistics and mode come back, gradients are dropped."""
+    """Restore the weights, running statistics and mode of a network at the end, and delete its gradients."""
     state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     training = network.training
     try:

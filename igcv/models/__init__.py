@@ -1,4 +1,4 @@
-"""The networks: tables, builders, and the catalog of their names."""
+"""Networks: tables, builders and the catalog of names."""
 
 from igcv.models.blocks import (
     ConvNorm,

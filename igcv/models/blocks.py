@@ -1,8 +1,8 @@
-"""The layers that all four families share: each block is a product of structured sparse matrices.
+"""Blocks of the four families, as products of structured sparse matrices.
 
-A group convolution is a block-diagonal matrix over the channels, a channel permutation a permutation
-matrix. IGCV1 and IGCV2 multiply several of them into one dense matrix (`InterleavedConv`); IGCV3 and
-MobileNetV2 expand, filter and project (`InvertedResidual`), MobileNetV2 with a single group.
+A group convolution is a block-diagonal matrix over the channels. A channel permutation is a permutation matrix. The
+product of these matrices is dense in IGCV1 and IGCV2 (`InterleavedConv`). IGCV3 and MobileNetV2 expand, filter and
+project (`InvertedResidual`); MobileNetV2 uses one group.
 
 Shapes: N images, C channels, G groups, H x W pixels.
 """
@@ -19,21 +19,21 @@ from igcv.models.fused import applies, compute
 from igcv.models.gradients import StridedConv2d, match_gradient_format, memory_format
 
 RELU6_EPS = 1e-5  # batch-norm epsilon of IGCV3 and MobileNetV2, as in the original MXNet code
-RELU_EPS = 2e-5  # batch-norm epsilon of IGCV1, likewise
+RELU_EPS = 2e-5  # batch-norm epsilon of IGCV1, as in the original MXNet code
 CPU_BOUND_BY_ARITHMETIC = (
-    288  # expanded channels; fewer are bound by memory (measured: igcv.training.choose_forms)
+    288  # expanded channels; narrower blocks are bound by memory (measured: igcv.training.choose_forms)
 )
 
 
 def channel_shuffle(x: Tensor, groups: int) -> Tensor:
-    """Interleave the channels of `groups` equal groups: one from each group in turn.
+    """Interleave the channels of `groups` equal groups.
 
-    With 6 channels in 2 groups, (a0 a1 a2 | b0 b1 b2) becomes (a0 b0 | a1 b1 | a2 b2), so that any later
-    group holds channels from all the earlier ones (IGCV1, section 3.1; IGCV3, section 3.2).
+    With 6 channels in 2 groups, (a0 a1 a2 | b0 b1 b2) becomes (a0 b0 | a1 b1 | a2 b2). Each group of the next
+    convolution then has channels from all groups of `x` (IGCV1, section 3.1; IGCV3, section 3.2).
 
     Args:
-        x: (N, C, H, W); C must be divisible by `groups`.
-        groups: number of groups G of the convolution that produced `x`; 1 and C leave `x` as it is.
+        x: activations (N, C, H, W); C must be divisible by `groups`.
+        groups: number of groups G of the convolution that produced `x`; 1 and C have no effect.
 
     Returns:
         (N, C, H, W) with channel g * C/G + i moved to i * G + g, in the memory format of `x`.
@@ -52,12 +52,12 @@ def channel_shuffle(x: Tensor, groups: int) -> Tensor:
 def conv2d(
     in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1
 ) -> nn.Conv2d:
-    """A bias-free convolution padded to keep the size; an error names the channels that `groups` cannot divide."""
+    """Return a convolution without bias, padded to keep the size; InputError if `groups` is no common divisor."""
     for what, channels in (("input", in_channels), ("output", out_channels)):
         if channels % groups:
             raise InputError(
-                f"{groups} groups do not divide the {channels} {what} channels of a convolution "
-                f"({in_channels} to {out_channels}); use a number of groups that divides both"
+                f"groups: got {groups}, expected a divisor of the {channels} {what} channels of a convolution "
+                f"({in_channels} to {out_channels})"
             )
     padding = (kernel_size - 1) // 2
     kind = StridedConv2d if stride > 1 else nn.Conv2d
@@ -90,7 +90,7 @@ class ConvNorm(nn.Sequential):
 
 
 class GroupConv(NamedTuple):
-    """One factor of an interleaved convolution: a block-diagonal matrix, `groups` blocks on its diagonal."""
+    """Factor of an interleaved convolution: a block-diagonal matrix with `groups` blocks."""
 
     out_channels: int
     kernel_size: int
@@ -99,22 +99,22 @@ class GroupConv(NamedTuple):
 
 
 class InterleavedConv(nn.Module):
-    """Group convolutions with permutations between them, composing one dense convolution (IGCV1, IGCV2).
+    """Group convolutions and permutations that together form one dense convolution (IGCV1, IGCV2).
 
-    After each group convolution the permutation of its groups brings channels together that were apart;
-    the last permutation restores the order. With two factors, a spatial one of L groups and a pointwise
-    one of M, this is the IGCV1 block (section 3.1 of its paper); a channel-wise spatial factor followed
-    by several pointwise ones is the IGCV2 block (section 3.2 of its paper).
+    A permutation follows each group convolution and interleaves its groups; the last permutation restores the order.
+    The IGCV1 block has two factors: a spatial one with L groups and a pointwise one with M groups (section 3.1 of the
+    paper). The IGCV2 block has a channel-wise (depthwise) spatial factor and several pointwise factors (section 3.2 of
+    the paper).
 
     Args:
-        in_channels: C.
-        factors: the group convolutions in the order of their application.
+        in_channels: number of input channels C.
+        factors: the group convolutions, first to last.
         act: activation after the batch norm, or None.
 
     Attributes:
-        forms: how it can be computed: "literal", factor by factor, or "dense": the pointwise factors and all
-            permutations are multiplied into one matrix first.
-        form: the one in use.
+        forms: names of the forms. "literal" computes factor by factor. "dense" first multiplies the pointwise factors
+            and all permutations into one matrix.
+        form: the form in use.
     """
 
     form = "literal"
@@ -143,26 +143,26 @@ class InterleavedConv(nn.Module):
         return match_gradient_format(self.act(self.norm(x)))
 
     def auto_form(self, device: str) -> str:
-        """The form that `set_form` takes by default: dense where that at most doubles the arithmetic."""
+        """Return the default form: "dense" if this form at most doubles the arithmetic."""
         return "dense" if sum(1 / groups for groups in self.groups[1:]) >= 1 / 2 else "literal"
 
     def pointwise_weight(self) -> Tensor:
-        """All after the first convolution as the weight (O, C, 1, 1) of one: what it makes of the unit vectors."""
+        """Return the product of all factors after the first, as a weight (O, C, 1, 1): the outputs for unit vectors."""
         first, *others = list[Any](self.convs)
         with torch.autocast(first.weight.device.type, enabled=False):
             units = torch.eye(first.out_channels, dtype=first.weight.dtype, device=first.weight.device)
             x = channel_shuffle(
                 units[None, :, :, None], self.groups[0]
-            )  # an image of one pixel for each vector
+            )  # one image; each pixel is a unit vector
             for conv, groups in zip(others, self.groups[1:], strict=True):
                 x = channel_shuffle(conv(x), groups)
         return x.permute(1, 2, 0, 3)
 
 
 class InterleavedResidual(nn.Module):
-    """Two interleaved convolutions around which the input is added back: ReLU(shortcut(x) + f2(f1(x))).
+    """Two interleaved convolutions with a shortcut: ReLU(shortcut(x) + f2(f1(x))).
 
-    The shortcut is the identity where the shape stays, else a strided group pointwise convolution.
+    The shortcut is the identity if the shape does not change, otherwise a strided pointwise group convolution.
     """
 
     def __init__(
@@ -184,24 +184,24 @@ class InterleavedResidual(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """Expand, permute, filter each channel, project: the block of IGCV3 and, with one group, of MobileNetV2.
+    """Block of IGCV3 and, with one group, of MobileNetV2: expand, permute, channel-wise convolution, project.
 
-    IGCV3 (section 3.2 of its paper) makes both pointwise convolutions group convolutions and drops the
-    activation between the first one and the channel-wise convolution.
+    In IGCV3, both pointwise convolutions are group convolutions, and no activation precedes the channel-wise
+    (depthwise) convolution (section 3.2 of the paper).
 
     Args:
-        in_channels: width before the block.
-        expanded_channels: width inside it.
-        out_channels: width after it.
-        stride: of the channel-wise 3x3 convolution, 1 or 2.
-        groups: (G1, G2) of the expanding and the projecting convolution; each divides its channels.
+        in_channels: number of input channels.
+        expanded_channels: number of channels inside the block.
+        out_channels: number of output channels.
+        stride: stride of the channel-wise 3x3 convolution, 1 or 2.
+        groups: (G1, G2), groups of the expanding and of the projecting convolution; each divides its channels.
         shortcut: add the input to the output; needs stride 1 and equal widths.
-        expand: "linear" (IGCV3), "relu6" (MobileNetV2) or "none" (MobileNetV2's first block: the
-            expanding convolution is left out and the width stays).
+        expand: "linear" (IGCV3), "relu6" (MobileNetV2) or "none" (the first block of MobileNetV2, which has no
+            expanding convolution).
 
     Attributes:
-        forms: how it can be computed: "literal", layer by layer, and with a linear expansion all of `FORMS`.
-        form: the one in use; see `set_form`.
+        forms: names of the forms: "literal", layer by layer, and all of `FORMS` if the expansion is linear.
+        form: the form in use; see `set_form`.
     """
 
     form = "literal"
@@ -232,7 +232,7 @@ class InvertedResidual(nn.Module):
         self.shortcut = shortcut
 
     def auto_form(self, device: str) -> str:
-        """The form that `set_form` takes by default: few large products, but on a CPU no needless arithmetic."""
+        """Return the default form: "partial_sums" for wide blocks on a CPU, otherwise "dense"."""
         arithmetic_bound = device == "cpu" and self.project.conv.in_channels >= CPU_BOUND_BY_ARITHMETIC
         return "partial_sums" if arithmetic_bound else "dense"
 
@@ -247,7 +247,7 @@ class InvertedResidual(nn.Module):
 
 
 def block_kind(block: nn.Module) -> tuple[Any, ...]:
-    """Return what two blocks have in common that compute the same but for their weights; it can be a key."""
+    """Return a hashable key, equal for blocks that differ only in their weights."""
     layers = list(block.modules())
     convs = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
     shapes = tuple((c.in_channels, c.out_channels, c.kernel_size, c.stride, c.groups) for c in convs)

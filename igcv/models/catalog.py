@@ -1,4 +1,4 @@
-"""Every network by name: what a name means, and which names are listed."""
+"""Catalog of the networks by name."""
 
 import fnmatch
 import re
@@ -17,15 +17,14 @@ from igcv.models.network import Network, Options
 
 
 class Family(NamedTuple):
-    """All names of one form.
+    """Family of networks whose names follow one pattern.
 
     Attributes:
-        pattern: the form; its named groups are the numbers in the name.
-        build: from those numbers (and a width multiplier, where the family has one) to a builder of networks.
+        pattern: regular expression for the names; its named groups are the numbers in a name.
+        build: function that returns a builder of networks, given these numbers and a width multiplier if `scales`.
         scales: whether the family takes a width multiplier.
-        input_size: side in pixels of the images that its published form takes.
-        original: whether the IGCV3 authors' MXNet code builds it with other widths; "_mxnet" at the end of a
-            name asks for those.
+        input_size: side of the input images of the published network, in pixels.
+        original: whether the MXNet code of the IGCV3 authors builds other widths; the suffix "_mxnet" selects them.
     """
 
     pattern: str
@@ -35,7 +34,7 @@ class Family(NamedTuple):
     original: bool = False
 
 
-OURS = r"igc|mobilenet(?!_?v[13-9])"  # how names of these families begin, in any spelling
+OURS = r"igc|mobilenet(?!_?v[13-9])"  # prefix of the names of these families, in any spelling
 FAMILIES = (
     Family(
         rf"igcv3_(?P<table>{'|'.join(TABLES)})",
@@ -76,7 +75,7 @@ FAMILIES = (
     ),
 )
 
-# The listed names; any other name of a family's form works as well (igcv3_d_060, igcv1_l16m4_d38, ...).
+# The listed names. Other names that match the pattern of a family also work (igcv3_d_060, igcv1_l16m4_d38, ...).
 NAMES = (
     *(f"igcv3_d_{width}" for width in ("025", "035", "050", "075", "100", "140")),
     *("igcv3_d_half", "igcv3_d_p50", "igcv3_d_p70", "igcv3_w_100", "igcv3_g2g4_100"),
@@ -89,7 +88,7 @@ NAMES = (
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """The listed names that match a shell pattern such as "igcv3*", sorted."""
+    """Return the sorted names that match a shell pattern such as "igcv3*"."""
     return sorted(fnmatch.filter(NAMES, pattern))
 
 
@@ -100,20 +99,21 @@ def build_model(
     input_size: int | None = None,
     **options: Any,
 ) -> Network:
-    """Build a network by name, with fresh weights.
+    """Build a network by name, with random initialization.
 
     Args:
-        name: a name of the catalog (`list_models()`), or of the same form with other numbers: the width
-            multiplier in percent at the end, as in igcv3_d_060; group counts, as in igcv3_g4g2_100; L, M and
-            depth, as in igcv1_l16m4_d38; width and depth, as in igcv2_c128_d20. "_mxnet" at the end of an IGCV3
-            or MobileNetV2 gives the widths of the IGCV3 authors' code, as in igcv3_d_140_mxnet.
-        num_classes: outputs; 0 returns pooled features.
-        multiplier: width multiplier, instead of the one in the name.
-        input_size: side in pixels of the square images to come; for small ones some strides become 1.
+        name: a name of the catalog (`list_models()`), or a name of the same pattern with other numbers: the width
+            multiplier in percent, as in igcv3_d_060; group counts, as in igcv3_g4g2_100; L, M and depth, as in
+            igcv1_l16m4_d38; width and depth, as in igcv2_c128_d20. The suffix "_mxnet" gives an IGCV3 or MobileNetV2
+            the widths of the IGCV3 authors' code, as in igcv3_d_140_mxnet.
+        num_classes: number of classes; 0 returns pooled features.
+        multiplier: width multiplier; replaces the multiplier in the name.
+        input_size: side of the square input images, in pixels; None: the published size. For small images, some
+            strides become 1.
         options: `in_chans`, `global_pool`, `drop_rate`, `strides` (see `Options`).
 
     Raises:
-        InputError: for an unknown name, or numbers that make no network.
+        InputError: if the name is unknown, or its numbers define no valid network.
 
     >>> build_model("igcv3_d_100", num_classes=10).num_features
     1280
@@ -123,12 +123,12 @@ def build_model(
 
 
 def default_input_size(name: str) -> int:
-    """Side in pixels of the images that the network's published form takes: 224, or 32 for the CIFAR networks."""
+    """Return the input size of the published network in pixels: 224, or 32 for the CIFAR networks."""
     return _parse(name)[0].input_size
 
 
 def _parse(name: str) -> tuple[Family, dict[str, Any]]:
-    """The family of a name and the numbers in it; InputError for a name of no family."""
+    """Return the family of a name and the numbers in the name; InputError if no family matches."""
     for family in FAMILIES:
         width = r"(?:_(?P<percent>\d{3}))?" if family.scales else ""
         suffix = r"(?P<original>_mxnet)?" if family.original else ""
@@ -145,7 +145,7 @@ def _parse(name: str) -> tuple[Family, dict[str, Any]]:
 
 
 def _builder(name: str, multiplier: float | None) -> Callable[..., Network]:
-    """The builder for a name, all numbers but the options already in it."""
+    """Return the builder of a named network, which takes `options`."""
     family, numbers = _parse(name)
     if family.original:
         numbers["original"] = numbers["original"] is not None
@@ -153,12 +153,14 @@ def _builder(name: str, multiplier: float | None) -> Callable[..., Network]:
     if family.scales:
         numbers["multiplier"] = multiplier if multiplier is not None else int(percent or 100) / 100
     elif multiplier is not None:
-        raise InputError(f"{name} takes no multiplier ({multiplier} given): its width is in its name")
+        raise InputError(
+            f"multiplier: got {multiplier}, but the name '{name}' sets the width. Omit multiplier."
+        )
     return family.build(**numbers)
 
 
 def _options(**given: Any) -> Options:
-    """Options from keyword arguments, with an error that names the nearest match."""
+    """Return Options from keyword arguments; InputError with the closest name for an unknown one."""
     known = Options.__dataclass_fields__
     for key in given:
         if key not in known:

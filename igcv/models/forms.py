@@ -1,10 +1,10 @@
-"""Exact ways to compute an IGCV3 block from the same parameters, without moving a channel.
+"""Exact forms of an IGCV3 block: the same parameters, without a permutation at run time.
 
-A block is expand (group 1x1, linear) -> permute -> channel-wise 3x3 -> project (group 1x1). Between the two
-pointwise convolutions every expanded channel is on its own, so that the expanded channels may be kept in any
-order: the permutation becomes the order of rows and columns of small matrices, and nothing is permuted at run
-time. Sorted by the group that reads them, then by the group that makes them, both matrices consist of dense
-blocks. The forms differ in whether they multiply block by block or write out the zeros between the blocks:
+A block is expand (group 1x1, linear) -> permute -> channel-wise (depthwise) 3x3 -> project (group 1x1). The expanded
+channels do not interact between the two pointwise convolutions, so they may be in any order. The permutation only
+changes the order of the rows and columns of small matrices. The forms sort the expanded channels by the group of the
+projection that reads them, then by the group of the expansion that makes them. Both matrices then consist of dense
+blocks. The forms multiply block by block or include the zeros between the blocks:
 
     form          expansion (E x C)    projection (O x E)    multiply-adds of the two, as multiples of the literal
     dense         written out          written out           G1, G2
@@ -12,15 +12,14 @@ blocks. The forms differ in whether they multiply block by block or write out th
     sources       block by block       written out           1, G2
     partial_sums  block by block       block by block        1, 1
 
-"branches" is the drawing of the IGCV3 paper, "sources" its mirror image. Which one is fastest depends on how well a
-machine multiplies small matrices.
+The IGCV3 paper draws "branches"; "sources" is its mirror image. The fastest form depends on the machine's speed at
+multiplying small matrices.
 
-All forms save passes over the expanded activations where the literal layers cannot. The first batch norm follows
-a linear map W of few channels, so its statistics follow from theirs: with the covariance S of the block's input,
-the variances are diag(W S W^T), and the means drop out when the input is centered. It is folded into W and never
-runs; its backward pass is arithmetic on small matrices.
+All forms need fewer passes over the expanded activations than the literal layers. The first batch norm follows a
+linear map W of few channels. Its variances are diag(W S W^T), where S is the covariance of the block's input, and its
+means vanish for centered input. The forms fold this batch norm into W; its backward pass only uses small matrices.
 
-Shapes: N images, C channels in, E expanded, O out, H x W pixels, P = N * H * W; G1 and G2 groups.
+Shapes: N images, C input channels, E expanded channels, O output channels, H x W pixels, P = N * H * W; G1, G2 groups.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,7 +34,7 @@ from igcv.errors import unknown
 
 
 class Form(NamedTuple):
-    """Which of the two matrices is multiplied block by block, without its zeros."""
+    """Flags for the two matrices: whether each is multiplied block by block, without its zeros."""
 
     tiled_expansion: bool
     tiled_projection: bool
@@ -50,18 +49,18 @@ FORMS = {
 
 
 def set_form(network: nn.Module, form: str | Mapping[str, str] = "auto") -> dict[str, str]:
-    """Choose how the blocks of a network are computed; parameters, checkpoints and results stay the same.
+    """Set the form of the blocks of a network. Parameters, checkpoints and results stay the same.
 
     Args:
         network: any network of the catalog.
-        form: "literal", layer by layer; a name in `FORMS`; "auto", each block's default on the device that the
-            network is on; or a form for each block by its name. A block that does not have it is computed literally.
+        form: "literal", layer by layer; a name in `FORMS`; "auto", the default form of each block on the device of the
+            network; or a dictionary of forms by block name. Blocks without the given form use "literal".
 
     Returns:
-        The form of each block that has more than one, by name.
+        The chosen form of each block with several forms, by block name.
 
     Raises:
-        InputError: for an unknown form.
+        InputError: if a form is unknown.
     """
     known = ("auto", "literal", *FORMS)
     for wanted in [form] if isinstance(form, str) else form.values():
@@ -77,29 +76,29 @@ def set_form(network: nn.Module, form: str | Mapping[str, str] = "auto") -> dict
 
 
 def blocks_with_forms(network: nn.Module) -> dict[str, Any]:
-    """The blocks of a network that can be computed in more than one way, by name."""
+    """Return the blocks of a network with several forms, by name."""
     return {name: module for name, module in network.named_modules() if len(getattr(module, "forms", ())) > 1}
 
 
 class Tile(NamedTuple):
-    """Where a dense block lies in a matrix whose other entries are zero."""
+    """Position of a dense block in a matrix that is zero outside its blocks."""
 
     rows: slice
     columns: slice
 
 
-WHOLE = (Tile(slice(None), slice(None)),)  # a matrix without zeros
+WHOLE = (Tile(slice(None), slice(None)),)  # the whole matrix as one block
 
 
 class ChannelOrder(NamedTuple):
-    """The expanded channels in the order in which a form keeps them.
+    """Order of the expanded channels in a form.
 
     Attributes:
-        made: (E,) the rows of the expanding convolution in this order.
-        place: (E,) their positions after the permutation, which are channels of the channel-wise convolution.
-        unmade, unplace: (E,) the inverses of both.
-        expansion: the blocks of the (E, C) matrix to multiply.
-        projection: the blocks of the (O, E) matrix to multiply.
+        made: (E,), the rows of the expanding convolution in this order.
+        place: (E,), the channels of the channel-wise convolution in this order.
+        unmade, unplace: (E,), the inverse permutations of `made` and `place`.
+        expansion: blocks of the (E, C) matrix.
+        projection: blocks of the (O, E) matrix.
     """
 
     made: Tensor
@@ -111,19 +110,19 @@ class ChannelOrder(NamedTuple):
 
 
 @cache
-@torch.inference_mode(False)  # an order that an evaluation needs first serves training as well
+@torch.inference_mode(False)  # training may use an order that an evaluation has cached
 def channel_order(
     form: str, channels: tuple[int, int, int], groups: tuple[int, int], device: torch.device | str = "cpu"
 ) -> ChannelOrder:
-    """ChannelOrder and blocks of a form.
+    """Return the order of the channels in a form, and its blocks.
 
     Args:
         form: a name in `FORMS`.
         channels: C, E, O.
         groups: G1 of the expansion, G2 of the projection; E need not be a multiple of G1 * G2.
-        device: of the index tensors.
+        device: device of the index tensors.
 
-    With two groups that make 0..3 and 4..7, the permutation gives 0 4 1 5 to the first reader:
+    Two groups make the channels 0..3 and 4..7. The permutation gives the channels 0 4 1 5 to the first reader:
 
     >>> order = channel_order("branches", (4, 8, 4), (2, 2))
     >>> order.made, order.place
@@ -136,7 +135,7 @@ def channel_order(
     made = torch.arange(e)
     source = made // (e // g1)  # the group that makes a channel
     place = made % (e // g1) * g1 + source
-    reader = place // (e // g2)  # the group that reads it
+    reader = place // (e // g2)  # the group that reads a channel
     made = torch.argsort(reader * g1 + source, stable=True)
     pairs = list(zip(reader[made].tolist(), source[made].tolist(), strict=True))
     expansion, projection = [Tile(slice(0, e), slice(0, c))], [Tile(slice(0, o), slice(0, e))]
@@ -150,13 +149,13 @@ def channel_order(
 
 
 def _share(channels: int, groups: int, group: int) -> slice:
-    """The channels of a group."""
+    """Return the channels of a group."""
     size = channels // groups
     return slice(group * size, (group + 1) * size)
 
 
 def _runs(keys: Sequence[Any]) -> list[tuple[Any, slice]]:
-    """Where each key stands; equal ones stand together."""
+    """Return each run of equal adjacent keys, with its position."""
     runs, start = [], 0
     for key, equal in groupby(keys):
         stop = start + len(list(equal))
@@ -166,6 +165,6 @@ def _runs(keys: Sequence[Any]) -> list[tuple[Any, slice]]:
 
 
 def written_out(conv: nn.Conv2d) -> Tensor:
-    """The (O, C) matrix of a group pointwise convolution, zeros included."""
+    """Return the (O, C) matrix of a pointwise group convolution, with zeros outside its blocks."""
     blocks = conv.weight.flatten(1).chunk(conv.groups)
     return torch.block_diag(*blocks) if conv.groups > 1 else blocks[0]

@@ -1,6 +1,6 @@
-"""An IGCV3 block computed in a form, forward and backward (see igcv.models.forms).
+"""Forward and backward pass of an IGCV3 block in a form (see `igcv.models.forms`).
 
-Shapes: N images, C channels in, E expanded, O out, H x W pixels, P = N * H * W; G1 and G2 groups.
+Shapes: N images, C input channels, E expanded channels, O output channels, H x W pixels, P = N * H * W; G1, G2 groups.
 """
 
 from collections.abc import Sequence
@@ -18,19 +18,19 @@ aten = torch.ops.aten
 
 
 def _kept_order(conv: nn.Conv2d, projection: nn.Conv2d, form: str, device: torch.device) -> ChannelOrder:
-    """The order for these layers, made once for each shape."""
+    """Return the order of the channels for these layers."""
     channels = (conv.in_channels, conv.out_channels, projection.out_channels)
     return channel_order(form, channels, (conv.groups, projection.groups), device)
 
 
-# What torch.compiler.assume_constant_result sets; the decorator would load the compiler, which takes seconds.
+# torch.compiler.assume_constant_result sets this attribute, but loads the compiler, which takes seconds.
 _kept_order._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def applies(expand: Any, depthwise: Any) -> bool:
-    """Whether `compute` can stand in for these layers: a linear expansion and ordinary batch norms, in one mode.
+    """Return whether `compute` can replace these layers.
 
-    With running statistics it computes no gradients.
+    `compute` needs a linear expansion and plain batch norms in the same mode. In evaluation mode it has no gradients.
     """
     norms: list[Any] = [getattr(layer, "norm", None) for layer in (expand, depthwise)]
     if not expand.linear or not all(type(n) is nn.BatchNorm2d and n.track_running_stats for n in norms):
@@ -40,12 +40,12 @@ def applies(expand: Any, depthwise: Any) -> bool:
 
 
 def compute(expand: Any, depthwise: Any, projection: nn.Conv2d, x: Tensor, form: str) -> Tensor:
-    """Expand, filter and project as the literal layers do; the running statistics move as theirs.
+    """Compute the layers of a block except the last batch norm, and update the running statistics.
 
     Args:
-        expand, depthwise: the first two layers of a block, for which `applies`.
-        projection: the convolution of the third; its batch norm is left to the caller.
-        x: (N, C, H, W).
+        expand, depthwise: the first two layers of the block; `applies` must return True for them.
+        projection: the convolution of the third layer; the caller applies its batch norm.
+        x: activations (N, C, H, W).
         form: a name in `FORMS`.
 
     Returns:
@@ -71,7 +71,7 @@ def compute(expand: Any, depthwise: Any, projection: nn.Conv2d, x: Tensor, form:
 
 
 def _in_order(order: ChannelOrder, parameters: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Return the parameters that a block takes, their expanded channels in the order of a form."""
+    """Return the parameters of a block, with the expanded channels in the order of a form."""
     w1, w3, w2, gamma1, beta1, gamma2, beta2 = parameters
     made, place = order.made, order.place
     return (
@@ -81,9 +81,9 @@ def _in_order(order: ChannelOrder, parameters: Sequence[Tensor]) -> tuple[Tensor
 
 
 def multiply(x: Tensor, weight: Tensor, blocks: Sequence[Tile], offset: Tensor | None = None) -> Tensor:
-    """Return weight (M, K) times every pixel of x (N, K, H, W), plus offset (M,): (N, M, H, W).
+    """Return the products (N, M, H, W) of weight (M, K) and the pixels of x (N, K, H, W), plus offset (M,).
 
-    Several blocks are multiplied one by one. `x` and the result are in channels-last memory.
+    `x` and the result are in channels-last memory.
     """
     if len(blocks) == 1 and _convolves(x):
         return F.conv2d(x, weight[:, :, None, None], offset)
@@ -103,15 +103,15 @@ def products(left: Tensor, right: Tensor, blocks: Sequence[Tile]) -> Tensor:
     """Return the gradient of the weight (M, K) of `multiply`, zero outside the blocks.
 
     Args:
-        left: (N, M, H, W), the gradient of its result.
-        right: (N, K, H, W), its input.
-        blocks: those of the weight.
+        left: gradient of the result of `multiply`, (N, M, H, W).
+        right: input of `multiply`, (N, K, H, W).
+        blocks: blocks of the weight.
     """
     if len(blocks) == 1 and _convolves(left):
         return _convolution_products(left, right, with_sums=False)[0]
     left, right = _pixels(left), _pixels(right)
     if len(blocks) == 1:
-        return (right.t() @ left).t()  # this way round the long sum is faster on a CPU
+        return (right.t() @ left).t()  # on a CPU, the long sum is faster in this order
     out = left.new_zeros(left.shape[1], right.shape[1])
     for rows, columns in blocks:
         out[rows, columns] = (right[:, columns].t() @ left[:, rows]).t()
@@ -119,7 +119,7 @@ def products(left: Tensor, right: Tensor, blocks: Sequence[Tile]) -> Tensor:
 
 
 def products_and_sums(left: Tensor, right: Tensor, blocks: Sequence[Tile]) -> tuple[Tensor, Tensor]:
-    """Return what `products` gives, and the gradient of the offset (M,): the sums of `left` over all pixels."""
+    """Return the result of `products`, and the gradient of the offset (M,): the sums of `left` over all pixels."""
     if len(blocks) == 1 and _convolves(left):
         return _convolution_products(left, right, with_sums=True)
     pixels = _pixels(left)
@@ -127,7 +127,7 @@ def products_and_sums(left: Tensor, right: Tensor, blocks: Sequence[Tile]) -> tu
 
 
 def _add_product(out: Tensor, x: Tensor, weight: Tensor, offset: Tensor) -> None:
-    """Add to `out` what `multiply` gives."""
+    """Add the result of `multiply` to `out`."""
     if _convolves(x):
         out += multiply(x, weight, WHOLE, offset)
     else:
@@ -144,9 +144,9 @@ def _convolution_products(left: Tensor, right: Tensor, with_sums: bool) -> tuple
 
 
 def _convolves(x: Tensor) -> bool:
-    """Return whether a pointwise convolution multiplies faster than a matrix product: on a CPU, but not in fp16.
+    """Return whether a pointwise convolution is faster than a matrix product: on a CPU, except in fp16.
 
-    Measured on an AMD EPYC: 1.1 to 2 times as fast in bf16, about twice in float32. The offset costs nothing.
+    Measured on an AMD EPYC: 1.1 to 2 times as fast in bf16, about twice as fast in float32. The offset costs no time.
     """
     return x.device.type == "cpu" and x.dtype != torch.float16
 
@@ -156,12 +156,12 @@ def _transposed(blocks: Sequence[Tile]) -> list[Tile]:
 
 
 def _pixels(x: Tensor) -> Tensor:
-    """(N, C, H, W) in channels-last memory as the matrix (P, C), without a copy."""
+    """Return (N, C, H, W) in channels-last memory as a matrix (P, C), without a copy."""
     return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
 
 
 def _image(pixels: Tensor, like: Tensor) -> Tensor:
-    """The inverse of `_pixels`, with N, H and W of `like`."""
+    """Return the inverse of `_pixels`, with N, H and W of `like`."""
     n, _, h, w = like.shape
     return pixels.view(n, h, w, -1).permute(0, 3, 1, 2)
 
@@ -172,14 +172,14 @@ def _count(x: Tensor) -> int:
 
 
 def _running(norm: nn.BatchNorm2d, index: Tensor) -> tuple[Tensor, Tensor]:
-    """Running mean and inverse standard deviation in the order `index`."""
+    """Return the running mean and inverse standard deviation in the order `index`."""
     assert norm.running_mean is not None and norm.running_var is not None
     return norm.running_mean[index], (norm.running_var[index] + norm.eps).rsqrt()
 
 
 @torch.no_grad()
 def _track(norm: nn.BatchNorm2d, index: Tensor, mean: Tensor, var: Tensor, pixels: int) -> None:
-    """Move the running statistics towards those of a batch, given in the order `index`, as batch norm does."""
+    """Update the running statistics with the statistics of a batch, given in the order `index`."""
     assert norm.running_mean is not None and norm.running_var is not None
     assert norm.num_batches_tracked is not None
     norm.num_batches_tracked.add_(1)
@@ -198,7 +198,7 @@ def _evaluate(
     order: ChannelOrder,
     stride: tuple[int, ...],
 ) -> Tensor:
-    """The block with running statistics: both batch norms are folded into the convolutions before them."""
+    """Compute the block with running statistics, with both batch norms folded into their convolutions."""
     w1, w3, w2, gamma1, beta1, gamma2, beta2 = parameters
     (mean1, inverse1), (mean2, inverse2) = statistics
     scale1, scale2 = gamma1 * inverse1, gamma2 * inverse2
@@ -216,11 +216,10 @@ def _evaluate(
 
 
 class _FusedBlock(torch.autograd.Function):
-    """Expand, batch norm, channel-wise 3x3, batch norm, ReLU6, project, with the statistics of the batch.
+    """Expand, batch norm, channel-wise 3x3, batch norm, ReLU6, project, with batch statistics.
 
-    Takes x (N, C, H, W), w1 (E, C), w3 (E, 1, 3, 3), w2 (O, E), gamma and beta (E,) of either batch norm; gives
-    (N, O, H', W') and, for the running statistics, mean and variance (E,) before either batch norm in the order of the
-    form.
+    Inputs: x (N, C, H, W), w1 (E, C), w3 (E, 1, 3, 3), w2 (O, E), and gamma and beta (E,) of both batch norms.
+    Outputs: (N, O, H', W'), and mean and variance (E,) of the input of each batch norm, in the order of the form.
     """
 
     @staticmethod
@@ -285,7 +284,7 @@ class _FusedBlock(torch.autograd.Function):
         grad_var = -0.5 * grad_scale * gamma1 * inverse1**3
         grad_w1 = grad_folded * (gamma1 * inverse1)[:, None] + 2 * grad_var[:, None] * (w1 @ covariance)
         grad_covariance = (w1 * grad_var[:, None]).t() @ w1
-        # centered = x - mean, whose gradient is its own less the mean of that, to which only the expansion adds
+        # centered = x - mean: its gradient loses its own mean, which has a contribution from the expansion only
         grad_x = multiply(spread, folded.t(), _transposed(expansion))
         of_covariance, of_mean = grad_covariance * (2 / _count(grad_x)), grad_beta1 @ folded.to(w1.dtype)
         of_mean = of_mean / -_count(grad_x)

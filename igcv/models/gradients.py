@@ -1,12 +1,12 @@
-"""Backward passes that keep to a library's fast paths; the gradients stay the same.
+"""Backward passes on the fast paths of PyTorch and oneDNN, with the same gradients.
 
-Two calls of a training step on a CPU are 10 to 30 times slower than they need to be (PyTorch 2.15, oneDNN 3.13):
+Without them, two calls of a training step on a CPU are 10 to 30 times slower (PyTorch 2.15, oneDNN 3.13):
 
-- Batch norm and ReLU6 take a scalar path where the gradient has another memory format than the layer's input. The mean
-  over pixels gives such a gradient: an expanded view.
-- oneDNN has no fast path in bf16 for the input gradient of a strided convolution with 1 or 2 channels a group.
+- Batch norm and ReLU6 use a slow scalar path if the gradient and the input of the layer differ in memory format. The
+  mean over pixels returns such a gradient, an expanded view.
+- oneDNN has no fast bf16 path for the input gradient of a strided convolution with 1 or 2 channels per group.
 
-Shapes: N images, C channels in, O channels out, H x W pixels.
+Shapes: N images, C input channels, O output channels, H x W pixels.
 """
 
 from functools import partial
@@ -17,24 +17,24 @@ from torch import Tensor, nn
 
 aten = torch.ops.aten
 
-FEW_CHANNELS = 2  # input channels a group; with more, oneDNN's own path is the faster one (measured up to 12)
+FEW_CHANNELS = 2  # input channels per group; with more, oneDNN's own path is faster (measured up to 12)
 FAST_BF16 = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def memory_format(x: Tensor) -> torch.memory_format:
-    """Return the memory format of (N, C, H, W) activations; contiguous where both formats fit."""
+    """Return the memory format of activations (N, C, H, W); contiguous if both formats fit."""
     last = not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
     return torch.channels_last if last else torch.contiguous_format
 
 
 def match_gradient_format(x: Tensor) -> Tensor:
-    """Let the gradient of `x` arrive in the memory format of `x`.
+    """Convert the gradient of `x` to the memory format of `x` in the backward pass.
 
-    A batch norm followed by this, with or without an activation between them, never gets a gradient in another memory
-    format than its input, whatever reads `x`. GPU kernels need no help, and compiled code chooses its own formats.
+    After a batch norm, with or without an activation, this gives the batch norm a gradient in the memory format of its
+    input. It has no effect on GPUs, whose kernels do not need it, or in compiled code, which chooses its own formats.
 
     Args:
-        x: (N, C, H, W).
+        x: activations (N, C, H, W).
 
     Returns:
         `x` itself.
@@ -45,20 +45,20 @@ def match_gradient_format(x: Tensor) -> Tensor:
 
 
 def _in_format(wanted: torch.memory_format, grad: Tensor | None) -> Tensor | None:
-    """Return a gradient in a memory format; autograd also hands on None, for a gradient of zero."""
+    """Return a gradient in a memory format; autograd also passes None, for a zero gradient."""
     return None if grad is None else grad.contiguous(memory_format=wanted)
 
 
 def convolution_gradients(
     grad: Tensor, x: Tensor, weight: Tensor, stride: tuple[int, ...], padding: tuple[int, ...], groups: int
 ) -> tuple[Tensor, Tensor]:
-    """Return the gradients of input and weight of a convolution without bias.
+    """Return the gradients of the input and the weight of a convolution without bias.
 
     Args:
-        grad: (N, O, H', W'), the gradient of the output.
-        x: (N, C, H, W).
-        weight: (O, C / groups, k, k) with odd k.
-        stride, padding: of rows and columns; the padding is (k - 1) / 2.
+        grad: gradient of the output, (N, O, H', W').
+        x: input (N, C, H, W).
+        weight: weight (O, C / groups, k, k) with odd k.
+        stride, padding: stride and padding of rows and columns; the padding is (k - 1) / 2.
         groups: as in `torch.nn.Conv2d`.
     """
 
@@ -76,7 +76,7 @@ def convolution_gradients(
 def slow_input_gradient(
     device: torch.device, dtype: torch.dtype, group_channels: int, stride: tuple[int, ...]
 ) -> bool:
-    """Return whether the library is slow at the input gradient of such a convolution."""
+    """Return whether oneDNN has no fast path for the input gradient of a convolution."""
     strided = max(stride) > 1 and group_channels <= FEW_CHANNELS
     return strided and device.type == "cpu" and dtype == torch.bfloat16 and FAST_BF16
 
@@ -84,13 +84,13 @@ def slow_input_gradient(
 def set_apart(grad: Tensor, shape: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
     """Return `grad` with zeros between its pixels: the output gradient of the same convolution at stride 1.
 
-    The outputs of a strided convolution are every other output of the convolution at stride 1, from the first one on.
-    The outputs that it leaves out have gradients of zero.
+    A strided convolution computes every `stride`-th output of the convolution at stride 1, starting with the first.
+    The gradients of the skipped outputs are zero.
 
     Args:
-        grad: (N, O, H', W').
-        shape: (N, O, H, W), the output's shape at stride 1.
-        stride: of rows and columns.
+        grad: output gradient (N, O, H', W').
+        shape: (N, O, H, W), the output shape at stride 1.
+        stride: stride of rows and columns.
     """
     apart = torch.empty(
         shape, dtype=grad.dtype, device=grad.device, memory_format=memory_format(grad)
@@ -100,7 +100,7 @@ def set_apart(grad: Tensor, shape: tuple[int, ...], stride: tuple[int, ...]) -> 
 
 
 class _StridedConvolution(torch.autograd.Function):
-    """A convolution without bias whose gradients are those of `convolution_gradients`."""
+    """Convolution without bias that uses `convolution_gradients`."""
 
     generate_vmap_rule = True
 
@@ -122,9 +122,9 @@ class _StridedConvolution(torch.autograd.Function):
 
 
 class StridedConv2d(nn.Conv2d):
-    """A strided convolution without bias; in bf16 on a CPU its gradients are those of `convolution_gradients`.
+    """Strided convolution without bias, which uses `convolution_gradients` in bf16 on a CPU.
 
-    Everywhere else, and without gradients, it is `torch.nn.Conv2d`.
+    In all other cases it behaves like `torch.nn.Conv2d`.
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """IGCV1: interleaved group convolutions (Zhang, Qi, Xiao, Wang, ICCV 2017, arXiv:1707.02725).
 
-L and M are the papers': L primary partitions (groups of the 3x3 convolution) of M channels each, M
-secondary partitions (groups of the 1x1 convolution) of L channels each.
+As in the papers, L primary partitions (groups of the 3x3 convolution) have M channels each, and M secondary partitions
+(groups of the 1x1 convolution) have L channels each.
 """
 
 from dataclasses import replace
@@ -15,13 +15,19 @@ from igcv.models.network import EARLY, Network, Options, checked_strides, plan_s
 CIFAR_SIZE, IMAGENET_SIZE = 32, 224  # pixels
 CIFAR_STRIDES = (1, 1, 2, 2)  # stem, then the stages
 IMAGENET_STRIDES = (2, 2, 1, 2, 2, 2)  # stem, its pooling, then the stages
-STEM_STRIDES = {1: (1, 1), 2: (1, 2), 4: (2, 2)}  # convolution and pooling by their product
+STEM_STRIDES = {
+    1: (1, 1),
+    2: (1, 2),
+    4: (2, 2),
+}  # strides of the convolution and the pooling, by their product
 
 
 def igc(out_channels: int, primary: int, stride: int = 1, secondary: int | None = None) -> list[GroupConv]:
-    """The two factors of an IGC block: 3x3 in L groups, then 1x1 in groups of L channels."""
+    """Return the two factors of an IGC block: 3x3 in L groups, then 1x1 in groups of L channels."""
     if out_channels % primary:
-        raise InputError(f"L = {primary} primary partitions do not divide {out_channels} channels")
+        raise InputError(
+            f"L: got {primary} primary partitions, expected a divisor of the {out_channels} channels"
+        )
     return [
         GroupConv(out_channels, 3, primary, stride),
         GroupConv(out_channels, 1, secondary or out_channels // primary),
@@ -35,21 +41,23 @@ def igcv1_cifar(
     identity: bool = False,
     options: Options = Options(),
 ) -> Network:
-    """The CIFAR networks: three stages of L*M, 2*L*M and 4*L*M channels; M doubles, L stays.
+    """Build a network for CIFAR, with stages of L*M, 2*L*M and 4*L*M channels. L is constant and M doubles.
 
     Args:
         primary: L of the first stage.
         secondary: M of the first stage.
-        depth: layers in the paper's count, an IGC block being one: 3n + 2 plain, 6n + 2 with shortcuts.
+        depth: number of layers, with an IGC block as one layer: 3n + 2 without, 6n + 2 with shortcuts.
         identity: False for the plain network (IGC-L..M..), True for identity shortcuts (IGC-L..M..+Ident.).
         options: see `Options`.
     """
     check_partitions(primary, secondary)
-    per_block, kind = (6, "with shortcuts") if identity else (3, "plain")
+    per_block, kind = (6, "with shortcuts") if identity else (3, "without shortcuts")
     repeats, rest = divmod(depth - 2, per_block)
     if repeats < 1 or rest:
         near = per_block * max(1, round((depth - 2) / per_block)) + 2
-        raise InputError(f"depth {depth} makes no {kind} IGCV1: give {per_block}n + 2, for example {near}")
+        raise InputError(
+            f"depth: got {depth}, expected {per_block}n + 2 for an IGCV1 {kind}, for example {near}"
+        )
     strides = checked_strides(options.strides, CIFAR_STRIDES)
     stem = in_channels = primary * secondary
     widths = [stem, 2 * stem, 4 * stem]
@@ -60,7 +68,7 @@ def igcv1_cifar(
             stride = stage_stride if block == 0 else 1
             first = igc(out_channels, primary, stride)
             if identity:
-                # The released networks give the first block of a stage the secondary groups of the stage before.
+                # In the released networks, the first block of a stage has the secondary groups of the previous stage.
                 first = igc(out_channels, primary, stride, in_channels // primary)
                 blocks.append(InterleavedResidual(in_channels, first, igc(out_channels, primary), primary))
             else:
@@ -79,10 +87,10 @@ def igcv1_cifar(
 
 
 def igcv1_imagenet(primary: int = 100, secondary: int = 2, options: Options = Options()) -> Network:
-    """The ImageNet networks of 18 layers with shortcuts (table 4 of the paper): four stages of two blocks.
+    """Build a network for ImageNet, with 18 layers, shortcuts and four stages of two blocks (table 4 of the paper).
 
-    From stage to stage M doubles and L stays (IGC-L4M32+Ident., IGC-L16M16+Ident.); with M = 2 it is L that
-    doubles (IGC-L100M2+Ident.), and the stem has half the channels of the first stage.
+    M doubles from stage to stage, and L is constant (IGC-L4M32+Ident., IGC-L16M16+Ident.). With M = 2, L doubles
+    instead, and the stem has half the channels of the first stage (IGC-L100M2+Ident.).
 
     Args:
         primary: L of the first stage.
@@ -122,8 +130,8 @@ def igcv1_imagenet(primary: int = 100, secondary: int = 2, options: Options = Op
 
 
 def check_partitions(primary: int, secondary: int) -> None:
-    """Raise InputError unless L and M are usable."""
+    """Raise InputError unless L and M are valid."""
     if min(primary, secondary) < 1 or primary * secondary > 4096:
         raise InputError(
-            f"L = {primary} and M = {secondary} make no IGCV1: both start at 1, their product ends at 4096"
+            f"L, M: got {primary} and {secondary}, expected integers >= 1 with a product of at most 4096"
         )

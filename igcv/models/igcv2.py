@@ -1,9 +1,9 @@
 """IGCV2: interleaved structured sparse convolutions (Xie et al., CVPR 2018, arXiv:1804.06202).
 
-A channel-wise 3x3 convolution is followed by pointwise group convolutions with permutations between them.
-Number the channels in a mixed radix, one digit per pointwise layer: each layer mixes one digit, the
-permutation brings the next digit to the front. Every output then sees every input over exactly one path (the
-complementary condition) if and only if the digits multiply to the width.
+A block is a channel-wise (depthwise) 3x3 convolution, followed by pointwise group convolutions with permutations
+between them. In a mixed radix, a channel number has one digit per pointwise layer. Each layer mixes one digit, and the
+permutation moves the next digit to the front. The complementary condition demands exactly one path from every input to
+every output. It holds if and only if the product of the radices is the width.
 """
 
 import math
@@ -22,17 +22,22 @@ BRANCH_WIDTH = 8  # K, channels per branch of a pointwise layer (section 4 of th
 CIFAR_SIZE, IMAGENET_SIZE = 32, 224  # pixels
 
 CIFAR_STRIDES = (1, 1, 2, 2)  # stem, then the stages
-MOBILENET = ((64,), (128,) * 2, (256,) * 2, (512,) * 6, (1024,) * 2)  # MobileNet's blocks behind a stem of 32
+MOBILENET = (
+    (64,),
+    (128,) * 2,
+    (256,) * 2,
+    (512,) * 6,
+    (1024,) * 2,
+)  # widths of MobileNet's blocks, after a stem of 32
 MOBILENET_STRIDES = (2, 1, 2, 2, 2, 2)
 
 
 @lru_cache
 def branch_widths(channels: int, branch_width: int = BRANCH_WIDTH) -> tuple[int, ...]:
-    """Channels per branch of each pointwise layer, ascending: the factors of `channels` nearest to K.
+    """Return the channels per branch of each pointwise layer, ascending: factors of `channels` close to K.
 
-    The complementary condition demands factors that multiply to the width. The balance condition (equal
-    factors cost least) picks, among all such products, the one whose factors deviate least from K in the
-    sum of |log(factor / K)|; of equals, the shortest.
+    By the complementary condition, the product of the factors is the width. By the balance condition, equal factors
+    have the lowest cost. The function minimizes the sum of |log(factor / K)|, then the number of factors.
 
     >>> branch_widths(64), branch_widths(416)
     ((8, 8), (4, 8, 13))
@@ -45,7 +50,7 @@ def branch_widths(channels: int, branch_width: int = BRANCH_WIDTH) -> tuple[int,
 
 
 def _products(number: int, smallest: int) -> Iterator[tuple[int, ...]]:
-    """All ascending factorisations of `number` into factors of at least `smallest`."""
+    """Yield all ascending factorizations of `number` into factors of at least `smallest`."""
     for factor in range(smallest, math.isqrt(number) + 1):
         if number % factor == 0:
             for rest in _products(number // factor, factor):
@@ -54,10 +59,10 @@ def _products(number: int, smallest: int) -> Iterator[tuple[int, ...]]:
 
 
 def igcv2_factors(in_channels: int, out_channels: int, stride: int, branch_width: int) -> list[GroupConv]:
-    """The factors of one block: channel-wise 3x3, then pointwise layers, of which the first changes the width."""
+    """Return the factors of a block: channel-wise 3x3, then pointwise layers. The first pointwise layer widens."""
     if out_channels % in_channels:
         raise InputError(
-            f"an IGCV2 block keeps or multiplies its width; {in_channels} to {out_channels} does neither"
+            f"output channels of an IGCV2 block: got {out_channels}, expected a multiple of its {in_channels} inputs"
         )
     growth = out_channels // in_channels
     factors = [GroupConv(in_channels, 3, in_channels, stride)]
@@ -69,22 +74,23 @@ def igcv2_factors(in_channels: int, out_channels: int, stride: int, branch_width
 def igcv2_cifar(
     width: int = 416, depth: int = 20, branch_width: int = BRANCH_WIDTH, options: Options = Options()
 ) -> Network:
-    """The CIFAR networks: three stages of C, 2C and 4C channels.
+    """Build a network for CIFAR, with stages of C, 2C and 4C channels.
 
-    Width 416 at depth 20 has 811,210 parameters for 10 classes where the paper lists about 0.65 M: three
-    layers of K = 8 in every stage would give that, but reach 8 * 8 * 8 = 512 channels only, fewer than the
-    832 and 1664 of the later stages, so the complementary condition would not hold there; and 416 = 4 * 8 * 13
-    has no factorisation into eights.
+    With width 416, depth 20 and 10 classes, the network has 811,210 parameters; the paper lists about 0.65 M. Three
+    layers of K = 8 in every stage would give 0.65 M, but they connect only 8 * 8 * 8 = 512 channels. The later stages
+    have 832 and 1664 channels, so the complementary condition would fail. Also, 416 = 4 * 8 * 13 is not a power of 8.
 
     Args:
-        width: C.
-        depth: layers, a block being one: 3n + 2.
-        branch_width: K.
+        width: number of channels C of the first stage.
+        depth: number of layers, with a block as one layer: 3n + 2.
+        branch_width: target for the channels per branch, K.
         options: see `Options`.
     """
     repeats, rest = divmod(depth - 2, 3)
     if repeats < 1 or rest:
-        raise InputError(f"depth {depth} makes no IGCV2: give 3n + 2, for example {3 * max(1, repeats) + 2}")
+        raise InputError(
+            f"depth: got {depth}, expected 3n + 2 for an IGCV2, for example {3 * max(1, repeats) + 2}"
+        )
     stages = [(width * 2**i,) * repeats for i in range(3)]
     options = replace(options, input_size=options.input_size or CIFAR_SIZE)
     return _network(width, stages, CIFAR_STRIDES, branch_width, options)
@@ -93,11 +99,12 @@ def igcv2_cifar(
 def igcv2_mobilenet(
     multiplier: float = 1.0, branch_width: int = BRANCH_WIDTH, options: Options = Options()
 ) -> Network:
-    """MobileNet's layout with an IGCV2 product in the place of every pointwise convolution.
+    """Build a MobileNet with the pointwise factors of an IGCV2 block instead of each pointwise convolution.
 
     Args:
-        multiplier: width multiplier; the stem's 32 channels are rounded to a multiple of 8, all others follow.
-        branch_width: K.
+        multiplier: width multiplier. The 32 channels of the stem are rounded to a multiple of 8; the other widths keep
+            their ratio to the stem.
+        branch_width: target for the channels per branch, K.
         options: see `Options`.
     """
     check_multiplier(multiplier)
@@ -117,7 +124,7 @@ def _network(
 ) -> Network:
     """Build the network: `stages` holds the output channels of every block, `planned` the strides."""
     if stem < 2 or branch_width < 2:
-        raise InputError(f"width {stem} with branches of {branch_width} makes no IGCV2: both start at 2")
+        raise InputError(f"width, branch_width: got {stem} and {branch_width}, expected integers >= 2")
     strides = checked_strides(options.strides, planned)
     in_channels = stem
     built: list[list[nn.Module]] = []

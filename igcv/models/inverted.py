@@ -1,4 +1,4 @@
-"""From rows (expansion, channels, blocks, stride) to a network of inverted residuals: IGCV3 and MobileNetV2."""
+"""Networks of inverted residuals (IGCV3, MobileNetV2), built from rows (expansion, channels, blocks, stride)."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -10,11 +10,11 @@ from igcv.errors import InputError
 from igcv.models.blocks import ConvNorm, InvertedResidual
 from igcv.models.network import BOTH_ENDS, Network, Options, checked_strides, plan_strides
 
-INPUT_SIZE = 224  # pixels; both families are published for ImageNet
+INPUT_SIZE = 224  # pixels; the ImageNet size of both papers
 
 
 class Stage(NamedTuple):
-    """One row of the papers' tables: n blocks of c channels, expansion t, stride s in the first (at 224 pixels)."""
+    """Row of the papers' tables: n blocks of c channels with expansion t; the first has stride s (at 224 pixels)."""
 
     t: int
     c: int
@@ -26,11 +26,9 @@ STEM, HEAD = 32, 1280  # channels at width multiplier 1.0
 
 
 def check_multiplier(multiplier: float) -> None:
-    """Raise InputError unless `multiplier` is a usable width multiplier."""
+    """Raise InputError unless `multiplier` is a valid width multiplier."""
     if not 0 < multiplier <= 16:
-        raise InputError(
-            f"multiplier {multiplier} is not a width multiplier; give a number above 0 and up to 16"
-        )
+        raise InputError(f"multiplier: got {multiplier}, expected a width multiplier above 0 and at most 16")
 
 
 def inverted_residual_network(
@@ -49,12 +47,12 @@ def inverted_residual_network(
 
     Args:
         rows: the stages in order.
-        width: from channels at multiplier 1.0 to channels of this network.
+        width: function from the channels at multiplier 1.0 to the channels of this network.
         head_width: channels of the last convolution.
-        groups: (G1, G2) of the two pointwise convolutions of every block.
-        expand, first_expand: how the blocks expand (see InvertedResidual), the first (t = 1) one apart.
-        first_shortcut: whether a stage's first block has a shortcut where its shapes match, as later blocks do.
-        rescale: where a stage follows another, its first block expands t * rescale(C) channels instead of t * C.
+        groups: (G1, G2), groups of the two pointwise convolutions of every block.
+        expand, first_expand: expansion of the blocks (see `InvertedResidual`), and of the first block (t = 1).
+        first_shortcut: whether the first block of a stage has a shortcut if its input and output shapes match.
+        rescale: if given, the first block of each stage after the first expands to t * rescale(C) channels, not t * C.
         options: see `Options`.
     """
     input_size = options.input_size or INPUT_SIZE

@@ -17,14 +17,14 @@ TABLE = (  # table 2 of the paper
 def mobilenetv2(
     multiplier: float = 1.0, first_expansion: bool = False, options: Options = Options()
 ) -> Network:
-    """A MobileNetV2.
+    """Build a MobileNetV2.
 
     Args:
         multiplier: width multiplier.
-        first_expansion: False gives the common form: no expanding convolution in the first (t = 1) block, widths
-            rounded to multiples of 8, a shortcut wherever the shapes allow one. True gives the form of the IGCV3
-            authors' code, to which their figures belong: the first block keeps that convolution, widths are
-            rounded to whole numbers, the first block of a stage has no shortcut.
+        first_expansion: False gives the common network: no expanding convolution in the first block (t = 1), widths
+            rounded to multiples of 8, and a shortcut in each block whose shapes match. True gives the network of the
+            IGCV3 authors' code, on which their results are based: the first block has an expanding convolution, widths
+            are rounded to integers, and the first block of a stage has no shortcut.
         options: see `Options`.
     """
     check_multiplier(multiplier)
@@ -41,12 +41,12 @@ def mobilenetv2(
         groups=(1, 1),
         expand="relu6",
         first_expand="relu6" if first_expansion else "none",
-        first_shortcut=not first_expansion,  # matters at 0.25x and 0.35x only, where widths of two stages meet
+        first_shortcut=not first_expansion,  # only at 0.25x and 0.35x, where two adjacent stages have equal widths
         options=options,
     )
 
 
 def multiple_of_8(channels: float) -> int:
-    """Round to a multiple of 8, at least 8, that does not fall below nine tenths (the authors' own rounding)."""
+    """Round to a multiple of 8 that is at least 8 and 90 % of `channels`, as the MobileNetV2 authors do."""
     rounded = max(8, int(channels + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * channels else rounded

@@ -1,4 +1,4 @@
-"""The frame around the blocks: stem, stages, head, pooling, classifier, with the interface of timm's models."""
+"""Network of stem, stages, head, pooling and classifier, with the interface of timm's models."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from igcv.errors import InputError, unknown
 
-# Small images keep some layers at stride 1. Up to this many pixels, these of a table's strides of 2 become 1; they are
-# counted from the stem, -1 is the last.
+# For small images, some strides of 2 become 1. Each entry holds a maximum input size in pixels, and the indices of
+# these strides among the strides of 2, from the stem on.
 StridePlan = tuple[tuple[int, tuple[int, ...]], ...]
 BOTH_ENDS: StridePlan = ((32, (0, 1, -1)), (64, (0, -1)))  # IGCV3, MobileNetV2: 32 and 64 pixels end at 8 x 8
 EARLY: StridePlan = ((32, (0, 1)), (64, (0,)))  # IGCV1 and IGCV2 as built for ImageNet
@@ -26,15 +26,17 @@ POOLS: dict[str, tuple[type[nn.Module], ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What every network takes besides the numbers of its own table.
+    """Options of every network.
 
     Attributes:
-        num_classes: outputs of the classifier; 0 leaves the pooled features.
-        input_size: side in pixels of the square images that the strides are chosen for; None: the family's own.
-        in_chans: channels of the images.
-        global_pool: pooling by timm's name: "avg", "max", "avgmax", "catavgmax", or "" for none.
+        num_classes: number of outputs of the classifier; 0 returns pooled features.
+        input_size: side of the square input images, in pixels, for which the strides are chosen; None: the published
+            size of the family.
+        in_chans: number of channels of the images.
+        global_pool: timm's name of the pooling: "avg", "max", "avgmax", "catavgmax", or "" for no pooling.
         drop_rate: dropout probability before the classifier, 0 to 1.
-        strides: total stride of the stem, then the stride of each stage; None: those of the family for `input_size`.
+        strides: total stride of the stem, then the stride of each stage; None: the strides of the family for
+            `input_size`.
     """
 
     num_classes: int = 1000
@@ -48,16 +50,16 @@ class Options:
         for field, smallest in (("num_classes", 0), ("input_size", 1), ("in_chans", 1)):
             value = getattr(self, field)
             if value is not None and value < smallest:
-                raise InputError(f"{field} is {value}; give a whole number of at least {smallest}")
+                raise InputError(f"{field}: got {value}, expected an integer >= {smallest}")
 
 
 def plan_strides(published: Sequence[int], input_size: int, plan: StridePlan) -> tuple[int, ...]:
     """Return the strides of a network for images of `input_size` pixels.
 
     Args:
-        published: strides of the paper's table, which is for 224 pixels, stem first.
-        input_size: side of the images in pixels.
-        plan: which strides of 2 become 1 for small images.
+        published: strides of the paper's table for 224 pixels, stem first.
+        input_size: side of the images, in pixels.
+        plan: the strides of 2 that become 1 for small images.
 
     >>> plan_strides((2, 1, 2, 2, 2, 1, 2, 1), 32, BOTH_ENDS)
     (1, 1, 1, 2, 2, 1, 1, 1)
@@ -71,15 +73,15 @@ def plan_strides(published: Sequence[int], input_size: int, plan: StridePlan) ->
 def checked_strides(
     given: Sequence[int] | None, planned: Sequence[int], stem: Sequence[int] = (1, 2)
 ) -> tuple[int, ...]:
-    """Return the strides `given` by the user, or else those `planned`.
+    """Return the strides of the user if given, otherwise the planned strides.
 
     Args:
-        given: total stride of the stem, then the stride of each stage; None: as planned.
-        planned: the same for the family and the input size.
-        stem: strides that the stem can have; stages have 1 or 2.
+        given: total stride of the stem, then the stride of each stage; None: use `planned`.
+        planned: the strides of the family for the input size.
+        stem: valid strides of the stem; stages have 1 or 2.
 
     Raises:
-        InputError: for another number of strides, or strides that the layers cannot have.
+        InputError: if the number of strides or a stride is invalid.
     """
     if given is None:
         return tuple(planned)
@@ -94,20 +96,20 @@ def checked_strides(
 
 
 def strides_text(strides: Sequence[int]) -> str:
-    """Return strides as recipes and commands take them: stem, then stages, with commas."""
+    """Return strides as text for recipes and commands, separated by commas: stem, then stages."""
     return ",".join(map(str, strides))
 
 
 class GlobalPool(nn.Module):
-    """Pooling over all pixels by timm's names: (N, C, H, W) -> (N, C), (N, 2 C) for "catavgmax".
+    """Global pooling with timm's names: (N, C, H, W) -> (N, C), or (N, 2 C) for "catavgmax".
 
-    timm has the same; it takes seconds to import.
+    igcv does not use timm's class because importing timm takes seconds.
 
     Args:
-        pool_type: "avg", "max", "avgmax" (their mean), "catavgmax" (side by side), or "" to leave the pixels.
+        pool_type: "avg", "max", "avgmax" (mean of both), "catavgmax" (concatenation of both), or "" for no pooling.
 
     Raises:
-        InputError: for another name.
+        InputError: if the name is unknown.
     """
 
     def __init__(self, pool_type: str) -> None:
@@ -119,7 +121,7 @@ class GlobalPool(nn.Module):
         self.flatten = nn.Flatten(1) if pool_type else nn.Identity()
 
     def feat_mult(self) -> int:
-        """How many times as many channels come out."""
+        """Return the number of output channels per input channel."""
         return 2 if self.pool_type.startswith("cat") else 1
 
     def forward(self, x: Tensor) -> Tensor:
@@ -132,10 +134,10 @@ class GlobalPool(nn.Module):
 
 
 class Network(nn.Module):
-    """An image classifier of the family: stem -> stages -> head -> global pooling -> linear classifier.
+    """Image classifier: stem -> stages -> head -> global pooling -> linear classifier.
 
     Args:
-        stem: (N, in_chans, H, W) -> (N, C0, H/s, W/s).
+        stem: first layers, (N, in_chans, H, W) -> (N, C0, H/s, W/s).
         stages: the blocks of each stage.
         head: last convolution before pooling, or nn.Identity().
         widths: output channels of each stage.
@@ -144,8 +146,8 @@ class Network(nn.Module):
         options: classifier, pooling and input; see `Options`.
 
     Attributes:
-        strides: the same, as they are.
-        reduction: their product, by which the network divides the side of an image.
+        strides: total stride of the stem, then the stride of each stage.
+        reduction: total stride of the network: the ratio of the image size to the size of the last feature map.
     """
 
     def __init__(
@@ -165,10 +167,10 @@ class Network(nn.Module):
         self.reduction: int = self.feature_info[-1]["reduction"]
         if options.input_size is not None and options.input_size < self.reduction:
             raise InputError(
-                f"input_size: got {options.input_size}, expected at least {self.reduction}, by which the strides "
-                f"{strides_text(strides)} divide the image size"
+                f"input_size: got {options.input_size}, expected at least {self.reduction}, the product of the "
+                f"strides {strides_text(strides)}"
             )
-        assert options.input_size is not None  # a builder fills in its family's own
+        assert options.input_size is not None  # the builder sets the size of its family
         self.input_size, self.in_chans = options.input_size, options.in_chans
         self.stem = stem
         self.stages = nn.Sequential(*(nn.Sequential(*blocks) for blocks in stages))
@@ -179,11 +181,11 @@ class Network(nn.Module):
         self.apply(_init_weights)
 
     def get_classifier(self) -> nn.Module:
-        """The last linear layer (nn.Identity where num_classes is 0)."""
+        """Return the last linear layer, or nn.Identity if num_classes is 0."""
         return self.classifier
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace the classifier by a fresh one of `num_classes` outputs, e.g. for fine-tuning."""
+        """Replace the classifier by a randomly initialized one with `num_classes` outputs, e.g. for fine-tuning."""
         self.num_classes = num_classes
         if global_pool is not None:
             self.global_pool = GlobalPool(global_pool)
@@ -192,34 +194,36 @@ class Network(nn.Module):
         _init_weights(self.classifier)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:
-        """timm's groups of layers by patterns of names, from the input on; what no pattern matches is the last one.
+        """Return patterns of parameter names that group the layers for timm, from the input on.
+
+        timm puts all parameters without a match into the last group.
 
         Args:
-            coarse: a group for each stage, else for each block.
+            coarse: True for one group per stage, False for one group per block.
         """
         return {"stem": r"^stem", "blocks": r"^stages\.(\d+)" if coarse else r"^stages\.(\d+)\.(\d+)"}
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """(N, in_chans, H, W) -> (N, num_features, H / reduction, W / reduction), before pooling."""
+        """Return the unpooled features: (N, in_chans, H, W) -> (N, num_features, H / reduction, W / reduction)."""
         if min(x.shape[-2:]) < self.reduction:
             raise InputError(
-                f"images of {x.shape[-2]} x {x.shape[-1]} pixels are too small for this network: it divides the "
-                f"size by {self.reduction}; give at least {self.reduction} x {self.reduction}"
+                f"image size: got {x.shape[-2]} x {x.shape[-1]} pixels, expected at least {self.reduction} x "
+                f"{self.reduction}, the total stride of this network"
             )
         return self.head(self.stages(self.stem(x)))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """(N, num_features, h, w) -> (N, num_classes), or the pooled features with `pre_logits`."""
+        """Return the logits, or the pooled features with `pre_logits`: (N, num_features, h, w) -> (N, num_classes)."""
         x = self.drop(self.global_pool(x))
         return x if pre_logits else self.classifier(x)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in_chans, H, W) -> (N, num_classes) logits."""
+        """Return the logits: (N, in_chans, H, W) -> (N, num_classes)."""
         return self.forward_head(self.forward_features(x))
 
 
 def _feature_info(widths: Sequence[int], strides: Sequence[int]) -> list[dict[str, Any]]:
-    """timm's `feature_info`, an entry per resolution: channels, total stride and name of its last stage."""
+    """Return timm's `feature_info`: per resolution, the channels, total stride and name of its last stage."""
     reduction, *stage_strides = strides
     info: dict[int, dict[str, Any]] = {}
     for i, (width, stride) in enumerate(zip(widths, stage_strides, strict=True)):
@@ -229,9 +233,9 @@ def _feature_info(widths: Sequence[int], strides: Sequence[int]) -> list[dict[st
 
 
 def _init_weights(module: nn.Module) -> None:
-    """Gaussian of standard deviation sqrt(2 / fan-in), biases zero: the initialization of the original code.
+    """Initialize a layer as in the original code: Gaussian with standard deviation sqrt(2 / fan-in), biases zero.
 
-    Without memory (device "meta") there is nothing to initialize, and drawing would load torch's compiler.
+    Layers on the device "meta" are skipped: they have no values, and drawing would load torch's compiler.
     """
     if isinstance(module, nn.Conv2d | nn.Linear) and not module.weight.is_meta:
         nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")

@@ -1,1 +1,1 @@
-"""A trained network folded: convolutions with biases, in one of several exact forms."""
+"""Folding of trained networks into convolutions with biases, in one of several exact forms."""

@@ -1,15 +1,15 @@
-"""The forms in which a folded block can be computed, as a table; `igcv.deploy.folding.inverted` builds them."""
+"""Table of the forms of a folded block. `igcv.deploy.folding.inverted` builds the forms."""
 
 from typing import NamedTuple
 
 
 class Form(NamedTuple):
-    """How the expanded channels are shared out.
+    """Assignment of the expanded channels to paths. `igcv.deploy.folding.inverted` defines source and reader.
 
     Attributes:
-        by_reader, by_source: whether each reader, each source has paths of its own.
-        group_expand, group_project: whether the convolution of a path is grouped where it serves several.
-        slices: parts of equal size into which a path of all channels is cut.
+        by_reader, by_source: whether each reader, or each source, has its own paths.
+        group_expand, group_project: whether the expanding, or the projecting, convolution of a path is grouped.
+        slices: number of equal parts into which all channels are split, one path per part.
     """
 
     by_reader: bool = False

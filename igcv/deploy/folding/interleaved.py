@@ -1,8 +1,9 @@
-"""The folded blocks of IGCV1 and IGCV2: interleaved convolutions, alone or two with a shortcut.
+"""Folded blocks of IGCV1 and IGCV2: one interleaved convolution, or two with a shortcut.
 
-Their permutations lie between grouped layers, and no order of channels lets them vanish while the layers stay grouped.
-The form "dense" multiplies all that follows the spatial convolution into one matrix, which leaves no permutation.
-"literal" keeps layers and permutations: more passes, less arithmetic. Which one is faster depends on widths and engine.
+The permutations of these blocks lie between grouped layers. No order of the channels removes a permutation while the
+layers stay grouped. The form "dense" multiplies all layers after the spatial convolution into one matrix, without
+permutations. The form "literal" keeps the layers and permutations: more passes, less arithmetic. Which form is faster
+depends on the widths and the engine.
 """
 
 from collections.abc import Iterator
@@ -21,38 +22,38 @@ from igcv.models import InterleavedConv, InterleavedResidual, channel_shuffle
 
 @dataclass(frozen=True)
 class Interleaved:
-    """An interleaved convolution, in float64."""
+    """Interleaved convolution in float64."""
 
     block: InterleavedConv
-    groups = (1, 1)  # it reads and writes the stream as a whole
+    groups = (1, 1)  # the block reads and writes the whole stream
 
     @classmethod
     def of(cls, block: InterleavedConv) -> "Interleaved":
-        """Of a trained block, which stays as it is."""
+        """Return the folded copy of a trained block."""
         return cls(deepcopy(block).double().requires_grad_(False))
 
     @property
     def widths(self) -> tuple[int, int]:
-        """Channels in and out."""
+        """Number of input and output channels."""
         convs: Any = self.block.convs
         return convs[0].in_channels, convs[-1].out_channels
 
     @property
     def forms(self) -> tuple[str, ...]:
-        """ "dense" as well, where all factors but the first are pointwise."""
+        """Names of the forms; they include "dense" if all factors except the first are pointwise."""
         return self.block.forms
 
     def build(self, name: str, layouts: tuple[Tensor, Tensor], vector_width: int) -> PathBlock:
-        """The block in a form; layouts and vector width mean nothing to it."""
+        """Return the block in a form. Layouts and vector width have no effect."""
         return PathBlock([self.layers(name)])
 
     def layers(self, name: str) -> nn.Sequential:
-        """Its layers in a form."""
+        """Return the layers of a form."""
         layers = self._factors() if name == LITERAL else self._product()
         return nn.Sequential(*layers, *([] if isinstance(self.block.act, nn.Identity) else [self.block.act]))
 
     def _factors(self) -> Iterator[nn.Module]:
-        """Factor by factor, with the permutations between them; the batch norm stands behind the last permutation."""
+        """Yield the factors and the permutations between them. The batch norm follows the last permutation."""
         convs, groups = list[Any](self.block.convs), self.block.groups
         behind = scale_and_shift(self.block.norm)
         places = torch.arange(len(behind[0])).view(1, -1, 1, 1)
@@ -65,7 +66,7 @@ class Interleaved:
                 yield ChannelShuffle(conv.out_channels, count)
 
     def _product(self) -> Iterator[nn.Module]:
-        """The spatial factor, then one matrix."""
+        """Yield the spatial factor and the product of the other factors."""
         first: Any = self.block.convs[0]
         yield convolution(first.weight, None, first.stride[0], first.groups)
         scale, shift = scale_and_shift(self.block.norm)
@@ -74,7 +75,7 @@ class Interleaved:
 
 @dataclass(frozen=True)
 class Residual:
-    """Two interleaved convolutions and a shortcut, in float64."""
+    """Two interleaved convolutions with a shortcut, in float64."""
 
     first: Interleaved
     second: Interleaved
@@ -83,20 +84,20 @@ class Residual:
 
     @classmethod
     def of(cls, block: InterleavedResidual) -> "Residual":
-        """Of a trained block, which stays as it is."""
+        """Return the folded copy of a trained block."""
         return cls(Interleaved.of(block.conv1), Interleaved.of(block.conv2), block.shortcut)
 
     @property
     def widths(self) -> tuple[int, int]:
-        """Channels in and out."""
+        """Number of input and output channels."""
         return self.first.widths[0], self.second.widths[1]
 
     @property
     def forms(self) -> tuple[str, ...]:
-        """Of both convolutions."""
+        """Names of the forms of both convolutions."""
         return self.first.forms
 
     def build(self, name: str, layouts: tuple[Tensor, Tensor], vector_width: int) -> ResidualBlock:
-        """The block in a form; layouts and vector width mean nothing to it."""
+        """Return the block in a form. Layouts and vector width have no effect."""
         body = nn.Sequential(*self.first.layers(name), *self.second.layers(name))
         return ResidualBlock(body, folded_layers(self.shortcut))

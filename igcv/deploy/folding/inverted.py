@@ -1,9 +1,10 @@
-"""Exact forms of a folded block: how its expanded channels are shared out among paths, and which layers are grouped.
+"""Exact forms of a folded inverted residual, which assign its expanded channels to paths.
 
-After folding, a block is expand (E x C), channel-wise 3x3, ReLU6, project (O x E). With G1 groups in the first and G2
-in the second pointwise convolution, an expanded channel has a source (the group that makes it) and a reader (the group
-that reads it). As the expanded channels may be kept in any order, the permutation between the two is nothing but the
-choice which channels stand together: all forms below compute the same function from the same weights without it.
+A folded block consists of expand (E x C), channel-wise (depthwise) 3x3, ReLU6 and project (O x E). The two pointwise
+convolutions have G1 and G2 groups. The source of an expanded channel is the group of `expand` that computes the
+channel. The reader is the group of `project` that uses the channel. The expanded channels may be in any order, so the
+permutation only decides which channels are adjacent. All forms below compute the same function from the same weights.
+None of them needs the permutation.
 
     form             paths               expand             project            multiply-adds of the two, times literal
     dense            one                 dense              dense              G1, G2
@@ -17,8 +18,8 @@ choice which channels stand together: all forms below compute the same function 
     partial_sums     one per pair        dense              dense              1, 1
     slices_2, _4     2, 4                dense              dense              G1, G2
 
-"branches" is the drawing of the IGCV3 paper. In "group_group" the input stands G2 times side by side, since each reader
-takes from every source. Slices keep what lies between the convolutions of a path in the cache; MobileNetV2 has some.
+The IGCV3 paper draws the form "branches". The form "group_group" concatenates G2 copies of the input, because each
+reader uses all sources. Slices keep the tensors between the convolutions of a path in the cache; MobileNetV2 has them.
 """
 
 from dataclasses import dataclass
@@ -43,16 +44,16 @@ from igcv.models.forms import written_out
 
 @dataclass(frozen=True)
 class Inverted:
-    """A folded inverted residual: the block of IGCV3 and MobileNetV2 as three matrices.
+    """Folded inverted residual: the block of IGCV3 and MobileNetV2, as weights and biases in float64.
 
     Attributes:
-        expand: (E, C) and (E,); None where the block does not expand. Weights are in float64, expanded channels in
-            the order in which they are made.
-        depthwise: (E, 1, 3, 3) and (E,).
-        project: (O, E) and (O,).
-        place: (E,) where the permutation puts each expanded channel.
+        expand: weight (E, C) and bias (E,); None if the block has no expansion. The expanded channels are in the
+            order in which `expand` computes them.
+        depthwise: weight (E, 1, 3, 3) and bias (E,).
+        project: weight (O, E) and bias (O,).
+        place: (E,), the position of each expanded channel after the permutation.
         groups: (G1, G2).
-        stride: of the channel-wise convolution.
+        stride: stride of the channel-wise convolution.
         shortcut: whether the input is added to the output.
         expand_act: whether ReLU6 follows the expansion.
     """
@@ -68,7 +69,7 @@ class Inverted:
 
     @classmethod
     def of(cls, block: InvertedResidual) -> "Inverted":
-        """The matrices of a trained block."""
+        """Return the folded copy of a trained block."""
         kernel, shift3 = folded_weight(block.depthwise)
         scale2, shift2 = scale_and_shift(block.project.norm)
         matrix2 = written_out(block.project.conv).detach().double() * scale2[:, None]
@@ -87,39 +88,39 @@ class Inverted:
 
     @property
     def widths(self) -> tuple[int, int]:
-        """Channels in and out."""
+        """Number of input and output channels."""
         expanded, out_channels = len(self.place), len(self.project[1])
         return (expanded if self.expand is None else self.expand[0].shape[1]), out_channels
 
     @property
     def forms(self) -> tuple[str, ...]:
-        """The forms that are something of their own for this block."""
+        """Names of the distinct forms of this block."""
         if self.groups != (1, 1):
             return ("dense", LITERAL, *(name for name in FORMS if name != "dense"))
         return ("dense",) if self.expand is None else ("dense", "slices_2", "slices_4")
 
     def made_by(self, sources: list[int]) -> Tensor:
-        """(E,) whether an expanded channel is made by one of these groups of the expansion."""
+        """Return a mask (E,) of the expanded channels with one of these sources."""
         share = len(self.place) // self.groups[0]
         return torch.isin(torch.arange(len(self.place)) // share, torch.tensor(sources))
 
     def read_by(self, readers: list[int]) -> Tensor:
-        """(E,) whether it is read by one of these groups of the projection."""
+        """Return a mask (E,) of the expanded channels with one of these readers."""
         return torch.isin(self.place // (len(self.place) // self.groups[1]), torch.tensor(readers))
 
     def build(self, name: str, layouts: tuple[Tensor, Tensor], vector_width: int) -> PathBlock:
-        """The block in a form.
+        """Return the block in a form.
 
         Args:
             name: one of `forms`.
-            layouts: of the stream before and behind the block (see `stream_layout`).
-            vector_width: expanded channels that stand together are filled up to a multiple of this.
+            layouts: layouts of the stream before and after the block (see `stream_layout`).
+            vector_width: groups of expanded channels are padded with zeros to a multiple of this width.
         """
         if name == LITERAL:
             return self._literal()
         form = FORMS[name]
         sources, readers = (list(range(count)) for count in self.groups)
-        # One path that is grouped on both sides reads the stream once for every reader, who takes from all sources.
+        # A path with two grouped convolutions needs a copy of the stream for each reader, which uses all sources.
         copies = len(readers) if form.group_expand and form.group_project and len(sources) > 1 else 1
         paths: list[nn.Module] = []
         wires: list[Wire] = []
@@ -127,7 +128,7 @@ class Inverted:
             for r in [[reader] for reader in readers] if form.by_reader else [readers]:
                 wire = Wire(s[0] if form.by_source else 0, r[0] if form.by_reader else 0)
                 for cells in _cells(self, form, s, r, vector_width):
-                    # The bias is added once to each part of the output.
+                    # Add the bias only once to each chunk of the output.
                     bias = all(wire.write != other.write for other in wires)
                     paths.append(_path(self, form, _Path(s, r, cells, copies, bias), layouts))
                     wires.append(wire)
@@ -141,7 +142,7 @@ class Inverted:
         )
 
     def _literal(self) -> PathBlock:
-        """Layer by layer, with the permutation."""
+        """Return the literal form, with the permutation as a layer."""
         assert self.expand is not None
         order = self.place.argsort()
         (kernel, shift3), (matrix2, shift2) = self.depthwise, self.project
@@ -156,7 +157,7 @@ class Inverted:
 
 
 def stream_layout(channels: int, groups: int, vector_width: int) -> Tensor:
-    """The channel at each place of the stream: every group is filled up to a multiple of `vector_width`.
+    """Return the channel at each position of the stream, with each group padded to a multiple of `vector_width`.
 
     >>> stream_layout(6, 2, 4)
     tensor([ 0,  1,  2, -1,  3,  4,  5, -1])
@@ -165,7 +166,7 @@ def stream_layout(channels: int, groups: int, vector_width: int) -> Tensor:
 
 
 def _filled(index: Tensor, multiple: int, at_least: int = 0) -> Tensor:
-    """`index` with NO_CHANNEL at its end, up to a multiple."""
+    """Return `index`, padded with NO_CHANNEL to a multiple."""
     size = -(-max(len(index), at_least) // multiple) * multiple
     return torch.nn.functional.pad(index, (0, size - len(index)), value=NO_CHANNEL)
 
@@ -173,7 +174,7 @@ def _filled(index: Tensor, multiple: int, at_least: int = 0) -> Tensor:
 def _cells(
     block: Inverted, form: Form, sources: list[int], readers: list[int], vector_width: int
 ) -> list[list[Tensor]]:
-    """For each path over these sources and readers, its expanded channels in groups of equal size."""
+    """Return, for each path of these sources and readers, its expanded channels in groups of equal size."""
     mine = block.made_by(sources) & block.read_by(readers)
     if form.slices > 1:
         return [[_filled(part, vector_width)] for part in mine.nonzero()[:, 0].chunk(form.slices)]
@@ -185,13 +186,13 @@ def _cells(
 
 
 class _Path(NamedTuple):
-    """One path of a block.
+    """Path of a block.
 
     Attributes:
-        sources, readers: the groups of the expansion and of the projection that it serves.
+        sources, readers: the sources and readers of its expanded channels.
         cells: its expanded channels, in groups of equal size.
-        copies: how many times over it reads the stream.
-        bias: whether it adds the bias of the projection.
+        copies: number of copies of the stream that the path reads.
+        bias: whether the path adds the bias of the projection.
     """
 
     sources: list[int]
@@ -202,7 +203,7 @@ class _Path(NamedTuple):
 
 
 def _path(block: Inverted, form: Form, path: _Path, layouts: tuple[Tensor, Tensor]) -> nn.Sequential:
-    """Expand, filter and project the channels of a path."""
+    """Return the layers of a path: expand, channel-wise convolution, project."""
     sources, readers, cells, copies, bias = path
     rows = torch.cat(cells)
     layers: list[nn.Module] = []

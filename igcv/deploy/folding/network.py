@@ -1,9 +1,9 @@
-"""Networks for inference: convolutions with biases, activations, sums; no batch norm, no parameter to train.
+"""Networks for inference: convolutions with biases, activations and sums, without batch norms or trainable parameters.
 
-The channels that flow from block to block are the stream. It flows in one or in several equal parts: where one block
-writes its output groups one by one and the next one reads them so, they are never put together and taken apart.
+The stream is the tensor between two blocks. It consists of one or several equal chunks along the channels. If a block
+writes chunks and the next block reads the same chunks, the network never concatenates and splits them.
 
-Shapes: N images, C channels in, E expanded, O out, H x W pixels.
+Shapes: N images, C input channels, E expanded channels, O output channels, H x W pixels.
 """
 
 from collections.abc import Sequence
@@ -18,18 +18,18 @@ Flow = tuple[Tensor, ...]
 
 
 def regroup(stream: Flow, chunks: int) -> Flow:
-    """The stream in `chunks` parts; it is left as it is where it has as many."""
+    """Return the stream in `chunks` equal chunks."""
     if len(stream) == chunks:
         return stream
     whole = torch.cat(stream, 1) if len(stream) > 1 else stream[0]
     if chunks == 1:
         return (whole,)
     parts = torch.chunk(whole, chunks, 1)
-    return tuple(parts[i] for i in range(chunks))  # by number, so that it can be traced
+    return tuple(parts[i] for i in range(chunks))  # torch.fx cannot trace iteration over chunks
 
 
 class ChannelShuffle(nn.Module):
-    """`channel_shuffle` as a layer: (N, C, H, W) -> (N, C, H, W). Only the literal forms have any."""
+    """Layer of `channel_shuffle`, for literal forms: (N, C, H, W) -> (N, C, H, W)."""
 
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
@@ -40,10 +40,10 @@ class ChannelShuffle(nn.Module):
 
 
 class Preprocess(nn.Module):
-    """uint8 RGB images (N, H, W, 3), as decoders give them -> normalized float32 (N, 3, H, W).
+    """Preprocessing layer: uint8 RGB images (N, H, W, 3) -> normalized float32 images (N, 3, H, W).
 
     Args:
-        mean, std: of each channel, on the scale from 0 to 1.
+        mean, std: mean and standard deviation of each channel, on the scale from 0 to 1.
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -58,22 +58,22 @@ class Preprocess(nn.Module):
 
 
 class Wire(NamedTuple):
-    """Which part of the stream a path reads, and to which part its output is added."""
+    """Indices of the stream chunk that a path reads, and of the chunk to which its output is added."""
 
     read: int = 0
     write: int = 0
 
 
 class PathBlock(nn.Module):
-    """A block as a sum of paths, each a chain of convolutions over some of the expanded channels.
+    """Block as a sum of paths. Each path is a chain of convolutions over some of the expanded channels.
 
     Args:
-        paths: each (N, C', H, W) -> (N, O', H', W').
-        wires: for each path, what it reads and where its output is added.
-        reads: parts of the stream as the paths read it.
-        copies: how many times over a stream read whole stands side by side, for paths that take it in more groups.
-        writes: parts of the stream as they write it.
-        shortcut: whether the stream is added to the output.
+        paths: modules (N, C', H, W) -> (N, O', H', W').
+        wires: input chunk and output chunk of each path.
+        reads: number of chunks of the input stream.
+        copies: number of copies of the whole stream to concatenate, for paths with more groups than the stream.
+        writes: number of chunks of the output stream.
+        shortcut: whether the input stream is added to the output.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class PathBlock(nn.Module):
 
     @property
     def stream_parts(self) -> int:
-        """In how many parts it likes to be given the stream."""
+        """Number of stream chunks that the block expects."""
         return self.writes if self.shortcut else self.reads
 
     def forward(self, stream: Flow) -> Flow:
@@ -107,7 +107,7 @@ class PathBlock(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """ReLU(shortcut(x) + body(x)) over a stream in one part: the block of IGCV1's networks with shortcuts."""
+    """ReLU(shortcut(x) + body(x)) on a stream of one chunk: the block of IGCV1 networks with shortcuts."""
 
     stream_parts = 1
 
@@ -122,11 +122,11 @@ class ResidualBlock(nn.Module):
 
 
 class FoldedNetwork(nn.Module):
-    """A classifier for inference, made by `igcv.fold`: (N, 3, H, W) float -> (N, num_classes) logits.
+    """Classifier for inference, made by `igcv.fold`: float images (N, 3, H, W) -> logits (N, num_classes).
 
     Attributes:
-        forms: how each block is computed, by its name in the trained network.
-        vector_width: to a multiple of what groups of channels are filled up (see `igcv.deploy.folding.plan.Plan`).
+        forms: the form of each block, by the name of the block in the trained network.
+        vector_width: groups of channels are padded to a multiple of this width (see `igcv.deploy.Plan`).
     """
 
     def __init__(
@@ -147,6 +147,6 @@ class FoldedNetwork(nn.Module):
         self.requires_grad_(False).eval()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in_chans, H, W) -> (N, num_classes) logits."""
+        """Return the logits (N, num_classes) of images (N, in_chans, H, W)."""
         (x,) = regroup(self.blocks((self.stem(x),)), 1)
         return self.classifier(self.pool(self.head(x)))

@@ -1,4 +1,4 @@
-"""A plan, the form of each block, and the folded network of a plan."""
+"""Plans, which give the form of each block, and the folded network of a plan."""
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
@@ -20,12 +20,12 @@ AUTO = "auto"
 
 
 class Plan(NamedTuple):
-    """How a network is to be computed.
+    """Forms of the blocks of a folded network.
 
     Attributes:
-        forms: the form of each block, by its name in the trained network.
-        vector_width: each group of the channels between blocks, and of the expanded channels, is filled up with
-            zeros to a multiple of this; engines that keep channels in blocks of 8 or 16 multiply only such groups well.
+        forms: the form of each block, by the name of the block in the trained network.
+        vector_width: each group of the channels between blocks, and of the expanded channels, is padded with zeros to
+            a multiple of this width. Engines that store channels in blocks of 8 or 16 are fast only on such groups.
     """
 
     forms: dict[str, str]
@@ -33,25 +33,25 @@ class Plan(NamedTuple):
 
 
 class Foldable(Protocol):
-    """A block with its batch norms folded, ready to be built in any of its forms."""
+    """Block with folded batch norms, which builds any of its forms."""
 
     @property
     def forms(self) -> tuple[str, ...]:
-        """Its forms; the first one stands in for those that it does not have."""
+        """Names of the forms; the first form replaces any form that the block does not have."""
         ...
 
     @property
     def widths(self) -> tuple[int, int]:
-        """Channels in and out."""
+        """Number of input and output channels."""
         ...
 
     @property
     def groups(self) -> tuple[int, int]:
-        """Groups in which it may read and write the stream."""
+        """Numbers of groups in which the block can read and write the stream."""
         ...
 
     def build(self, name: str, layouts: tuple[Tensor, Tensor], vector_width: int) -> nn.Module:
-        """The block in a form, its weights in float64; `layouts` of the stream before and behind it."""
+        """Return the block in a form, with float64 weights; `layouts` of the stream before and after the block."""
         ...
 
 
@@ -63,16 +63,16 @@ FOLDABLE: dict[type[nn.Module], Callable[[Any], Foldable]] = {
 
 
 def foldable_blocks(model: nn.Module) -> dict[str, Foldable]:
-    """The blocks of a network, by name.
+    """Return the foldable blocks of a network, by name.
 
     Raises:
-        InputError: for anything but a trained network of the catalog.
+        InputError: if `model` is not a network of igcv, or is already folded.
     """
     if isinstance(model, FoldedNetwork):
-        raise InputError("this network is folded already; fold the trained one (igcv.load(...).model)")
+        raise InputError("the network is already folded. Give the trained network (igcv.load(...).model).")
     if not isinstance(model, Network):
         raise InputError(
-            f"cannot fold a {type(model).__name__}; give a network of igcv (igcv.create_model, igcv.load(...).model)"
+            f"model: got {type(model).__name__}, expected a network of igcv (igcv.create_model, igcv.load(...).model)"
         )
     stages: Any = model.stages
     return {
@@ -83,7 +83,7 @@ def foldable_blocks(model: nn.Module) -> dict[str, Foldable]:
 
 
 def fixed_plan(blocks: Mapping[str, Foldable], form: str | Mapping[str, str], vector_width: int) -> Plan:
-    """The plan of a form, or of forms by the names of blocks."""
+    """Return the plan of one form for all blocks, or of forms by block name."""
     known = (AUTO, LITERAL, *FORMS)
     wanted = dict.fromkeys(blocks, form) if isinstance(form, str) else dict(form)
     for name, value in wanted.items():
@@ -96,13 +96,13 @@ def fixed_plan(blocks: Mapping[str, Foldable], form: str | Mapping[str, str], ve
     grouped = stream_groups(blocks) > 1
     if vector_width < 1 or (vector_width > 1 and grouped and LITERAL in chosen.values()):
         raise InputError(
-            f"vector_width is {vector_width}; give 1 or more, and 1 with the form 'literal', without gaps"
+            f"vector_width: got {vector_width}, expected an integer >= 1, and 1 for the form 'literal'"
         )
-    return Plan(chosen, vector_width if grouped else 1)  # without groups there is nothing to fill up
+    return Plan(chosen, vector_width if grouped else 1)  # nothing to pad without groups
 
 
 def folded_network(model: Network, blocks: Mapping[str, Foldable], plan: Plan) -> FoldedNetwork:
-    """The folded network of a plan, in the precision of `model`."""
+    """Return the folded network of a plan, with the device and precision of `model`."""
     layout = partial(stream_layout, groups=stream_groups(blocks), vector_width=plan.vector_width)
     layouts = {name: (layout(block.widths[0]), layout(block.widths[1])) for name, block in blocks.items()}
     built = [
@@ -122,6 +122,6 @@ def folded_network(model: Network, blocks: Mapping[str, Foldable], plan: Plan) -
 
 
 def stream_groups(blocks: Mapping[str, Foldable]) -> int:
-    """Into how many groups the stream can be parted everywhere."""
+    """Return the number of groups of the stream: a multiple of the groups of every block."""
     counts = [count for block in blocks.values() for count in block.groups]
     return lcm(*counts)

@@ -1,1 +1,1 @@
-"""int8: preparation, quantization, and the comparison with float32."""
+"""int8: preparation, quantization and comparison with float32."""

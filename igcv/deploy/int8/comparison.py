@@ -1,4 +1,4 @@
-"""What int8 costs and what it brings: accuracy, agreement, size and latency beside the float32 network."""
+"""Comparison of an int8 file with a float32 file: accuracy, agreement, size and latency."""
 
 import tempfile
 from dataclasses import replace
@@ -24,11 +24,14 @@ AGREEMENT_IMAGES = 1000
 def beside_float32(
     classifier: Classifier, out: Path, settings: ExportSettings, source: DataSource | None
 ) -> dict[str, Any]:
-    """Compare an int8 file with the float32 file of the same network, in the form that is fastest in float32.
+    """Compare an int8 file with a float32 file of the same network.
+
+    The float32 file uses the form of `settings`; "auto" measures the forms again, in float32.
 
     Returns:
-        "bytes", "top1" (percent, None without validation images) and "median_ms" of both, their ratios, and
-        "agreement", the share of validation images that both classify alike (None without such images).
+        "bytes", "top1" (percent, None without validation images) and "median_ms" of both files; "time_ratio", int8
+        to float32; "images", the number of validation images; and "agreement", the fraction of these images with the
+        same top-1 class (at most `AGREEMENT_IMAGES`; None without validation images).
     """
     with tempfile.TemporaryDirectory() as folder:
         plain = Path(folder) / f"float{out.suffix}"
@@ -71,7 +74,7 @@ def _top1(network: Classifier, source: DataSource | None) -> float | None:
 
 
 def agreement_of(first: Classifier, second: Classifier, source: DataSource | None) -> float:
-    """The share of images, up to `AGREEMENT_IMAGES`, for which both have the same most probable class."""
+    """Return the fraction of images, out of at most `AGREEMENT_IMAGES`, with the same top-1 class."""
     pixels = torch.from_numpy(sample_pixels(source, first.preprocessing, AGREEMENT_IMAGES))
     finish = Finish(first.preprocessing)
     batches = pixels.permute(0, 3, 1, 2).split(64)

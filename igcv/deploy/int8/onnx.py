@@ -1,4 +1,4 @@
-"""int8 of ONNX graphs, by ONNX Runtime's static quantization."""
+"""Static int8 quantization of ONNX graphs with ONNX Runtime."""
 
 import logging
 import tempfile
@@ -14,7 +14,7 @@ from igcv.extras import required
 
 
 class CalibrationReader:
-    """Calibration images as ONNX Runtime wants them: one batch at a time, then None."""
+    """Iterator over batches of calibration images, for ONNX Runtime."""
 
     def __init__(self, name: str, images: np.ndarray) -> None:
         self.name = name
@@ -27,7 +27,7 @@ class CalibrationReader:
 
 @contextmanager
 def _errors_only() -> Iterator[None]:
-    """Log errors alone: the quantizer advises to preprocess, which folding has done."""
+    """Log only errors: the quantizer advises preprocessing, which folding already does."""
     before = logging.root.level
     logging.root.setLevel(logging.ERROR)
     try:
@@ -37,11 +37,11 @@ def _errors_only() -> Iterator[None]:
 
 
 def quantize(model: Any, given: np.ndarray) -> Any:
-    """An ONNX model with its convolutions and linear layers in int8.
+    """Return an ONNX model with its convolutions and linear layers in int8.
 
     Args:
         model: onnx.ModelProto of a prepared network.
-        given: calibration images as the model takes them.
+        given: calibration images in the input format of the model.
     """
     required("onnxruntime", "int8", "deploy")
     import onnx
@@ -61,7 +61,7 @@ def quantize(model: Any, given: np.ndarray) -> Any:
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
-            # Engines round biases themselves when they open the file; stored in int8 form they take twice the bytes.
+            # Engines quantize biases when they open the file. Stored quantized biases take twice the space.
             extra_options={"QuantizeBias": False},
         )
         quantized = onnx.load(target)
@@ -71,7 +71,7 @@ def quantize(model: Any, given: np.ndarray) -> Any:
 
 
 def compact(model: Any) -> None:
-    """Keep constants of the same content once, and give all values inside the graph short names."""
+    """Store equal constants once, and give the values inside the graph short names."""
     first: dict[tuple[Any, ...], str] = {}
     names: dict[str, str] = {}
     constants = []
@@ -84,7 +84,7 @@ def compact(model: Any) -> None:
     del model.graph.initializer[:], model.graph.value_info[:]
     model.graph.initializer.extend(constants)
     outside = (*model.graph.input, *model.graph.output)
-    short = {"": ""} | {value.name: value.name for value in outside}  # "" is an input left out
+    short = {"": ""} | {value.name: value.name for value in outside}  # "" is an omitted input
     for node in model.graph.node:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
             node.ClearField("name")

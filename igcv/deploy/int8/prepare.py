@@ -1,17 +1,17 @@
-"""int8 networks: static quantization with scales per channel, prepared so that little accuracy is lost.
+"""Preparation of networks for static int8 quantization, to reduce the loss of accuracy.
 
-Weights are signed, one scale for each output channel; activations unsigned, one scale for each tensor, from the range
-that calibration images produce. Two exact or nearly exact steps come first:
+Weights are signed, with one scale per output channel. Activations are unsigned, with one scale per tensor, from their
+range on the calibration images. Two exact or nearly exact steps prepare the network:
 
-- equalization: nothing but the channel-wise convolution follows the linear expansion of an IGCV3 block, so that every
-  expanded channel can be scaled up or down and scaled back in that convolution's weights. All channels then fill the
-  same range, where the widest of them would have left the others a few of the 256 steps. (MobileNetV2 has a ReLU6 in
-  between, which does not allow it.)
-- bias correction: rounding a weight moves the mean of what its layer gives; the mean input, on calibration images,
-  tells by how much, and the bias takes it back (arXiv:1906.04721, section 4.2).
+- Equalization scales each expanded channel of an IGCV3 block to the same range, and scales the weights of the next
+  convolution back. Otherwise the channel with the widest range would leave the other channels few of the 256 steps.
+  This works because only the channel-wise (depthwise) convolution follows the linear expansion. In MobileNetV2, a ReLU6
+  in between prevents it.
+- Bias correction: rounding the weights of a layer shifts its mean output. The bias compensates for this shift, which
+  follows from the mean input on the calibration images (arXiv:1906.04721, section 4.2).
 
-Weights keep 7 of their 8 bits: the integer instructions of x86 processors without VNNI add pairs of products in 16
-bits, which full 8 bits would overflow.
+Weights use 7 of their 8 bits. The integer instructions of x86 processors without VNNI add pairs of products in 16 bits,
+which overflows with 8-bit weights.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,17 +25,17 @@ from torch import Tensor, nn
 
 from igcv.deploy.folding.network import FoldedNetwork
 
-STEPS = 63  # a weight of 7 bits lies between -64 and 63 steps
-BATCH = 32  # calibration images at a time
-SMALLEST = 1e-6  # of a range that counts
+STEPS = 63  # largest 7-bit weight, in quantization steps
+BATCH = 32  # calibration images per batch
+SMALLEST = 1e-6  # ranges below this count as zero
 
 
 def prepared(network: FoldedNetwork, images: np.ndarray) -> FoldedNetwork:
-    """A copy that computes the same up to rounding, equalized, with biases that make up for the rounding of weights.
+    """Return a copy of a folded network, equalized and with corrected biases.
 
     Args:
         network: a folded network.
-        images: float32 (N, 3, S, S), calibration images.
+        images: calibration images, float32 (N, 3, S, S).
     """
     network = deepcopy(network)
     equalize(network, images)
@@ -44,7 +44,7 @@ def prepared(network: FoldedNetwork, images: np.ndarray) -> FoldedNetwork:
 
 
 def equalize(network: FoldedNetwork, images: np.ndarray) -> None:
-    """Scale expanded channels that nothing but a channel-wise convolution reads, so that all have the range of 1."""
+    """Scale expanded channels to the range 1 if only a channel-wise convolution follows."""
     pairs = [*_linear_pairs(network)]
     ranges = _observe(
         network, [first for first, _ in pairs], images, lambda x: x.abs().amax((0, 2, 3)), torch.maximum
@@ -57,7 +57,7 @@ def equalize(network: FoldedNetwork, images: np.ndarray) -> None:
 
 
 def _linear_pairs(network: nn.Module) -> Iterator[tuple[Any, Any]]:
-    """Convolutions directly followed by a channel-wise one."""
+    """Yield each convolution that a channel-wise convolution follows directly, with that convolution."""
     for layers in network.modules():
         if isinstance(layers, nn.Sequential):
             for first, second in pairwise(layers):
@@ -70,7 +70,7 @@ def _linear_pairs(network: nn.Module) -> Iterator[tuple[Any, Any]]:
 
 
 def correct_biases(network: FoldedNetwork, images: np.ndarray) -> None:
-    """Add to every bias what the rounding of its layer's weights takes from the mean output."""
+    """Correct the bias of each convolution for the shift of its mean output, caused by rounding its weights."""
     layers = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d) and layer.bias is not None]
     inputs = _observe(network, layers, images, lambda x: x.mean((2, 3)).sum(0), torch.add, inputs=True)
     for layer, total in zip(layers, inputs, strict=True):
@@ -82,7 +82,7 @@ def correct_biases(network: FoldedNetwork, images: np.ndarray) -> None:
 
 
 def rounded(weight: Tensor) -> Tensor:
-    """A weight (O, C, K, K) with the steps of its int8 form."""
+    """Return a weight (O, C, K, K), rounded to the steps of int8."""
     step = weight.abs().amax((1, 2, 3), keepdim=True).clamp(min=SMALLEST) / STEPS
     return (weight / step).round() * step
 
@@ -96,7 +96,7 @@ def _observe(
     combine: Callable[[Tensor, Tensor], Tensor],
     inputs: bool = False,
 ) -> list[Tensor]:
-    """What `measure` says of each layer's output (or input) on batches of images, combined."""
+    """Apply `measure` to the outputs (or inputs) of layers, batch by batch, and combine the values per layer."""
     found: dict[int, Tensor] = {}
 
     def note(index: int) -> Callable[..., None]:

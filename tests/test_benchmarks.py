@@ -105,7 +105,7 @@ def test_a_page_shows_before_and_after() -> None:
     gain = "10.0 (10.0 to 10.0) | 16.0 (15.0 to 20.0) | 1.60 (1.50 to 2.00) | 1.00 (1.00 to 1.00)"
     assert f"| igcv3_d_p50, auto | {gain} |" in page
     assert "| 32 | igcv3_d_half, auto | mobilenetv2_100 | 1.00 (1.00 to 1.00) | 1.1 |" in page
-    assert "| all | 2 | 2 | 2 | 2 |" in page
+    assert "| total | 2 | 2 | 2 | 2 |" in page
 
 
 def test_hours_of_imagenet() -> None:

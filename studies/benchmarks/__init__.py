@@ -1,4 +1,4 @@
-"""Benchmarks: commands that measure training, inference and data loading, and their results.
+"""Benchmarks of training, inference and data loading, and their results.
 
-They import each other by the root of the repository, which the editable install of `make` puts on the path.
+The modules import each other from the repository root, which the editable install of `make` adds to the path.
 """

@@ -1,11 +1,11 @@
-"""How long an image takes in a browser: IGCV3 and MobileNetV2 in float32 and int8, with the worker of `igcv web`.
+"""Time per image in a browser: IGCV3 and MobileNetV2 in float32 and int8, with the worker of `igcv web`.
 
-Each network has a worker of its own; in each round each classifies a picture while the others wait. Networks have
-random weights, which cost what trained ones cost. The time is that of the network alone, as the page shows it.
+Each network has its own worker. In each round, the workers classify one image each, one after another. The weights are
+random, because their values do not change the time. The time is that of the network only, as displayed on the page.
 
     python studies/benchmarks/browser.py     # some minutes
 
-Needs igcv[deploy], npm, Chromium and Playwright (pip install playwright).
+Requires igcv[deploy], npm, Chromium and Playwright (pip install playwright).
 """
 
 import argparse
@@ -67,14 +67,14 @@ async ({ files, preprocessing, rounds }) => {
 
 
 class Plain(Handler):
-    """Without the headers that give a page several threads."""
+    """Request handler without the headers that allow a page several threads."""
 
     def end_headers(self) -> None:
         super(Handler, self).end_headers()
 
 
 def write_files(folder: Path, size: int) -> list[tuple[str, Path]]:
-    """The worker with its engine, and all networks: their labels and files."""
+    """Write the worker, its engine and all networks, and return the labels and files of the networks."""
     shutil.copytree(PAGE, folder, dirs_exist_ok=True)
     (folder / "empty.html").touch()
     (folder / "ort").mkdir()
@@ -97,7 +97,7 @@ def write_files(folder: Path, size: int) -> list[tuple[str, Path]]:
 def time_in_browser(
     folder: Path, files: list[Path], size: int, rounds: int, isolated: bool
 ) -> dict[str, Any]:
-    """Threads, and the milliseconds of every network in every round; isolated pages have several threads."""
+    """Return the threads, and the milliseconds of every network in every round. Isolated pages have several threads."""
     from playwright.sync_api import sync_playwright
 
     browser = os.environ.get("IGCV_CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
@@ -118,14 +118,14 @@ def time_in_browser(
 
 
 def page(result: dict[str, Any]) -> str:
-    """The results as Markdown."""
+    """Return the results as Markdown."""
     about = result["machine"]
     lines = [
-        "# Time of an image in a browser",
+        "# Time per image in a browser",
         "",
         f"Measured {about['date']}: {about['processor']}, {about['cores']} cores, headless {result['browser']}, "
-        f"{PACKAGE} {VERSION}, torch {about['torch']}; {result['size']} px, random weights; medians over "
-        f"{result['rounds']} rounds in turns, smallest and largest in brackets. Ratios are taken within each round. "
+        f"{PACKAGE} {VERSION}, torch {about['torch']}; {result['size']} px, random weights. Median (min to max) of "
+        f"{result['rounds']} interleaved rounds. Ratios are taken within each round. "
         "Written by `python studies/benchmarks/browser.py`.",
     ]
     for threads, times in result["times_ms"].items():
@@ -134,7 +134,7 @@ def page(result: dict[str, Any]) -> str:
             "",
             f"## {threads} thread(s)",
             "",
-            "| network | MB | ms | ratio to the first |",
+            f"| network | MB | ms per image | ratio to {next(iter(times))} |",
             "|---|---:|---:|---:|",
         ]
         for label, taken in times.items():
@@ -145,14 +145,17 @@ def page(result: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Measure, and write results/browser_cpu.json and .md."""
+    """Measure the networks and write results/browser_cpu.json and .md."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=31, help="turns of each network (default: 31)")
-    parser.add_argument("--size", type=int, default=224, help="image side, pixels (default: 224)")
+    parser.add_argument("--rounds", type=int, default=31, help="measurement rounds (default: 31)")
+    parser.add_argument("--size", type=int, default=224, help="image side in pixels (default: 224)")
     parser.add_argument(
-        "--out", type=Path, default=Path(__file__).parent / "results", help="folder for the results"
+        "--out",
+        type=Path,
+        default=Path(__file__).parent / "results",
+        help="results folder (default: results)",
     )
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The host and the versions of a measurement: part of every result."""
+"""Host and package versions of a measurement, stored in every result."""
 
 import os
 import platform
@@ -15,7 +15,7 @@ PACKAGES = ("torch", "torchvision", "timm", "pytorchcv", "onnxruntime", "openvin
 
 
 def host_and_versions(device: str = "cpu") -> dict[str, Any]:
-    """Processor, accelerator, threads, date and versions; no names of hosts or folders."""
+    """Return processor, accelerator, threads, date and versions, without names of hosts or folders."""
     accelerator = {"gpu": torch.cuda.get_device_name()} if device == "cuda" else {}
     return {
         "processor": processor(),

@@ -1,10 +1,10 @@
-"""Images per second on one core: igcv's training pipeline and timm's, on the same folder of images.
+"""Images per second on one core: the training pipelines of igcv and timm on the same images.
 
-Both read image files from class folders, crop 8..100 % of the area to 224 x 224 pixels (bicubic), mirror half of
-them, change brightness, contrast and saturation by up to 40 % in random order, and end in normalized float32 batches.
-The distribution is the same, the random numbers are not: igcv's follow from (seed, epoch, image). Besides, igcv
-resizes with torch's kernels instead of Pillow's (one value of 30 differs, by 1 of 255), and decodes a JPEG at 1/2,
-1/4 or 1/8 of its size where the crop is at least that many times larger than 224 pixels.
+Both read images from one folder per class, crop 8..100 % of the area to 224 x 224 pixels (bicubic) and flip half of the
+images. Both change brightness, contrast and saturation by up to 40 % in random order and return normalized float32
+batches. The distribution of the augmentation is the same. The random numbers differ: igcv derives them from
+(seed, epoch, image). igcv resizes with torch's kernels instead of Pillow's (one value of 30 differs, by 1 of 255). It
+decodes a JPEG at 1/2, 1/4 or 1/8 of its size if the crop is at least that many times larger than 224 pixels.
 
     OMP_NUM_THREADS=1 python studies/benchmarks/data.py FOLDER
 """
@@ -26,14 +26,14 @@ from igcv.data.preprocessing import IMAGENET
 from igcv.data.sources.open import open_source
 from studies.benchmarks.conditions import host_and_versions
 
-Epochs = Iterator[torch.Tensor]  # batches without end
+Epochs = Iterator[torch.Tensor]  # endless batches
 
 
 def main() -> None:
-    """Measure in turns, print a table and write it with the conditions."""
+    """Measure the pipelines alternately, print a table, and write the table with the conditions."""
     options = parse()
     torch.set_num_threads(1)
-    source = open_source(str(options.folder), seed=None)  # sets nothing aside, as timm does
+    source = open_source(str(options.folder), seed=None)  # holds out no images, like timm
     images = source.train or source.val
     assert images is not None
     pipelines: dict[str, Epochs] = {
@@ -58,25 +58,25 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="class folders with images")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder of images, one folder per class")
     parser.add_argument(
-        "--batch-size", type=int, default=31, help="at most the number of images (default: 31)"
+        "--batch-size", type=int, default=31, help="batch size, at most the number of images (default: 31)"
     )
-    parser.add_argument("--rounds", type=int, default=9, help="measurements of each (default: 9)")
-    parser.add_argument("--seconds", type=float, default=4.0, help="length of one (default: 4)")
+    parser.add_argument("--rounds", type=int, default=9, help="measurement rounds (default: 9)")
+    parser.add_argument("--seconds", type=float, default=4.0, help="seconds per measurement (default: 4)")
     default = Path(__file__).parent / "results" / "data"
     parser.add_argument(
-        "--out", type=Path, default=default, help="file name of the results, without .md or .json"
+        "--out", type=Path, default=default, help="results file without suffix (default: results/data)"
     )
     return parser.parse_args()
 
 
 def igcv_batches(images: Images | StreamImages, batch_size: int) -> Epochs:
-    """Batches of igcv, epoch after epoch."""
+    """Yield the batches of igcv, epoch after epoch."""
     finish = Finish(IMAGENET, channels_last=False)
     transform = train_transform(IMAGENET, "inception")
     settings = LoaderSettings(batch_size=batch_size, train=True, skip_bad=True)
@@ -85,7 +85,7 @@ def igcv_batches(images: Images | StreamImages, batch_size: int) -> Epochs:
 
 
 def timm_batches(folder: Path, batch_size: int, prefetch: bool) -> Epochs:
-    """Batches of timm's create_loader, epoch after epoch."""
+    """Yield the batches of timm's create_loader, epoch after epoch."""
     part = folder / "train"
     dataset = timm.data.create_dataset("", root=str(part if part.is_dir() else folder), is_training=True)
     loader = timm.data.create_loader(
@@ -106,7 +106,7 @@ def timm_batches(folder: Path, batch_size: int, prefetch: bool) -> Epochs:
 
 
 def endless(loader: Iterable[Any], start: Callable[[int], object] = lambda epoch: None) -> Epochs:
-    """The images of all batches, epoch after epoch."""
+    """Yield the images of all batches, epoch after epoch."""
     epoch = 0
     while True:
         start(epoch)
@@ -117,7 +117,7 @@ def endless(loader: Iterable[Any], start: Callable[[int], object] = lambda epoch
 
 
 def rate(batches: Epochs, seconds: float) -> tuple[float, float]:
-    """Images per second, by the clock and of processor time, measured for `seconds`."""
+    """Return images per second of wall time and of processor time, measured for `seconds`."""
     count, clock, processor = 0, time.perf_counter(), time.process_time()
     while time.perf_counter() - clock < seconds:
         count += len(next(batches))
@@ -125,7 +125,7 @@ def rate(batches: Epochs, seconds: float) -> tuple[float, float]:
 
 
 def summary(measured: list[tuple[float, float]]) -> dict[str, dict[str, float]]:
-    """Median, smallest and largest of both rates."""
+    """Return the median, minimum and maximum of both rates."""
     names = ("images_per_s", "images_per_cpu_s")
     functions = {"median": median, "min": min, "max": max}
     return {
@@ -135,7 +135,7 @@ def summary(measured: list[tuple[float, float]]) -> dict[str, dict[str, float]]:
 
 
 def describe(images: Images | StreamImages) -> dict[str, float]:
-    """How many images, and how large they are."""
+    """Return the number and the size of the images."""
     assert not isinstance(images, StreamImages)
     sizes = [images[i][0].size for i in range(min(len(images), 1000))]
     return {
@@ -146,7 +146,7 @@ def describe(images: Images | StreamImages) -> dict[str, float]:
 
 
 def write(result: dict[str, Any], out: Path) -> None:
-    """The figures as .json and as a table in .md, which is printed, too."""
+    """Write the results as .json and as a table in .md, and print the table."""
     lines = ["| pipeline | images/s | images per second of processor time |", "|---|---|---|"]
     for name, rates in result["figures"].items():
         cells = [f"{r['median']:.1f} ({r['min']:.1f} to {r['max']:.1f})" for r in rates.values()]
@@ -154,9 +154,9 @@ def write(result: dict[str, Any], out: Path) -> None:
     images, place = result["images"], result["machine"]
     lines += [
         "",
-        f"Median (smallest to largest) of {result['rounds']} rounds of {result['seconds_per_round']:g} s each, in "
-        f"turns in one process without workers; batches of {result['batch_size']}; {images['count']} images of "
-        f"{images['mean_megapixels']} megapixels on average, {images['shorter_side_of_448_or_more']} of them with a "
+        f"Median (min to max) of {result['rounds']} interleaved rounds of {result['seconds_per_round']:g} s each, in "
+        f"one process without data-loading workers; batch size {result['batch_size']}. {images['count']} images of "
+        f"{images['mean_megapixels']} megapixels on average; {images['shorter_side_of_448_or_more']} images have a "
         "shorter side of 448 pixels or more.",
         "",
         ", ".join(f"{key} {value}" for key, value in place.items()),

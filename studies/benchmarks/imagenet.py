@@ -1,9 +1,9 @@
-"""What ImageNet would take: hours, memory and decoding cores, from training steps measured at 224 pixels.
+"""Expected cost of ImageNet trainings: hours, memory and decoding cores, from training steps measured at 224 pixels.
 
-Steps are those of training.py: random images on the device, forward, backward and SGD, in turns for several batch
-sizes. Everything else on the page is arithmetic: epochs times 1,281,167 images over the images per second, for so many
-GPUs as if each added its full share (gradients are 3.5 M numbers, sent while the next layer is computed; what a real
-cluster loses has to be measured there).
+The steps are those of training.py: random images on the device, forward, backward and SGD, for several batch sizes
+alternately. All other numbers are computed: epochs times 1,281,167 images divided by the images per second. For
+several GPUs, the page assumes linear scaling: the 3.5 M gradients are sent during the backward pass. The loss on a real
+cluster is not measured.
 
     python studies/benchmarks/imagenet.py --device cuda
 """
@@ -23,43 +23,43 @@ from studies.benchmarks.training_steps import time_steps
 
 RESULTS = Path(__file__).parent / "results"
 RECIPES = Path(__file__).parents[2] / "recipes"
-IMAGES, SIDE = 1_281_167, 224  # of ImageNet's training set; pixels
+IMAGES, SIDE = 1_281_167, 224  # images of ImageNet's training set; pixels
 STAGES = ("imagenet_mxnet", "imagenet_retrain", "imagenet_300")
 DEVICES = (1, 8, 64)
 BATCHES = {"cpu": (4, 16), "cuda": (96, 256, 512, 1024)}
 
 
 def full_epochs(recipe: Recipe) -> float:
-    """Return how many epochs at full size cost as much: an epoch on smaller images counts by its pixels."""
+    """Return the number of epochs at full size with the same cost. Epochs on smaller images count by their pixels."""
     sizes = (recipe.size_at(epoch) or SIDE for epoch in range(recipe.epochs))
     return sum((size / SIDE) ** 2 for size in sizes)
 
 
 def hours(epochs: float, images_per_s: float, devices: int) -> float:
-    """Return hours of training if each device adds its full share; `epochs` are at full size."""
+    """Return the hours of training with linear scaling over devices; `epochs` are at full size."""
     return epochs * IMAGES / (images_per_s * devices) / 3600
 
 
 def page(result: dict[str, Any]) -> str:
-    """The figures as Markdown."""
+    """Return the results as Markdown."""
     rows, per_core = result["rows"], result["decoded_per_core"]
     fastest = max(rows, key=lambda row: median(row["rates"]))
     rate = median(fastest["rates"])
-    device = {"cuda": "GPU", "cpu": "such CPU"}[fastest["device"]]
+    device = {"cuda": "GPU", "cpu": "CPU"}[fastest["device"]]
     conditions = ", ".join(f"{key} {value}" for key, value in result["machine"].items())
     lines = [
-        "# What ImageNet would take",
+        "# Expected cost of ImageNet trainings",
         "",
         f"IGCV3-D 1.0x at 224 pixels, {result['precision']}. Written by `python studies/benchmarks/imagenet.py`. "
         f"{conditions}.",
         "",
         "## Measured steps",
         "",
-        "| images of a step | images/s | MiB |",
+        "| batch size | images/s | peak memory, MiB |",
         "|---:|---:|---:|",
         *(f"| {row['batch']} | {spread(row['rates'])} | {row['memory_mib']:,} |" for row in rows),
         "",
-        f"## Hours of training, from the fastest of them: {rate:,.1f} images/s on one device",
+        f"## Expected hours of training, at the fastest batch size: {rate:,.1f} images/s on one device",
         "",
         f"| recipe | epochs | {' | '.join(f'{n} {device}' + 's' * (n > 1) for n in DEVICES)} |",
         f"|---|---:|{'---:|' * len(DEVICES)}",
@@ -70,11 +70,12 @@ def page(result: dict[str, Any]) -> str:
         lines.append(f"| [{stage}](../../../recipes/{stage}.toml) | {recipe.epochs} | {times} |")
     lines += [
         "",
-        "Epochs on smaller images (progressive resizing) count by their pixels: expected, not measured.",
+        "Several devices are assumed to scale linearly. Epochs on smaller images (progressive resizing) count by their "
+        "pixels.",
         "",
-        "## Images that have to be decoded meanwhile",
+        "## Cores needed to decode the images",
         "",
-        f"One core decodes and augments {per_core:,.0f} images a second (measured elsewhere: [data](data.md)).",
+        f"One core decodes and augments {per_core:,.0f} images per second ([measurement](data.md)).",
         "",
         f"| {device}s | images/s | cores |",
         "|---:|---:|---:|",
@@ -87,10 +88,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--device", choices=sorted(BATCHES), default="cpu")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each batch size")
-    parser.add_argument("--threads", type=int, default=2, help="of the CPU")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the results")
+    parser.add_argument("--device", choices=sorted(BATCHES), default="cpu", help="device (default: cpu)")
+    parser.add_argument("--rounds", type=int, default=5, help="measurement rounds (default: 5)")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: 2)")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="results folder (default: results)")
     given = parser.parse_args()
     entered = [
         TrainingEntry("igcv3_d_100", 224, batch, "auto", device=given.device)

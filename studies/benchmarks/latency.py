@@ -1,14 +1,15 @@
-"""How long an image takes: IGCV3 as trained, folded and in int8, beside MobileNetV2 and other implementations.
+"""Latency of IGCV3 as trained, folded and in int8, compared with MobileNetV2 and other implementations.
 
-Each network runs in a process of its own, alternately (see igcv.deploy.latency). Networks have random weights, which
-cost what trained ones cost. Ours are folded in the form that `igcv.fold` chooses on this machine for the same batch and
-threads, MobileNetV2 as well; the others are exported by torch.onnx.export, or run as they come.
+Each network runs in its own process; the processes take turns (see igcv.deploy.latency). The weights are random,
+because their values do not change the time. `igcv.fold` selects the form of igcv's networks (IGCV3 and MobileNetV2) on
+this machine, for the same batch size and threads. torch.onnx.export exports other implementations; in PyTorch, they run
+unchanged.
 
     python studies/benchmarks/latency.py                     # some 50 minutes on two cores
-    python studies/benchmarks/latency.py --quick             # two settings for each image size
-    python studies/benchmarks/latency.py --engines onnx      # results of other engines stay as they are
+    python studies/benchmarks/latency.py --quick             # two settings per image size
+    python studies/benchmarks/latency.py --engines onnx      # keeps the results of other engines
 
-Needs igcv[deploy] and onnxscript; pytorchcv takes part where it is installed (pip install pytorchcv).
+Requires igcv[deploy] and onnxscript. Includes pytorchcv if it is installed (pip install pytorchcv).
 """
 
 import argparse
@@ -30,7 +31,7 @@ QUICK = [(1, 1), (16, 2)]
 
 
 def earlier_rows(file: Path, about: dict[str, Any]) -> list[dict[str, Any]]:
-    """What an earlier call measured on this machine with these versions, so that settings can be measured again."""
+    """Return the rows that an earlier call measured on this machine with the same versions."""
     if not file.is_file():
         return []
     before = json.loads(file.read_text())
@@ -39,7 +40,7 @@ def earlier_rows(file: Path, about: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def run(rounds: int, places: list[Place], out: Path) -> None:
-    """Measure some settings; what is there is written after each of them, in the place of earlier results of it."""
+    """Measure settings. Write the results after each setting, in place of its earlier results."""
     about = host_and_versions()
     rates = {str(threads): matrix_rate(threads) / 1e9 for threads in sorted({place[-1] for place in places})}
     rows = earlier_rows(out / "latency_cpu.json", about)
@@ -73,20 +74,34 @@ def run(rounds: int, places: list[Place], out: Path) -> None:
 
 
 def main() -> None:
-    """Measure, and write results/latency_cpu.json, .md and .png."""
+    """Measure the networks and write results/latency_cpu.json, .md and .png."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=15, help="measurements of each network (default: 15)")
-    parser.add_argument("--quick", action="store_true", help="batch 1 on 1 thread and batch 16 on 2 only")
+    parser.add_argument("--rounds", type=int, default=15, help="measurement rounds (default: 15)")
     parser.add_argument(
-        "--sizes", type=int, nargs="+", default=[224, 32], choices=[224, 32], help="image sides, pixels"
+        "--quick", action="store_true", help="only batch 1 with 1 thread and batch 16 with 2 threads"
     )
     parser.add_argument(
-        "--engines", nargs="+", default=[*ENGINES], choices=[*ENGINES], help="engines to measure"
+        "--sizes",
+        type=int,
+        nargs="+",
+        default=[224, 32],
+        choices=[224, 32],
+        help="image sides in pixels (default: both)",
     )
     parser.add_argument(
-        "--out", type=Path, default=Path(__file__).parent / "results", help="folder for the results"
+        "--engines",
+        nargs="+",
+        default=[*ENGINES],
+        choices=[*ENGINES],
+        help="inference engines (default: all)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path(__file__).parent / "results",
+        help="results folder (default: results)",
     )
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)

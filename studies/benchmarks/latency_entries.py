@@ -1,4 +1,4 @@
-"""The entries of the latency benchmark: our networks in each engine, and other implementations."""
+"""Entries of the latency benchmark: igcv's networks in each engine, and other implementations."""
 
 import warnings
 from collections.abc import Callable
@@ -25,25 +25,25 @@ from igcv.weights.card import Card
 from studies.benchmarks.networks import NETWORKS
 
 OURS, BASELINE = "igcv3_d_100 folded", "mobilenetv2_100 folded"
-LITERAL, INT8, KEPT = "igcv3_d_100 literal", "igcv3_d_100 int8", ", freed memory kept"
+LITERAL, INT8, KEPT = "igcv3_d_100 literal", "igcv3_d_100 int8", ", malloc keeps freed memory"
 OTHERS = ("torchvision mobilenet_v2", "timm mobilenetv2_100", "pytorchcv igcv3_w1")
 
 
 def folded(name: str, form: str, engine: str, size: int, batch: int, threads: int) -> nn.Module:
-    """One of our networks for inference."""
+    """Return a folded network of the catalog, with random weights."""
     torch.manual_seed(0)
     model = igcv.create_model(name, input_size=size).eval()
     return igcv.fold(model, form, engine=engine, input_size=size, batch_size=batch, threads=threads)
 
 
 def torch_session(build: Callable[[], nn.Module], threads: int) -> Session:
-    """A network in PyTorch."""
+    """Open a network in PyTorch."""
     return ENGINES["torch"](build().eval(), threads)
 
 
 @cache
 def foreign_file(name: str, size: int, folder: Path) -> Path:
-    """Another implementation, exported the usual way."""
+    """Export another implementation with torch.onnx.export and return the file."""
     file = folder / f"{name.replace(' ', '_')}_{size}.onnx"
     images = torch.zeros(2, 3, size, size)
     with warnings.catch_warnings():
@@ -65,7 +65,7 @@ def entries(engine: str, size: int, batch: int, threads: int, folder: Path) -> l
     for label, name, form in forms:
         cost = model_cost(name, input_size=size).multiply_adds
         build = partial(folded, name, form, engine, size, batch, threads)
-        network = build()  # measures forms now, so that the processes find them
+        network = build()  # measure the forms now, so that the processes find the cached choice
         if engine == "torch":
             opener: Callable[[], Session] = partial(torch_session, build, threads)
             kept = LatencyEntry(label + KEPT, opener, shape, multiply_adds=cost, keeps_memory=True)
@@ -91,7 +91,7 @@ def entries(engine: str, size: int, batch: int, threads: int, folder: Path) -> l
 
 @cache
 def int8_file(engine: str, size: int, batch: int, threads: int, folder: Path) -> Path:
-    """Ours in int8, as `igcv export --int8` writes it, in the form that it measures for this setting."""
+    """Write igcv3_d_100 in int8 like `igcv export --int8`, in the form measured for this setting."""
     torch.manual_seed(0)
     model = igcv.create_model("igcv3_d_100", input_size=size).eval()
     pre = replace(IMAGENET, input_size=size)

@@ -1,4 +1,4 @@
-"""The plot of the latency benchmark."""
+"""Plot of the latency benchmark."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ matplotlib.use("Agg")
 
 
 def plot(result: dict[str, Any], file: Path) -> None:
-    """Milliseconds of an image for every entry, a panel for each engine and setting, at 224 pixels."""
+    """Plot the milliseconds per image of every entry at 224 pixels, with one panel per engine and setting."""
     import matplotlib.pyplot as plt
 
     measured = {place_of(r)[1:] for r in result["rows"] if r["size"] == 224}
@@ -42,7 +42,7 @@ def plot(result: dict[str, Any], file: Path) -> None:
         if (engine, batch, threads) != next(
             place for place in places if place in measured and place[0] == engine
         ):
-            axis.set_yticks([])  # the first panel of the row names them
+            axis.set_yticks([])  # only the first panel of a row shows the labels
         axis.spines[["top", "right"]].set_visible(False)
         axis.margins(x=0.2)
         axis.set_title(f"{engine}, batch {batch}, {threads} thread(s)", fontsize=9, loc="left")

@@ -1,4 +1,4 @@
-"""The networks that the benchmarks compare, by name: builders from an image size in pixels."""
+"""Builders of the networks in the benchmarks, by name; each takes the image size in pixels."""
 
 from collections.abc import Callable
 
@@ -9,11 +9,11 @@ from igcv.models import Options
 from igcv.models.igcv3 import DEEP
 from igcv.models.inverted import HEAD, inverted_residual_network
 
-COMPARED = ("igcv3_d_p50", "igcv3_d_half", "igcv3_d_100", "mobilenetv2_100")  # before and after
+COMPARED = ("igcv3_d_p50", "igcv3_d_half", "igcv3_d_100", "mobilenetv2_100")  # measured before and after
 
 
 def of_depth(factor: float) -> Callable[[int], nn.Module]:
-    """IGCV3-D with `factor` times its blocks."""
+    """Return the builder of IGCV3-D with `factor` times its blocks."""
 
     def build(size: int) -> nn.Module:
         rows = [row._replace(n=max(1, round(row.n * factor))) for row in DEEP]
@@ -34,7 +34,7 @@ def with_our_strides(model: nn.Module, layers: tuple[nn.Module, ...], size: int)
 
 
 def timm_mobilenetv2(size: int) -> nn.Module:
-    """timm's MobileNetV2."""
+    """Build timm's MobileNetV2."""
     import timm
 
     model = timm.create_model("mobilenetv2_100", num_classes=classes(size))
@@ -44,7 +44,7 @@ def timm_mobilenetv2(size: int) -> nn.Module:
 
 
 def torchvision_mobilenetv2(size: int) -> nn.Module:
-    """torchvision's MobileNetV2."""
+    """Build torchvision's MobileNetV2."""
     from torchvision.models import mobilenet_v2
 
     model = mobilenet_v2(num_classes=classes(size))
@@ -54,7 +54,7 @@ def torchvision_mobilenetv2(size: int) -> nn.Module:
 
 
 def pytorchcv_igcv3(size: int) -> nn.Module:
-    """pytorchcv's igcv3_w1, the same network as igcv3_d_100; at 224 pixels only."""
+    """Build pytorchcv's igcv3_w1, the same network as igcv3_d_100; at 224 pixels only."""
     from pytorchcv.model_provider import get_model
 
     return get_model("igcv3_w1", pretrained=False, num_classes=classes(size))
@@ -66,7 +66,7 @@ def from_catalog(name: str) -> Callable[[int], nn.Module]:
 
 
 def classes(size: int) -> int:
-    """CIFAR's or ImageNet's."""
+    """Return the number of classes: 10 at 32 pixels (CIFAR), otherwise 1000 (ImageNet)."""
     return 10 if size == 32 else 1000
 
 

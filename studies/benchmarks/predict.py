@@ -1,6 +1,6 @@
-"""Images per second of `igcv.predict`: in batches, decoded beside the network's work, and one image at a time.
+"""Images per second of `igcv.predict` in batches, with decoding in parallel, and of one image at a time.
 
-Both decode, resize and classify the same files with the same weights, alternately. The answers are compared.
+Both methods decode, resize and classify the same files with the same weights, alternately. The predictions must agree.
 
     OMP_NUM_THREADS=1 python studies/benchmarks/predict.py FOLDER
 """
@@ -28,7 +28,7 @@ Answers = list[tuple[str, float]]  # class and probability of each image
 
 
 def main() -> None:
-    """Measure both alternately, print a table and write it with the conditions."""
+    """Measure both methods alternately, print a table, and write the table with the conditions."""
     given = parse()
     files = image_files(given.folder)
     result = {
@@ -47,25 +47,25 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="images, searched recursively")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder of images, searched recursively")
     parser.add_argument(
-        "--network", default="igcv3_d_100", help="name of the network; its weights are random"
+        "--network", default="igcv3_d_100", help="network, with random weights (default: igcv3_d_100)"
     )
-    parser.add_argument("--batch-size", type=int, default=32, help="images at a time (default: 32)")
-    parser.add_argument("--rounds", type=int, default=5, help="measurements of each (default: 5)")
+    parser.add_argument("--batch-size", type=int, default=32, help="images per batch (default: 32)")
+    parser.add_argument("--rounds", type=int, default=5, help="measurement rounds (default: 5)")
     default = Path(__file__).parent / "results" / "predict"
     parser.add_argument(
-        "--out", type=Path, default=default, help="file name of the results, without .md or .json"
+        "--out", type=Path, default=default, help="results file without suffix (default: results/predict)"
     )
     return parser.parse_args()
 
 
 def classifier_of(name: str) -> Classifier:
-    """A network with random weights that takes images as ImageNet's."""
+    """Return a classifier with random weights and ImageNet's preprocessing."""
     torch.manual_seed(0)
     network = igcv.create_model(name, 1000).eval()
     card = Card(
@@ -81,7 +81,7 @@ def classifier_of(name: str) -> Classifier:
 def rates(
     classifier: Classifier, files: Sequence[str], batch_size: int, rounds: int
 ) -> dict[str, list[float]]:
-    """Return the images per second of each way, a number for each round; the first round warms up."""
+    """Return the images per second of each method in each round, without the warm-up round."""
     ways: dict[str, Callable[[], Answers]] = {
         ALONE: lambda: [best(classifier.predict([file], top=1)[0]) for file in files],
         BATCHES.format(batch_size): lambda: [
@@ -101,18 +101,18 @@ def rates(
 
 
 def best(predictions: Sequence[igcv.Prediction]) -> tuple[str, float]:
-    """The most probable class and its probability."""
+    """Return the most probable class and its probability."""
     return predictions[0].name, predictions[0].probability
 
 
 def check_same(first: Answers, second: Answers) -> None:
-    """Stop where two ways give other answers: their speeds do not compare."""
+    """Assert that two methods predict the same probabilities, so that their speeds are comparable."""
     for (_, one), (_, other) in zip(first, second, strict=True):
         assert math.isclose(one, other, rel_tol=1e-3), (one, other)
 
 
 def page(result: dict[str, Any]) -> str:
-    """The rates as a table with their conditions."""
+    """Return the rates as a table with their conditions."""
     alone = result["rates"][ALONE]
     rows = [
         f"| {name} | {spread(measured)} | {spread([b / a for b, a in zip(measured, alone, strict=True)], 2)} |"
@@ -121,13 +121,13 @@ def page(result: dict[str, Any]) -> str:
     conditions = ", ".join(f"{key} {value}" for key, value in result["machine"].items())
     return "\n".join(
         [
-            "| way | images/s | times as fast |",
+            "| method | images/s | speedup |",
             "|---|---:|---:|",
             *rows,
             "",
-            f"Median (smallest to largest) of {len(alone)} rounds, alternately; ratios within rounds. "
+            f"Median (min to max) of {len(alone)} interleaved rounds; ratios are taken within each round. "
             f"{result['network']}, {result['images']} images, PyTorch on the CPU with {result['torch_threads']} "
-            "threads; decoding included.",
+            "thread(s); decoding included.",
             "",
             conditions,
             "",

@@ -1,11 +1,11 @@
-"""Medians with their range, as text."""
+"""Text of medians with their range."""
 
 from collections.abc import Sequence
 from statistics import median
 
 
 def with_range(middle: float, low: float, high: float, digits: int = 2) -> str:
-    """Return "median (smallest to largest)"."""
+    """Return the text "median (min to max)"."""
     return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 

@@ -1,16 +1,16 @@
-"""Images per second of training steps: IGCV3 in all its forms, and what people would use instead.
+"""Images per second of training steps: IGCV3 in all its forms, MobileNetV2 and other implementations.
 
-A step is forward, backward, SGD with momentum and the moving average of the weights, on random images. Every network
-runs in a process of its own, so that its peak memory is its own. In each round each network makes a few steps while the
-others wait, in a random order, so that all see the same machine. Numbers are medians over the rounds with the smallest
-and the largest. Ratios are taken within each round first. "Before" is a step without the remedies of
+A step is forward, backward, SGD with momentum and the exponential moving average (EMA) of the weights, on random
+images. Every network runs in its own process, which measures its peak memory. In each round, each network computes a
+few steps while the others wait. The order is random, so that changing load on the machine affects all networks. Numbers
+are medians (min to max) of the rounds. Ratios are taken within each round. "Before" is a step without the fixes in
 igcv/models/gradients.py.
 
     python studies/benchmarks/training.py                          # CPU, float32; some 20 minutes on two cores
     python studies/benchmarks/training.py --precision bf16 --short # CPU, bf16; 4 networks, before and after: 5 minutes
     python studies/benchmarks/training.py --device cuda            # GPU, bf16, with and without torch.compile
 
-pytorchcv takes part where it is installed (pip install pytorchcv).
+Includes pytorchcv if it is installed (pip install pytorchcv).
 """
 
 import argparse
@@ -30,23 +30,34 @@ METHOD = (__doc__ or "").split("\n\n")[1].replace("\n", " ")
 
 
 def main() -> None:
-    """Measure, and write a page, a plot and the numbers."""
+    """Measure the networks and write a page, a plot and a JSON file."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--precision", choices=("float32", "bf16"), help="default: float32, on a GPU bf16")
-    parser.add_argument("--short", action="store_true", help="four networks only, before and after")
-    parser.add_argument("--rounds", type=int, default=7, help="how often each one is measured (default: 7)")
-    parser.add_argument("--sizes", type=int, nargs="+", choices=(32, 224), default=[32, 224], help="pixels")
-    parser.add_argument("--no-growth", action="store_true", help="leave out how cost grows")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="device (default: cpu)")
+    parser.add_argument(
+        "--precision", choices=("float32", "bf16"), help="precision (default: float32; on a GPU bf16)"
+    )
+    parser.add_argument("--short", action="store_true", help="only four networks, before and after the fixes")
+    parser.add_argument("--rounds", type=int, default=7, help="measurement rounds (default: 7)")
+    parser.add_argument(
+        "--sizes",
+        type=int,
+        nargs="+",
+        choices=(32, 224),
+        default=[32, 224],
+        help="image sides in pixels (default: both)",
+    )
+    parser.add_argument("--no-growth", action="store_true", help="omit the scaling measurements")
     parser.add_argument(
         "--threads", type=int, default=torch.get_num_threads(), help="CPU threads (default: all)"
     )
-    parser.add_argument("--out", type=Path, help="results without suffix (default: results/training_DEVICE)")
+    parser.add_argument(
+        "--out", type=Path, help="results file without suffix (default: results/training_DEVICE)"
+    )
     options = parser.parse_args()
     if options.device == "cuda" and not torch.cuda.is_available():
-        parser.error("there is no GPU; leave out --device cuda")
+        parser.error("--device: got 'cuda', but no GPU was found. Omit --device to use the CPU.")
     torch.set_num_threads(options.threads)
     usual = "bf16" if options.device == "cuda" else "float32"
     precision = options.precision or usual
@@ -73,7 +84,7 @@ def main() -> None:
 
 
 def write(result: dict[str, Any], out: Path) -> None:
-    """What has been measured so far."""
+    """Write the results measured so far."""
     out.with_suffix(".json").write_text(json.dumps(result, indent=2) + "\n")
     out.with_suffix(".md").write_text(page(result, METHOD) + f"\n![images per second]({out.name}.png)\n")
     plot(result, out.with_suffix(".png"))

@@ -1,4 +1,4 @@
-"""The entries of the training benchmark: networks in all their forms, and families that show how cost scales."""
+"""Entries of the training benchmark: networks in all forms, and series that measure scaling."""
 
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -15,31 +15,31 @@ BATCH = {
 
 @dataclass(frozen=True)
 class TrainingEntry:
-    """One network, computed in one way."""
+    """A network and the settings of its training steps."""
 
     network: str  # a key of NETWORKS
     size: int = 32  # pixels
     batch: int = 64  # images, over all processes
-    form: str = ""  # of igcv's blocks; "" where there is none to choose
+    form: str = ""  # form of igcv's blocks; "" if the network has no forms
     channels_last: bool = True
-    keeps_memory: bool = True  # glibc keeps freed blocks, as in igcv train
+    keeps_memory: bool = True  # glibc malloc keeps freed memory, as in igcv train
     compiled: bool = False
     processes: int = 1
     device: str = "cpu"
     precision: str = "float32"
-    before: bool = False  # without the remedies of igcv/models/gradients.py
+    before: bool = False  # without the fixes in igcv/models/gradients.py
 
     @property
     def label(self) -> str:
-        """Its name in tables."""
+        """Label of the entry in tables."""
         parts = [self.network, self.form, "" if self.channels_last else "channels first"]
-        parts += ["compiled" if self.compiled else "", "" if self.keeps_memory else "stock allocator"]
+        parts += ["compiled" if self.compiled else "", "" if self.keeps_memory else "default malloc"]
         parts += ["before" if self.before else ""]
         return ", ".join(part for part in parts if part)
 
 
 def entries(size: int, device: str, precision: str, short: bool = False) -> list[TrainingEntry]:
-    """Return the entries at this image size; `short`: the compared networks only, before and after."""
+    """Return the entries at an image size; with `short`, only the compared networks before and after the fixes."""
     base = TrainingEntry(
         "igcv3_d_100", size, BATCH[device, precision][size], device=device, precision=precision
     )
@@ -70,7 +70,7 @@ def entries(size: int, device: str, precision: str, short: bool = False) -> list
 
 
 def families(device: str, precision: str) -> dict[str, list[TrainingEntry]]:
-    """Return the entries that show how cost scales with batch size, resolution, depth and processes."""
+    """Return the entries that measure scaling with batch size, resolution, depth and processes."""
     base = TrainingEntry("igcv3_d_100", form="auto", device=device, precision=precision)
     batches = (8, 16, 32, 64, 128) if device == "cpu" else (128, 256, 512, 1024, 2048, 4096)
     sizes = (32, 48, 64, 96) if device == "cpu" else (32, 64, 128, 224)

@@ -1,4 +1,4 @@
-"""What a training step needs at least, and what the host can do."""
+"""Lower bounds of a training step, and the throughput of the host."""
 
 from collections.abc import Callable
 from statistics import median
@@ -12,7 +12,7 @@ from studies.benchmarks.networks import NETWORKS
 
 
 def ceilings(device: str, precision: str) -> dict[str, float]:
-    """What the machine can do: copying 256 MiB to and fro in GB/s, and multiplying matrices in GFLOP/s."""
+    """Return the copy bandwidth for 256 MiB in GB/s and the matrix-multiply throughput in GFLOP/s."""
     a, b = (torch.ones(2**26, device=device) for _ in range(2))
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     side = 8192 if device == "cuda" else 1024
@@ -25,7 +25,7 @@ def ceilings(device: str, precision: str) -> dict[str, float]:
 
 
 def seconds(work: Callable[[], object], device: str) -> float:
-    """The median seconds of ten calls."""
+    """Return the median seconds of ten calls, after two warm-up calls."""
     times = []
     for _ in range(12):
         start = now(torch.device(device))
@@ -35,10 +35,11 @@ def seconds(work: Callable[[], object], device: str) -> float:
 
 
 def image_load(name: str, size: int) -> dict[str, float]:
-    """What an image of a training step needs at least: operations, and bytes of convolution outputs passed by.
+    """Return lower bounds for one image of a training step: operations, and memory traffic of convolution outputs.
 
-    Three passes of multiply-adds (forward, two backward); every output of a convolution is written and read in the
-    forward pass, read again in the backward pass, and so is its gradient written and read: five times four bytes.
+    The operations are three passes of multiply-adds (forward, two backward). Every output of a convolution is written
+    and read in the forward pass and read again in the backward pass. Its gradient is written and read once. The traffic
+    is five times four bytes per output.
     """
     network, images = NETWORKS[name](size), torch.zeros(1, 3, size, size)
     convs = {key: layer for key, layer in weighted_layers(network).items() if isinstance(layer, nn.Conv2d)}

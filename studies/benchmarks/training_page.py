@@ -1,4 +1,4 @@
-"""The page of the training benchmark."""
+"""Page of the training benchmark."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,20 +7,20 @@ from typing import Any
 
 from studies.benchmarks.spreads import spread
 
-BF16_TARGETS = (  # on a CPU: size, ours, theirs, how many times
+BF16_TARGETS = (  # on a CPU: image size, network, compared network, target for the speedup
     (32, "igcv3_d_p50, auto", "mobilenetv2_100", 1.3),
     (32, "igcv3_d_half, auto", "mobilenetv2_100", 1.1),
     (32, "igcv3_d_100, auto", "mobilenetv2_100", 0.75),
 )
-TARGETS = (  # size, ours, theirs, how many times
-    (224, "igcv3_d_100, auto", "pytorchcv igcv3_w1, stock allocator", 2.2),
-    (224, "igcv3_d_100, auto", "pytorchcv igcv3_w1, channels first, stock allocator", 2.2),
+TARGETS = (  # image size, network, compared network, target for the speedup
+    (224, "igcv3_d_100, auto", "pytorchcv igcv3_w1, default malloc", 2.2),
+    (224, "igcv3_d_100, auto", "pytorchcv igcv3_w1, channels first, default malloc", 2.2),
     (224, "igcv3_d_100, auto", "pytorchcv igcv3_w1", 2.2),
-    (32, "igcv3_d_100, auto", "igcv3_d_100, literal, stock allocator", 2.5),
+    (32, "igcv3_d_100, auto", "igcv3_d_100, literal, default malloc", 2.5),
     (32, "igcv3_d_100, auto", "igcv3_d_100, literal", 2.5),
     (32, "igcv3_d_100, auto", "mobilenetv2_100", 0.8),
     (224, "igcv3_d_100, auto", "mobilenetv2_100", 0.8),
-    (32, "igcv3_d_100, auto, stock allocator", "mobilenetv2_100, stock allocator", 0.8),
+    (32, "igcv3_d_100, auto, default malloc", "mobilenetv2_100, default malloc", 0.8),
     (224, "igcv3_d_100, auto, compiled", "pytorchcv igcv3_w1, compiled", 2.0),
     (224, "igcv3_d_100, auto, compiled", "mobilenetv2_100, compiled", 0.8),
     (32, "igcv3_d_100, auto, compiled", "mobilenetv2_100, compiled", 0.8),
@@ -28,7 +28,7 @@ TARGETS = (  # size, ours, theirs, how many times
 
 
 def page(result: dict[str, Any], method: str) -> str:
-    """Return the results as Markdown; `method` says how they were measured."""
+    """Return the results as Markdown; `method` describes the measurement."""
     lines = [
         "# Training steps: images per second",
         "",
@@ -37,7 +37,7 @@ def page(result: dict[str, Any], method: str) -> str:
     ]
     lines += [", ".join(f"{key} {value}" for key, value in result["machine"].items()), ""]
     on_bf16 = result["machine"].get("precision") == "bf16" and "gpu" not in result["machine"]
-    lines += ["## Targets", "", "| pixels | ours | compared with | times as fast | wanted |"]
+    lines += ["## Targets", "", "| pixels | network | compared with | ratio of images/s | target |"]
     lines += ["|---|---|---|---|---|"]
     for size, ours, theirs, wanted in BF16_TARGETS if on_bf16 else TARGETS:
         found = ratio(result["sizes"].get(str(size), []), ours, theirs)
@@ -47,17 +47,17 @@ def page(result: dict[str, Any], method: str) -> str:
         lines += ["", f"## {size} x {size} pixels, batch {rows[0]['batch']}", ""]
         lines += main_table(rows, "mobilenetv2_100")
         if any(row["before"] for row in rows):
-            lines += ["", "### Before and after", "", *before_table(rows)]
+            lines += ["", "### Before and after the fixes", "", *before_table(rows)]
         if profiles := [row for row in rows if "profile" in row and not row["before"]]:
-            lines += ["", "### By kind of call", "", *profile_table(profiles)]
-    lines += ["", "## Against what the machine can do", "", *ceiling_table(result)]
+            lines += ["", "### Time by kind of call", "", *profile_table(profiles)]
+    lines += ["", "## Lower bounds of the time", "", *ceiling_table(result)]
     for what, rows in result["growth"].items():
-        lines += ["", f"## Growth with {what}", "", *scaling_table(rows, what)]
+        lines += ["", f"## Scaling with {what}", "", *scaling_table(rows, what)]
     return "\n".join(lines) + "\n"
 
 
 def ratio(rows: list[dict[str, Any]], ours: str, theirs: str) -> str | None:
-    """How many times as fast one label is as another, within each round."""
+    """Return the ratio of images per second of two labels, taken within each round; None if one is missing."""
     rates = {row["label"]: row["rates"] for row in rows}
     if not {ours, theirs} <= rates.keys():
         return None
@@ -65,8 +65,8 @@ def ratio(rows: list[dict[str, Any]], ours: str, theirs: str) -> str | None:
 
 
 def main_table(rows: list[dict[str, Any]], reference: str) -> Iterator[str]:
-    """All entries of one image size."""
-    yield f"| network | images/s | times {reference} | peak memory, MiB |"
+    """Yield the table of all entries at one image size."""
+    yield f"| network | images/s | ratio to {reference} | peak memory, MiB |"
     yield "|---|---|---|---|"
     for row in rows:
         times = ratio(rows, row["label"], reference)
@@ -74,10 +74,10 @@ def main_table(rows: list[dict[str, Any]], reference: str) -> Iterator[str]:
 
 
 def before_table(rows: list[dict[str, Any]]) -> Iterator[str]:
-    """The compared networks with and without the remedies."""
+    """Yield the table of the compared networks with and without the fixes."""
     rates = {row["label"]: row["rates"] for row in rows}
     reference = "mobilenetv2_100"
-    yield f"| network | images/s before | images/s after | times as fast | times {reference}, both after |"
+    yield f"| network | images/s before | images/s after | speedup | ratio to {reference}, both after |"
     yield "|---|---|---|---|---|"
     for label, measured in rates.items():
         if f"{label}, before" in rates:
@@ -87,12 +87,12 @@ def before_table(rows: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def profile_table(rows: list[dict[str, Any]]) -> Iterator[str]:
-    """Milliseconds of a step by kind of call."""
+    """Yield the table of milliseconds per step by kind of call."""
     labels = [row["label"] for row in rows]
     kinds = {
         kind: sum(row["profile"].get(kind, 0.0) for row in rows) for row in rows for kind in row["profile"]
     }
-    yield "Milliseconds of a step, measured with torch.profiler, which adds some to each call:"
+    yield "Milliseconds per step, measured with torch.profiler, which adds overhead to each call:"
     yield ""
     yield f"| kind of call | {' | '.join(labels)} |"
     yield f"|---|{'---|' * len(labels)}"
@@ -100,18 +100,18 @@ def profile_table(rows: list[dict[str, Any]]) -> Iterator[str]:
         cells = [f"{row['profile'].get(kind, 0.0):.0f}" for row in rows]
         yield f"| {kind} | {' | '.join(cells)} |"
     sums = [f"{sum(row['profile'].values()):.0f}" for row in rows]
-    yield f"| all | {' | '.join(sums)} |"
+    yield f"| total | {' | '.join(sums)} |"
 
 
 def scaling_table(rows: list[dict[str, Any]], what: str) -> Iterator[str]:
-    """One family of entries."""
+    """Yield the table of one scaling series."""
     if what == "size":
         yield (
-            "The first, second and last stride of 2 are 1 up to 32 pixels, the first and last up to 64, none beyond: "
-            "work does not grow smoothly."
+            "The cost does not scale smoothly, because the strides depend on the image size. Up to 32 pixels, the "
+            "first, second and last stride of 2 are 1. Up to 64 pixels, the first and last stride of 2 are 1."
         )
         yield ""
-    yield f"| {what} | images/s | ms an image | peak memory, MiB |"
+    yield f"| {what} | images/s | ms per image | peak memory, MiB |"
     yield "|---|---|---|---|"
     for row in rows:
         rate = median(row["rates"])
@@ -119,15 +119,18 @@ def scaling_table(rows: list[dict[str, Any]], what: str) -> Iterator[str]:
 
 
 def ceiling_table(result: dict[str, Any]) -> Iterator[str]:
-    """What a step needs at least, and how long that takes at the rates of this machine."""
+    """Yield the lower bounds of the time of a step on this machine."""
     limits, loads = result["ceilings"], result["loads"]
     yield (
-        f"Measured in the same run: {limits['copy_gb_per_s']} GB/s copied, {limits['matmul_gflop_per_s']} GFLOP/s "
-        "multiplied. An image of a training step needs at least this many operations, and passes this many bytes of "
-        "convolution outputs and their gradients:"
+        f"Measured in the same run: copy bandwidth {limits['copy_gb_per_s']} GB/s, matrix-multiply throughput "
+        f"{limits['matmul_gflop_per_s']} GFLOP/s. The table lists the minimum operations per image of a training step, "
+        "and the memory traffic of convolution outputs and their gradients:"
     )
     yield ""
-    yield "| network | pixels | GFLOP | ms at the rate of products | MB | ms at the rate of copies |"
+    yield (
+        "| network | pixels | GFLOP per image | ms at matrix-multiply throughput | MB per image "
+        "| ms at copy bandwidth |"
+    )
     yield "|---|---|---|---|---|---|"
     for row in loads:
         arithmetic = 1e3 * row["gflop"] / limits["matmul_gflop_per_s"]
@@ -139,15 +142,16 @@ def ceiling_table(result: dict[str, Any]) -> Iterator[str]:
     yield ""
     for ours, theirs in zip(loads[::2], loads[1::2], strict=True):
         yield (
-            f"At {ours['size']} pixels {ours['network']} needs {ours['gflop'] / theirs['gflop']:.2f} times the "
-            f"operations of {theirs['network']}, but {ours['mb'] / theirs['mb']:.2f} times the bytes: twice the "
-            "blocks, each with expanded activations of its own. Batch norms and permutations pass over them again; "
-            "the forms leave out the permutation and one batch norm of two, which MobileNetV2 has to keep."
+            f"At {ours['size']} pixels, {ours['network']} has {ours['gflop'] / theirs['gflop']:.2f} times the "
+            f"operations of {theirs['network']}, but {ours['mb'] / theirs['mb']:.2f} times the memory traffic, because "
+            "it has twice the blocks, each with its own expanded activations. Batch norms and permutations add passes "
+            "over the activations. The forms avoid the permutation and the passes of one batch norm of two. "
+            "MobileNetV2 cannot avoid them."
         )
 
 
 def plot(result: dict[str, Any], file: Path) -> None:
-    """Bars of images per second, one panel for each image size."""
+    """Plot the images per second as bars, with one panel per image size."""
     from matplotlib.figure import Figure
 
     sizes = result["sizes"]
@@ -162,6 +166,6 @@ def plot(result: dict[str, Any], file: Path) -> None:
         labels = [row["label"] for row in rows]
         axes.barh(labels, middles, xerr=[below, above], color=colors, ecolor="black", capsize=2)
         axes.set_title(f"{size} x {size} pixels, batch {rows[0]['batch']}", loc="left", fontsize=10)
-        axes.set_xlabel("images per second of training (median, smallest and largest)")
+        axes.set_xlabel("training images per second (median, min and max)")
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(file, dpi=120)

@@ -9,7 +9,7 @@ from igcv.machine.memory import give_back_freed_memory
 
 PROFILED_STEPS = 3
 RANGES = ("optimizer", "moving average")
-KINDS = {  # kind of call: the operators that do the work, without "aten::"
+KINDS = {  # kind of call: its operators, without "aten::"
     "matrix products": ("mm", "addmm", "addmm_", "bmm"),
     "batch norm": ("native_batch_norm", "_batch_norm_impl_index"),
     "batch norm, backward": ("native_batch_norm_backward",),
@@ -18,7 +18,7 @@ KINDS = {  # kind of call: the operators that do the work, without "aten::"
     "additions": ("add", "add_", "sub", "sub_"),
     "copies and casts": ("copy_", "_to_copy", "clone", "contiguous"),
 }
-CONVOLUTIONS = {  # operator: where its weight stands among the arguments
+CONVOLUTIONS = {  # operator: index of the weight among its arguments
     "mkldnn_convolution": 1,
     "_slow_conv2d_forward": 1,
     "thnn_conv2d": 1,
@@ -27,7 +27,7 @@ CONVOLUTIONS = {  # operator: where its weight stands among the arguments
 
 
 def profiled(step: Callable[[], None]) -> dict[str, float]:
-    """Return the milliseconds of a step by kind of call on the CPU, each without the calls inside it."""
+    """Return the milliseconds per step by kind of CPU call; the time of a call excludes nested calls."""
     step()
     with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as measured:
         for _ in range(PROFILED_STEPS):
@@ -41,7 +41,7 @@ def profiled(step: Callable[[], None]) -> dict[str, float]:
 
 
 def kind_of_call(event: FunctionEvent) -> str:
-    """Return to which part of a step a call belongs."""
+    """Return the kind of a call."""
     around: FunctionEvent | None = event
     while around is not None:
         if around.name in RANGES:
@@ -54,7 +54,7 @@ def kind_of_call(event: FunctionEvent) -> str:
 
 
 def kind_of_convolution(weight: list[int], name: str) -> str:
-    """Return the kind for a weight of (O, C / groups, k, k); a pointwise one is a matrix product."""
+    """Return the kind of a convolution with a weight of shape (O, C / groups, k, k); pointwise: a matrix product."""
     if weight[2:] == [1, 1]:
         return "matrix products"
     kind = "channel-wise convolutions" if weight[1] == 1 else "other convolutions"

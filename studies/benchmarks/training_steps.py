@@ -1,4 +1,4 @@
-"""Training steps in processes of their own, timed alternately."""
+"""Alternate timing of training steps in separate processes."""
 
 import multiprocessing
 import random
@@ -25,14 +25,14 @@ from studies.benchmarks.networks import COMPARED, NETWORKS, classes
 from studies.benchmarks.training_entries import TrainingEntry
 from studies.benchmarks.training_profile import profiled
 
-PROFILE = -1  # asked of a network's process instead of a number of steps
+PROFILE = -1  # request for a profile instead of a number of steps
 
 
 def serve(connection: Connection, c: TrainingEntry, rank: int, threads: int, store: str) -> None:
-    """Run one network in this process.
+    """Run one network in this process and answer requests.
 
-    Asked for n steps, it answers with their seconds; asked for PROFILE, with milliseconds by kind of call; asked for 0,
-    with its peak memory.
+    A request for n steps returns their seconds. PROFILE returns the milliseconds by kind of call. 0 returns the peak
+    memory in MiB and ends the process.
     """
     if c.before:
         without_remedies()
@@ -66,12 +66,12 @@ def serve(connection: Connection, c: TrainingEntry, rank: int, threads: int, sto
             average.update(trained)
 
     def steps(count: int) -> float:
-        step()  # after the wait, caches and memory are cold
+        step()  # warm up: caches and memory are cold after the wait
         start = now(torch.device(c.device))
         for _ in range(count):
             step()
         taken = now(torch.device(c.device)) - start
-        give_back_freed_memory()  # while the others run, so that all entries fit side by side
+        give_back_freed_memory()  # so that all entries fit into memory together
         return taken
 
     step()
@@ -83,13 +83,13 @@ def serve(connection: Connection, c: TrainingEntry, rank: int, threads: int, sto
 
 
 def without_remedies() -> None:
-    """Let this process take the library's slow paths, as before igcv/models/gradients.py."""
+    """Disable the fixes in igcv/models/gradients.py in this process."""
     blocks.match_gradient_format = lambda x: x  # type: ignore[attr-defined]
     gradients.FAST_BF16 = False
 
 
 class Team:
-    """The processes of one entry."""
+    """Processes of one entry."""
 
     def __init__(self, c: TrainingEntry, threads: int) -> None:
         self.entry, self.steps = c, 2 if c.device == "cpu" else 10
@@ -106,23 +106,23 @@ class Team:
             connection.recv()
 
     def rate(self) -> float:
-        """Images per second over a few steps."""
+        """Return the images per second over a few steps."""
         return self.entry.batch * self.steps / max(self.ask(self.steps))
 
     def profile(self) -> dict[str, dict[str, float]]:
-        """Milliseconds by kind of call, of the compared networks on a CPU."""
+        """Return the milliseconds by kind of call, for the compared networks on a CPU only."""
         c = self.entry
         wanted = c.network in COMPARED and c.keeps_memory and c.device == "cpu" and c.processes == 1
         return {"profile": self.ask(PROFILE)[0]} if wanted else {}
 
     def ask(self, count: int) -> list[Any]:
-        """Send `count` to all members; their answers."""
+        """Send `count` to all processes and return their answers."""
         for connection in self.connections:
             connection.send(count)
         return [connection.recv() for connection in self.connections]
 
     def leave(self) -> int:
-        """End the processes; their peak memory in MiB, added up."""
+        """End the processes and return the sum of their peak memory in MiB."""
         memory = sum(self.ask(0))
         for member in self.members:
             member.join()
@@ -131,7 +131,7 @@ class Team:
 
 
 def time_steps(entered: list[TrainingEntry], rounds: int, threads: int) -> list[dict[str, Any]]:
-    """Time all entries in random order within each round; return a row of numbers for each."""
+    """Time all entries in random order within each round and return one row of results per entry."""
     teams = []
     for c in entered:
         print(f"  starting {c.label}, {c.size} px, batch {c.batch}", file=sys.stderr)

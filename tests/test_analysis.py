@@ -1,4 +1,4 @@
-"""The papers' conditions for every network of the catalog and for wrong designs; stage tables; drawings."""
+"""Tests of the connectivity conditions for catalog networks and invalid designs, of summaries and of drawings."""
 
 import functools
 import re
@@ -30,10 +30,10 @@ from igcv.models.igcv2 import igcv2_factors
 from igcv.report.drawing import draw_block, layer_from, reduced
 from igcv.weights.pretrained import create_model
 
-# The released IGCV1 networks with shortcuts give the first block of a stage the secondary groups of the stage
-# before, half of what its width takes: two paths for each pair of channels.
+# In released IGCV1 networks with shortcuts, the first block of a stage has the secondary groups of the previous stage.
+# The width needs twice as many groups, so each pair of channels has two paths.
 SECOND_PATH = {("stages.1.0.conv1", 2, 2), ("stages.2.0.conv1", 2, 2)}
-# Half of the 46 or 22 expanded channels of these first blocks is odd: two groups cannot share it evenly.
+# Half of the 46 or 22 expanded channels of these first blocks is odd, so two groups cannot have equal numbers.
 EXCEPTIONS = {
     "igcv1_l24m2_d20_ident": SECOND_PATH,
     "igcv1_l8m4_d20_ident": SECOND_PATH,
@@ -80,7 +80,7 @@ def test_path_counts_of_a_tiny_block_by_hand() -> None:
     assert path_counts([primary, Permutation(6, 2)]).tolist() == [a, b, a, b, a, b]
     complete = [primary, Permutation(6, 2), secondary, Permutation(6, 3)]
     assert path_counts(complete).tolist() == [[1] * 6] * 6
-    # Without the permutation each pair of the 1x1 reads what the 3x3 left together: only the middle one mixes.
+    # Without the permutation, only the middle pair of the 1x1 convolution mixes channels of both 3x3 groups.
     mixed = [1, 1, 1, 1, 1, 1]
     aa, bb = [2, 2, 2, 0, 0, 0], [0, 0, 0, 2, 2, 2]
     wrong = [primary, secondary]
@@ -104,7 +104,7 @@ def test_path_counts_of_a_tiny_block_by_hand() -> None:
     ids=lambda module: type(module).__name__,
 )
 def test_descriptions_agree_with_what_the_modules_compute(module: nn.Module) -> None:
-    """With all weights 1 and no norms, one channel in gives its number of paths in every channel out."""
+    """With all weights 1 and no norms, each output is the number of paths from the input channel."""
     [described] = describe(module)
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
@@ -152,7 +152,7 @@ def test_balance() -> None:
     found = balance(block("igcv2_c416_d20", "stages.0.0"))
     assert found is not None
     assert found[:2] == ((4, 8, 13), 416 * 25)
-    assert found.optimum == pytest.approx(416 * 6 * 416 ** (1 / 6))  # 5 and 7 layers cost more
+    assert found.optimum == pytest.approx(416 * 6 * 416 ** (1 / 6))  # 5 and 7 layers need more parameters
     assert found.excess == pytest.approx(416 * 25 / found.optimum - 1)
     wider = balance(block("igcv2_c416_d20", "stages.1.0"))
     assert wider is not None and wider[:2] == ((4, 8, 13), 832 * 25)
@@ -196,7 +196,7 @@ def test_the_rows_of_a_summary() -> None:
     assert classifier[:6] == ("classifier", 0, 10, 1, 12_810, 12_800)
     assert model.training
     pooled = summarize(network("igcv1_l100m2_imagenet18"), 224)[0]
-    assert pooled[:4] == ("stem", 0, 100, 56)  # after its max pooling
+    assert pooled[:4] == ("stem", 0, 100, 56)  # after the max pooling of the stem
 
 
 def test_a_summary_of_real_weights_leaves_them_alone() -> None:
@@ -244,7 +244,7 @@ def test_a_drawing_shows_every_channel_and_wire(tmp_path: Path) -> None:
     text = (tmp_path / "block.svg").read_text()
     for label in ("permutation", "3, G = 2", "1, G = 3", "all channels drawn", "IGCV1"):
         assert label in text
-    # Wire 1 carries the second channel of the first group to the third place, with that group's colour.
+    # Wire 1 leads from the second channel of the first group to the third position, in the color of this group.
     wires = re.findall(
         r'<g id="wire-1-(\d)">\s*<path d="M \S+ (\S+)\s+L \S+ (\S+)\s*"[^>]*stroke: (#\w+)', text
     )

@@ -1,4 +1,4 @@
-"""Folded networks compute what the trained ones compute, without batch norms and permutations."""
+"""Tests of folding: folded and trained networks agree; batch norms and permutations disappear."""
 
 import copy
 import random
@@ -33,7 +33,7 @@ NAMES = (
     "mobilenetv2_100",
     "mobilenetv2_035_mxnet",
     "igcv1_l24m2_d20",
-    "igcv1_l5m2_d20",  # widths that no vector width divides, and no groups in the stream
+    "igcv1_l5m2_d20",  # widths that no vector width divides, without groups in the stream
     "igcv1_l8m4_d20_ident",
     "igcv1_l4m4_imagenet18",
     "igcv2_c64_d20",
@@ -43,7 +43,7 @@ NAMES = (
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_form_computes_the_same(name: str) -> None:
-    model = randomized(name, input_size=224).double()  # with all strides, so that little is computed
+    model = randomized(name, input_size=224).double()  # with all strides, for less computation
     images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
     with torch.inference_mode():
         expected = model(images)
@@ -84,7 +84,7 @@ def test_the_trained_network_stays_as_it_is() -> None:
 def test_arithmetic_of_the_forms() -> None:
     """Multiply-adds of the pointwise layers, counted by hand for a block of 8 -> 48 -> 8 channels, two groups."""
     model = randomized("igcv3_d_100")
-    literal = 24 * 144 / 2 * 2  # the expansion's and the projection's, in the block of 24 channels
+    literal = 24 * 144 / 2 * 2  # expansion and projection in the block of 24 channels
 
     def cost(form: str) -> int:
         block: Any = igcv.fold(model, form).blocks[2]
@@ -117,12 +117,18 @@ def test_a_grouped_layer_leaves_nothing_out() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda m: igcv.fold(igcv.fold(m, "dense")), "the network is already folded. Give the trained network"),
+        (
+            lambda m: igcv.fold(igcv.fold(m, "dense")),
+            "the network is already folded. Give the trained network",
+        ),
         (lambda m: igcv.fold(nn.Linear(2, 2)), "model: got Linear, expected a network of igcv"),
         (lambda m: igcv.fold(m, "branch"), "unknown form 'branch'; did you mean 'branches'"),
         (lambda m: igcv.fold(m, {"stages.9.9": "dense"}), "unknown block 'stages.9.9'"),
         (lambda m: igcv.fold(m, {"stages.1.0": "auto"}), "unknown form 'auto'"),
-        (lambda m: igcv.fold(m, "literal", vector_width=8), "vector_width: got 8, expected an integer >= 1, and 1 for"),
+        (
+            lambda m: igcv.fold(m, "literal", vector_width=8),
+            "vector_width: got 8, expected an integer >= 1, and 1 for",
+        ),
         (lambda m: igcv.fold(m, engine="tensorflow"), "unknown engine 'tensorflow'"),
     ],
 )
@@ -132,14 +138,14 @@ def test_wrong_input(change: Callable[[Any], Any], message: str) -> None:
 
 
 def test_auto_takes_the_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With made-up times, the plan is the one that they demand, and it is measured once."""
+    """Artificial times determine the plan, and the plan is measured once."""
     calls = []
 
     def times(probes: Sequence[nn.Module], shape: tuple[int, ...], **_: Any) -> list[float]:
         calls.append(shape)
-        if isinstance(probes[0], FoldedNetwork):  # whole networks: that of the fastest blocks first
+        if isinstance(probes[0], FoldedNetwork):  # whole networks; the network of the fastest blocks is first
             return [1.0] + [2.0] * (len(probes) - 1)
-        return [float(len(list(probe.modules()))) for probe in probes]  # a block of few layers is fast
+        return [float(len(list(probe.modules()))) for probe in probes]  # blocks with few layers are fast
 
     monkeypatch.setattr(choose, "fastest_runs", times)
     monkeypatch.setattr(choose, "vector_widths", lambda blocks, engine: (1,))
@@ -154,13 +160,13 @@ def test_auto_takes_the_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
     igcv.fold(model, engine="onnx", threads=1)
     assert len(calls) > 2 * count
     count = len(calls)
-    monkeypatch.setattr(plans, "__version__", "9.9.9")  # whose forms may be others, or faster
+    monkeypatch.setattr(plans, "__version__", "9.9.9")  # other versions may have other or faster forms
     igcv.fold(model, engine="onnx", threads=1)
     assert len(calls) > count
 
 
 def test_who_may_win_is_measured_most_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a clock of our own: noise is added to every run, and what is far behind is left alone early."""
+    """With an artificial clock and noise in every run, slow candidates get few measurements."""
     clock, calls = [0.0], Counter[int]()
     noise = random.Random(0)
     truth = [1.0, 1.01, 1.06, 1.5]
@@ -180,7 +186,7 @@ def test_who_may_win_is_measured_most_often(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("engine", ["torch", "onnx", "openvino"])
 def test_auto_in_every_engine(engine: str) -> None:
-    model = randomized("igcv1_l4m2_d20", input_size=16)  # two forms only, so that it takes a moment
+    model = randomized("igcv1_l4m2_d20", input_size=16)  # only two forms, for speed
     images = torch.randn(1, 3, 16, 16)
     with torch.inference_mode():
         folded = igcv.fold(model, engine=engine, threads=1)

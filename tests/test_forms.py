@@ -1,4 +1,4 @@
-"""Every form of a block against the literal layers: results, gradients, statistics, in training and evaluation."""
+"""Tests of every form against the literal layers: results, gradients and statistics, in training and evaluation."""
 
 import copy
 
@@ -23,7 +23,7 @@ from igcv.models.fused import applies
 from igcv.models.inverted import Stage, inverted_residual_network
 from igcv.training.choose_forms import measure_forms
 
-# C, E, O, stride, (G1, G2); 20 / (2 * 2) and 40 / (4 * 4) are not whole: the readers' shares are uneven
+# C, E, O, stride, (G1, G2); 10 / (2 * 2) and 40 / (4 * 4) are not integers, so readers have unequal sources
 SHAPES = [
     (4, 24, 4, 1, (2, 2)),
     (6, 36, 10, 2, (2, 2)),
@@ -36,7 +36,7 @@ SHAPES = [
 
 
 def block(c, e, o, stride, groups):
-    """A block in float64 with batch norms that are not the identity."""
+    """Return a block in float64 with batch norms that are not the identity."""
     torch.manual_seed(c * e + o)
     made = InvertedResidual(
         c, e, o, stride, groups=groups, shortcut=c == o and stride == 1, expand="linear"
@@ -46,7 +46,7 @@ def block(c, e, o, stride, groups):
 
 
 def unsettle(module):
-    """Batch norms with scales, offsets and running statistics of their own."""
+    """Give the batch norms random scales, offsets and running statistics."""
     for norm in module.modules():
         if isinstance(norm, nn.BatchNorm2d):
             nn.init.uniform_(norm.weight, 0.5, 1.5)
@@ -56,7 +56,7 @@ def unsettle(module):
 
 
 def outcome(module, x, form):
-    """Output, gradients of input and parameters, and buffers, of a step in this form."""
+    """Return the output, the gradients of input and parameters, and the buffers after a step in a form."""
     module = copy.deepcopy(module).train()
     set_form(module, form)
     x = x.clone().requires_grad_()
@@ -72,7 +72,7 @@ def outcome(module, x, form):
 
 
 def assert_equal(expected, found, tolerance=1e-12):
-    """Relative to the largest entry of each tensor; gradients that vanish, to the largest of all of them."""
+    """Compare relative to the largest entry of each tensor; for zero gradients, to the largest of all gradients."""
     assert expected.keys() == found.keys()
     largest = max(tensor.abs().max().item() for tensor in expected.values())
     for name, tensor in expected.items():
@@ -142,7 +142,7 @@ def test_an_igcv2_block_is_one_matrix_when_dense():
 def test_the_order_is_the_permutation(shape):
     c, e, o, _, (g1, g2) = shape
     numbers = torch.arange(e, dtype=torch.float32).view(1, e, 1, 1)
-    shuffled = channel_shuffle(numbers, g1).flatten()  # the row that stands at each place
+    shuffled = channel_shuffle(numbers, g1).flatten()  # the row at each position
     for form in FORMS:
         order = channel_order(form, (c, e, o), (g1, g2))
         assert shuffled[order.place].tolist() == order.made.tolist()
@@ -163,16 +163,16 @@ def test_blocks_hold_all_that_is_not_zero(shape, form):
         inside = torch.zeros_like(matrix)
         for rows, columns in blocks:
             inside[rows, columns] += 1
-        assert inside.max() == 1  # no entry twice
+        assert inside.max() == 1  # each entry at most once
         assert torch.equal(inside * matrix, matrix)
-        if blockwise:  # and nothing but what is not zero
+        if blockwise:  # and only nonzero entries
             assert torch.equal(inside, (matrix != 0).double())
 
 
 @pytest.mark.parametrize("offset", [0, 30])
 @pytest.mark.parametrize("form", FORMS)
 def test_float32_is_within_a_few_roundings(form, offset):
-    """The statistics follow from a covariance; an input far from zero must not spoil it."""
+    """The statistics follow from a covariance, and stay accurate for an input far from zero."""
     made = block(8, 48, 8, 1, (2, 2))
     x = torch.randn(16, 8, 16, 16, dtype=torch.float64) + offset
     exact, found = outcome(made, x, "literal"), outcome(copy.deepcopy(made).float(), x.float(), form)
@@ -209,11 +209,11 @@ def test_what_the_forms_cannot_stand_in_for_stays_literal():
     assert applies(made.expand, made.depthwise)
     synchronised = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(made))
     assert not applies(synchronised.expand, synchronised.depthwise)
-    assert not applies(made.eval().expand, made.depthwise)  # gradients with running statistics
+    assert not applies(made.eval().expand, made.depthwise)  # would need gradients with running statistics
     with torch.no_grad():
         assert applies(made.expand, made.depthwise)
         made.expand.train()
-        assert not applies(made.expand, made.depthwise)  # of one mode only
+        assert not applies(made.expand, made.depthwise)  # different modes
     assert blocks_with_forms(igcv.create_model("mobilenetv2_050", 5)) == {}
 
 
@@ -240,7 +240,7 @@ def test_choosing():
     with pytest.raises(InputError, match=r"form 'branch'.*'branches'"):
         set_form(network, "branch")
     interleaved = igcv.create_model("igcv1_l24m2_d20", 5)
-    assert set(set_form(interleaved, "branches").values()) == {"literal"}  # they have no branches
+    assert set(set_form(interleaved, "branches").values()) == {"literal"}  # these blocks have no branches
 
 
 def test_measuring_leaves_the_network_as_it_was():
@@ -264,7 +264,7 @@ def test_compiles_without_a_break():
 
 
 def train_losses(form, seed, steps=200):
-    """Losses of 200 steps of plain SGD on the handwritten digits."""
+    """Return the losses of 200 steps of plain SGD on the handwritten digits."""
     images, labels = digits()
     torch.manual_seed(seed)
     rows = (Stage(1, 16, 1, 1), Stage(6, 24, 2, 2), Stage(6, 32, 1, 2))
@@ -297,5 +297,5 @@ def test_training_is_the_same_within_seed_noise():
     literal, default, other = [
         train_losses(form, seed) for form, seed in (("literal", 0), ("auto", 0), ("literal", 1))
     ]
-    assert literal[-1] < 0.5 * literal[0]  # it learns
+    assert literal[-1] < 0.5 * literal[0]  # the loss decreases
     assert (default - literal).abs().mean() < (other - literal).abs().mean()

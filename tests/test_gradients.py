@@ -1,4 +1,4 @@
-"""Gradients keep to fast paths: memory formats at every batch norm, and strided convolutions in bf16 on a CPU."""
+"""Tests of the fast backward paths: memory formats at batch norms, and strided convolutions in bf16 on a CPU."""
 
 import copy
 
@@ -13,7 +13,7 @@ from igcv.models import FORMS, InvertedResidual, channel_shuffle, gradients, set
 from igcv.models.blocks import conv2d
 from igcv.models.gradients import StridedConv2d, convolution_gradients, memory_format
 
-# networks of every family and the forms that their blocks have
+# networks of every family, with the forms of their blocks
 CASES = [
     *(
         (name, form)
@@ -31,7 +31,7 @@ LAYOUTS = [torch.channels_last, torch.contiguous_format]
 
 
 class BatchNormCalls(TorchDispatchMode):
-    """Memory formats of input and gradient of every batch norm's backward pass, inside the forms' blocks too."""
+    """Recorder of the memory formats of input and gradient in each batch-norm backward pass, also inside the forms."""
 
     def __init__(self):
         super().__init__()
@@ -45,14 +45,14 @@ class BatchNormCalls(TorchDispatchMode):
 
 
 def step(network, x, loss=lambda network, x: network(x).square().mean()):
-    """The formats of a forward and backward pass."""
+    """Return the memory formats in a forward and backward pass."""
     with BatchNormCalls() as calls:
         loss(network, x).backward()
     return calls.formats
 
 
 def made(name, layout, **options):
-    """A network in training mode and three images, of odd sides so that strided layers round."""
+    """Return a network in training mode and three images of odd size, for which strided layers round."""
     torch.manual_seed(0)
     network = igcv.create_model(name, 5, input_size=32, **options).to(memory_format=layout).train()
     return network, torch.randn(3, 3, 36, 33).contiguous(memory_format=layout)
@@ -67,7 +67,7 @@ def test_batch_norms_get_gradients_in_the_format_of_their_input(name, form, layo
     blocks = dict(network.named_modules())
     folded = sum(f != "literal" and isinstance(blocks[name], InvertedResidual) for name, f in chosen.items())
     formats = step(network, x)
-    assert len(formats) == norms - folded  # the first batch norm of such a block never runs
+    assert len(formats) == norms - folded  # the forms fold the first batch norm of a block
     assert all(same for same, *_ in formats), formats
 
 
@@ -157,7 +157,7 @@ def test_gradients_of_a_strided_layer_in_bf16(monkeypatch, shape, size):
 
 @pytest.mark.parametrize("form", ["literal", "dense"])
 def test_a_strided_block_in_bf16_is_as_exact_as_before(monkeypatch, form):
-    """Its gradients are as far from those of float64 with the remedy as without."""
+    """The errors of the gradients, compared with float64, are the same with and without the fast path."""
     torch.manual_seed(0)
     block = InvertedResidual(8, 48, 8, 2, groups=(2, 2), expand="linear").train()
     x = torch.randn(4, 8, 9, 12)
@@ -180,7 +180,7 @@ def test_a_strided_block_in_bf16_is_as_exact_as_before(monkeypatch, form):
 
 
 def test_the_remedy_runs_where_it_should(monkeypatch):
-    """In bf16 with gradients only: what is traced, exported or evaluated stays a plain convolution."""
+    """The fast path is for bf16 with gradients only; traced, exported and evaluated networks use plain convolutions."""
     monkeypatch.setattr(gradients, "FAST_BF16", True)
     layer, x = conv2d(6, 6, 3, 2, 6), torch.randn(2, 6, 8, 8)
 
@@ -194,7 +194,7 @@ def test_the_remedy_runs_where_it_should(monkeypatch):
     with torch.no_grad():
         assert not ours(x)
     assert type(conv2d(6, 6, 3, 1, 6)) is nn.Conv2d
-    layer = conv2d(12, 12, 3, 2, 3)  # four channels a group
+    layer = conv2d(12, 12, 3, 2, 3)  # four channels per group
     assert not ours(torch.randn(2, 12, 8, 8, requires_grad=True))
 
 
@@ -216,7 +216,7 @@ def test_compiled_training_has_the_remedy(monkeypatch, form):
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.script:FutureWarning")  # from inside torch.func.jvp
 def test_transforms_of_functions_still_work():
-    """Gradients of each image apart, and derivatives forwards, of a literal network."""
+    """Per-image gradients and forward-mode derivatives of a literal network."""
     network, x = made("mobilenetv2_025", torch.channels_last)
     network.eval()
     parameters = dict(network.named_parameters())

@@ -1,4 +1,4 @@
-"""Latency: contestants are what they say, and the arithmetic of the figures is right."""
+"""Tests of latency measurements: the entries and the arithmetic of the results."""
 
 import json
 from pathlib import Path

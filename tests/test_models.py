@@ -1,4 +1,4 @@
-"""The networks: counts against published ones, blocks against dense equivalents, one contract for all names."""
+"""Tests of the networks: published counts, dense equivalents of blocks, and a common contract for all names."""
 
 import math
 
@@ -25,7 +25,7 @@ def parameters(model: nn.Module) -> int:
 
 @pytest.mark.parametrize(
     "name, classes, multiplier, expected",
-    [  # the counts of the reference checkpoints and of the papers' networks
+    [  # counts of the reference checkpoints and of the networks in the papers
         ("igcv3_d_100", 1000, None, 3_491_688),
         ("igcv3_d_100", 10, None, 2_223_498),
         ("igcv3_d_100", 100, None, 2_338_788),
@@ -56,8 +56,8 @@ def test_igcv1_imagenet_counts(partitions: tuple[int, int], expected: int) -> No
         assert parameters(igcv1_imagenet(*partitions)) == expected
 
 
-# Parameters, multiply-adds in millions at 32 and 64 pixels, of each with 10 and 100 classes. Counted by a script of its
-# own; published are 166 M for 1.0x and 100 M for half depth with 100 classes (arXiv:1905.03672).
+# Parameters and multiply-adds in millions at 32 and 64 pixels, each with 10 and 100 classes, counted by a separate
+# script. Published with 100 classes: 166 M for 1.0x and 100 M for half depth (arXiv:1905.03672).
 CIFAR_COSTS = {
     "mobilenetv2_100": [(2_236_682, 165.16, 174.99), (2_351_972, 165.28, 175.11)],
     "igcv3_d_100": [(2_223_498, 166.06, 174.32), (2_338_788, 166.18, 174.44)],
@@ -82,14 +82,14 @@ def test_costs_of_the_cifar_networks(name: str) -> None:
     [("igcv3_d_p50", 1.1, 1.2), ("igcv3_d_p70", 1.5, 1.7), ("igcv2_c1280_d20", 2.4, 2.9)],
 )
 def test_published_cifar_counts(name: str, without_classifier: float, with_100_classes: float) -> None:
-    """The paper counts without the classifier, its repository most likely with 100 classes."""
+    """The paper counts without the classifier; its repository most likely counts with 100 classes."""
     with torch.device("meta"):
         counts = [round(parameters(create_model(name, classes)) / 1e6, 1) for classes in (0, 100)]
     assert counts == [without_classifier, with_100_classes]
 
 
 def test_three_halves_are_three_networks() -> None:
-    """Half the width, half the parameters, and MobileNetV2's depth."""
+    """Networks with half the width, half the parameters, and the depth of MobileNetV2."""
     assert parameters(create_model("igcv3_d_050", 10)) == 717_338
     blocks = {name: [len(stage) for stage in create_model(name, 10).stages] for name in CIFAR_COSTS}
     assert blocks["igcv3_d_half"] == blocks["mobilenetv2_100"] == [1, 2, 3, 4, 3, 3, 1]
@@ -140,7 +140,7 @@ def test_channel_shuffle_on_six_channels() -> None:
 
 
 def dense(conv: nn.Conv2d) -> torch.Tensor:
-    """The pointwise weight of a group convolution as one (out, in) matrix, zeros outside its blocks."""
+    """Return the (out, in) matrix of a pointwise group convolution, with zeros outside its blocks."""
     return torch.block_diag(*conv.weight.flatten(1).chunk(conv.groups))
 
 
@@ -152,7 +152,7 @@ def test_igcv3_block_is_a_product_of_matrices(groups: tuple[int, int]) -> None:
     mix = torch.eye(24, dtype=torch.float64)[
         [g * (24 // groups[0]) + i for i in range(24 // groups[0]) for g in range(groups[0])]
     ]
-    scale = 1 / math.sqrt(1 + 1e-5)  # a fresh batch norm in evaluation
+    scale = 1 / math.sqrt(1 + 1e-5)  # a new batch norm in evaluation
     hidden = torch.einsum("oc,nchw->nohw", mix @ dense(block.expand.conv), x) * scale
     hidden = nn.functional.conv2d(hidden, block.depthwise.conv.weight, padding=1, groups=24) * scale
     expected = x + torch.einsum("oc,nchw->nohw", dense(block.project.conv), hidden.clamp(0, 6)) * scale
@@ -165,7 +165,7 @@ def test_igcv2_branches_multiply_to_the_width(width: int) -> None:
 
 
 def test_an_interleaved_convolution_reaches_every_output_once() -> None:
-    """With all weights one, each output counts its paths from the inputs: one from each (complementary condition)."""
+    """With all weights 1, each output counts its paths: one from each input (complementary condition)."""
     factors = [GroupConv(64, 3, 64), GroupConv(64, 1, 8), GroupConv(64, 1, 8)]
     conv = InterleavedConv(64, factors, act=None)
     for layer in conv.convs:
@@ -178,7 +178,7 @@ def test_an_interleaved_convolution_reaches_every_output_once() -> None:
 
 @pytest.mark.parametrize("name", list_models())
 def test_contract(name: str) -> None:
-    """Forward, a gradient on every parameter, features, other class counts: the same for every network."""
+    """Every network has a forward pass, gradients of all parameters, features and other numbers of classes."""
     torch.manual_seed(0)
     width = 0.25 if name.startswith(("igcv3", "mobilenet", "igcv2_mobilenet")) else None
     model = create_model(name, 10, width, input_size=32)
@@ -271,7 +271,7 @@ def test_igcv1_and_igcv2_keep_their_strides(name: str, at_32: tuple, at_64: tupl
         (
             "mobilenetv2_025",
             (1, 2, 1, 1, 1, 1, 1, 2),
-        ),  # the first block of a stage of two equal widths among them
+        ),  # including the first block of a stage with equal input and output widths
         ("igcv2_c416_d5", (2, 1, 1, 2)),
         ("igcv1_l24m2_d20", (1, 2, 2, 2)),
         ("igcv1_l4m4_imagenet18", (4, 1, 1, 1, 2)),

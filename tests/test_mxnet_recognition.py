@@ -137,7 +137,7 @@ def test_missing_and_left_over_tensors_are_listed(small, tmp_path):
         ),
         (
             lambda a: a.update({"arg:fc_score_bias": np.zeros(10, np.int32)}),
-            "data type of fc_score_bias: got int32",
+            "data type of arg:fc_score_bias: got int32",
         ),
         (lambda a: a.pop("arg:fc_score_weight"), "fc_score_weight: missing, expected 2 dimensions"),
         (lambda a: a.update({"arg:g1_b1_conv1_weight": np.zeros((0, 2, 3, 3), np.float32)}), r"shape \(0, 2"),

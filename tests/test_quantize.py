@@ -1,4 +1,4 @@
-"""int8: the steps before it are exact where they claim to be, and a trained network loses little."""
+"""Tests of int8: exactness of the preparation, and a small loss of accuracy for a trained network."""
 
 import json
 from collections import Counter
@@ -61,7 +61,7 @@ def test_rounding_by_hand() -> None:
 
 
 def test_bias_correction_restores_the_mean() -> None:
-    """On a single pointwise layer it is exact: the mean output with rounded weights is that with exact ones.
+    """For a single pointwise layer, the mean outputs with rounded and exact weights are equal.
 
     The last batch has three images, and counts for as much.
     """
@@ -79,7 +79,7 @@ def test_bias_correction_restores_the_mean() -> None:
 
 @pytest.mark.parametrize("suffix", [".onnx", ".xml"])
 def test_a_trained_network_in_int8(tmp_path: Path, igcv_command: Igcv, suffix: str) -> None:
-    """The released digits network: one that has learned, so that rounding has answers to change."""
+    """Return the released digits network: a trained network, whose answers rounding can change."""
     file = tmp_path / f"int8{suffix}"
     outcome = igcv_command("export", RELEASED, "--out", file, "--int8", "--form", "dense", "--json")
     assert outcome.status == 0, outcome.err
@@ -88,7 +88,7 @@ def test_a_trained_network_in_int8(tmp_path: Path, igcv_command: Igcv, suffix: s
     assert figures["top1"]["float32"] > 98
     assert figures["top1"]["int8"] > figures["top1"]["float32"] - 0.6  # two images
     assert figures["agreement"] > 0.98
-    if suffix == ".onnx":  # the .xml of OpenVINO outweighs the weights of a network as small as this
+    if suffix == ".onnx":  # for such a small network, the .xml of OpenVINO is larger than the weights
         assert figures["bytes"]["int8"] < 0.4 * figures["bytes"]["float32"]
     assert set(figures["median_ms"]) == {"float32", "int8"}
     evaluated = igcv_command("evaluate", file, "--json")
@@ -98,7 +98,7 @@ def test_a_trained_network_in_int8(tmp_path: Path, igcv_command: Igcv, suffix: s
 def test_without_validation_images_nothing_is_said_of_them(
     digit_folder: Path, tmp_path: Path, igcv_command: Igcv
 ) -> None:
-    """Weights that do not say what they were trained on, quantized with a folder's images."""
+    """Weights without training data in their card are quantized with the images of a folder."""
     model = randomized("igcv3_w_010", 2, 16)
     pre = Preprocessing(16, (0.5,) * 3, (0.5,) * 3, 1.0, "bilinear").to_dict()
     card = Card(model="igcv3_w_010", num_classes=2, input_size=16, strides=model.strides, preprocessing=pre)
@@ -110,7 +110,7 @@ def test_without_validation_images_nothing_is_said_of_them(
 
 
 def test_all_convolutions_run_on_integers(tmp_path: Path) -> None:
-    """In ONNX Runtime, though the file holds its biases in float32."""
+    """ONNX Runtime uses int8 convolutions, although the file has float32 biases."""
     images = calibration().astype(np.float32)
     network = prepared(igcv.fold(randomized("igcv3_d_025"), "group_group"), images)
     (tmp_path / "int8.onnx").write_bytes(
@@ -118,7 +118,7 @@ def test_all_convolutions_run_on_integers(tmp_path: Path) -> None:
     )
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
-    options.log_severity_level = 3  # it warns that the optimized file suits this machine only
+    options.log_severity_level = 3  # hides the warning that the optimized file is for this machine only
     onnxruntime.InferenceSession(tmp_path / "int8.onnx", options, providers=["CPUExecutionProvider"])
     kinds = Counter(node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node)
     convolutions = sum(isinstance(layer, nn.Conv2d) for layer in network.modules())
@@ -137,7 +137,7 @@ def test_all_convolutions_run_on_integers(tmp_path: Path) -> None:
 def test_the_smallest_file_of_the_fast_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: dict[str, float], chosen: str
 ) -> None:
-    """With made-up times; files are the smaller the more groups they have."""
+    """The times are artificial, and files with more groups are smaller."""
     monkeypatch.setenv("IGCV_CACHE", str(tmp_path))
     monkeypatch.setattr(choose, "shortest_times", lambda runs: [times[run.args[0]] for run in runs])
     monkeypatch.setattr(choose, "open_session", lambda file, *_: Stand(file.read_text().strip()))
@@ -151,13 +151,13 @@ def test_the_smallest_file_of_the_fast_ones(
     model, images = randomized("igcv3_d_025"), calibration(1)
     plan = choose_int8_plan(model, write, "onnx", images, 1)
     assert set(plan.forms.values()) == {chosen} and written == [*times]
-    assert choose_int8_plan(model, write, "onnx", images, 1) == plan and len(written) == 3  # remembered
+    assert choose_int8_plan(model, write, "onnx", images, 1) == plan and len(written) == 3  # cached
     choose_int8_plan(model, write, "onnx", images, 2)
     assert len(written) == 6
 
 
 class Stand(NamedTuple):
-    """A session that knows its form."""
+    """Session that records its form."""
 
     form: str
 
@@ -166,7 +166,7 @@ class Stand(NamedTuple):
 
 
 def test_mobilenetv2_has_one_int8_form(tmp_path: Path) -> None:
-    """Nothing is written to find that out."""
+    """The choice writes no files."""
     write = partial(pytest.fail, "written")
     plan = choose_int8_plan(randomized("mobilenetv2_035_mxnet"), write, "onnx", calibration(1), 1)  # type: ignore[arg-type]
     assert set(plan.forms.values()) == {"dense"}

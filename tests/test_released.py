@@ -1,4 +1,4 @@
-"""The weights that come with the package: found by name, and as accurate as their cards say."""
+"""Tests of the released weights: names, and the accuracies in their cards."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def test_there_are_some() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_cards_tell_the_truth(name: str) -> None:
-    """Measured again on all images, where they come with a package; cards name data that anyone can get."""
+    """Measure the accuracy again if a package includes the images. Cards name only public data."""
     file = released_weights()[name]
     _, card = load_weights(file)
     assert (card.model, card.results["data"]) == tuple(name.split("."))
@@ -38,7 +38,7 @@ def test_cards_tell_the_truth(name: str) -> None:
 
 
 def test_a_fixed_subset() -> None:
-    """Ten digits, the first of each class; the released network is least sure of the five."""
+    """Classify the first image of each digit. The lowest confidence is for the five."""
     val = open_source("digits", 0).val
     assert val is not None
     firsts = {label: val[i][0] for i in reversed(range(len(val))) for label in [int(val.labels[i])]}
@@ -51,7 +51,7 @@ def test_a_fixed_subset() -> None:
     not CIFAR_JPEG.is_file(), reason="needs CIFAR-10's test images, which users do not have here"
 )
 def test_cifar_images_as_jpeg() -> None:
-    """Of the first 300 test images, saved as JPEG of quality 75, the released network names 251."""
+    """The released network classifies 251 of the first 300 test images correctly, saved as JPEG of quality 75."""
     images = open_source(f"rec:{CIFAR_JPEG}", None).val
     assert images is not None
     network, right = igcv.load("igcv3_d_p50.cifar10"), 0
@@ -104,7 +104,7 @@ def test_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("igcv.weights.released.PLACES", (tmp_path,))
     assert find_weights("b") == "b.x"
     assert find_weights("a.y") == "a.y"
-    with pytest.raises(igcv.InputError, match=r"several weights of a; name one: a\.x, a\.y"):
+    with pytest.raises(igcv.InputError, match=r"several weights of a: a\.x, a\.y"):
         find_weights("a")
 
 
@@ -115,7 +115,7 @@ def test_of_several_releases_one_is_the_default(tmp_path: Path, monkeypatch: pyt
     assert find_weights("a_100") == "a_100.cifar10"
     assert find_weights("a_100.mine") == "a_100.mine"
     assert find_weights("c") == "c.mine"
-    with pytest.raises(igcv.InputError, match=r"several weights of b; name one: b\.mine, b\.yours"):
+    with pytest.raises(igcv.InputError, match=r"several weights of b: b\.mine, b\.yours"):
         find_weights("b")
     with pytest.raises(igcv.InputError, match="unknown weights 'a'"):
         find_weights("a")
@@ -123,7 +123,7 @@ def test_of_several_releases_one_is_the_default(tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name.partition(".")[0] in TIMM_NAMES])
 def test_timm_has_the_released_weights(name: str) -> None:
-    """By their name and, as the only weights of the network, by the network's: with their own classes and size."""
+    """timm opens the weights by their name and by the name of their network, with their classes and input size."""
     network = name.partition(".")[0]
     ours = igcv.load(name)
     x = torch.rand(2, 3, ours.card.input_size, ours.card.input_size)

@@ -1,4 +1,4 @@
-"""Weights, runs and exported files record strides; no network computes with others than it was trained with."""
+"""Tests of recorded strides: networks always use the strides of their training."""
 
 import json
 import re
@@ -20,13 +20,13 @@ from igcv.weights.card import CARD_KEY, Card
 from tests.conftest import Igcv
 
 CPU = Process(torch.device("cpu"))
-AT_16 = (1, 1, 1, 2, 2, 1, 1, 1)  # also at 32 pixels
+AT_16 = (1, 1, 1, 2, 2, 1, 1, 1)  # the same at 32 pixels
 AT_64 = (1, 1, 2, 2, 2, 1, 1, 1)
-OTHERS = (1, 1, 1, 2, 2, 1, 2, 1)  # what igcv had at 32 pixels before it recorded strides
+OTHERS = (1, 1, 1, 2, 2, 1, 2, 1)  # strides at 32 pixels before igcv recorded strides
 
 
 def saved(folder: Path, name: str, size: int, strides: tuple[int, ...] | None = None) -> Path:
-    """Weights of a network in a file."""
+    """Save the weights of a network."""
     model = igcv.create_model(name, 10, input_size=size, strides=strides)
     pre = replace(CIFAR, input_size=size).to_dict()
     card = Card(model=name, num_classes=10, input_size=size, strides=model.strides, preprocessing=pre)
@@ -35,7 +35,7 @@ def saved(folder: Path, name: str, size: int, strides: tuple[int, ...] | None = 
 
 
 def without_strides(file: Path) -> Path:
-    """The same file as an older igcv wrote it."""
+    """Change the file to the format of an older igcv."""
     from safetensors.torch import save_file
 
     tensors, metadata = read_tensors(file)
@@ -141,9 +141,9 @@ def test_an_older_run_is_not_resumed(digit_folder: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     "size, settings, strides, told",
     [
-        (64, (), AT_64, "; here the strides are 1,1,2,2,2,1,1,1"),  # another size: those of the new one
-        (16, (), OTHERS, ""),  # the same size: those of the weights
-        (64, ("strides=1,1,1,2,2,1,2,1",), OTHERS, ""),  # as given
+        (64, (), AT_64, "; here the strides are 1,1,2,2,2,1,1,1"),  # another size: the strides of that size
+        (16, (), OTHERS, ""),  # the same size: the strides of the weights
+        (64, ("strides=1,1,1,2,2,1,2,1",), OTHERS, ""),  # the given strides
     ],
 )
 def test_weights_that_start_a_training(

@@ -167,7 +167,7 @@ def test_two_damaged_checkpoints(photos: Path, alone: Path, tmp_path: Path) -> N
         (out / name).write_bytes((out / name).read_bytes()[:-1])
     status, said = run_once([*SETTINGS, "epochs=4"], photos, out)
     assert status == 2
-    assert "it may be cut short" in said
+    assert "It may be truncated" in said
 
 
 def test_a_full_disk(photos: Path, alone: Path, tmp_path: Path) -> None:

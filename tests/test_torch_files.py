@@ -1,4 +1,4 @@
-"""Files of pytorchcv, torchvision and timm on disk: converted by name, or refused with what does not fit."""
+"""Tests of the conversion of files of pytorchcv, torchvision and timm, and of its errors."""
 
 import pickle
 import zipfile
@@ -63,7 +63,7 @@ def test_names_are_those_of_the_projects() -> None:
 
 @pytest.mark.parametrize("kind", ["pth", "safetensors", "checkpoint", "half", "without counters"])
 def test_kinds_of_files(kind: str, tmp_path: Path) -> None:
-    """Also timm's training checkpoints, of DataParallel, and files of PyTorch before it counted batches."""
+    """The reader takes training checkpoints of timm, DataParallel, and files without batch counters."""
     model = small_timm()
     if kind == "half":
         model = model.half()
@@ -131,7 +131,7 @@ def test_both_lists_of_names(tmp_path: Path) -> None:
     state = model.state_dict()
     state["blocks.1.0.conv_extra.weight"] = state.pop("blocks.1.0.conv_dw.weight")
     torch.save(state, tmp_path / "a.pth")
-    expected = r"missing: blocks\.1\.0\.conv_dw\.weight; left over: blocks\.1\.0\.conv_extra\.weight"
+    expected = r"missing: blocks\.1\.0\.conv_dw\.weight; unexpected: blocks\.1\.0\.conv_extra\.weight"
     with pytest.raises(igcv.InputError, match=expected):
         igcv.from_torch(tmp_path / "a.pth")
 
@@ -141,30 +141,30 @@ def test_another_network(tmp_path: Path) -> None:
         names = torchvision.models.resnet18().state_dict()
     torch.save(dict.fromkeys(names, torch.ones(1)), tmp_path / "a.pth")
     with pytest.raises(
-        igcv.InputError, match=r"is of no IGCV3 or MobileNetV2 of pytorchcv, .*: it holds bn1\.bias, "
+        igcv.InputError, match=r"got bn1\.bias, .*, expected an IGCV3 or MobileNetV2 of pytorchcv"
     ):
         igcv.from_torch(tmp_path / "a.pth")
     state = small_timm().state_dict()
     state["conv_head.weight"] = torch.ones(1000, 112, 1, 1)
     torch.save(state, tmp_path / "b.pth")
     with pytest.raises(
-        igcv.InputError, match=r"of no network that igcv can build; not mobilenetv2_.*conv_head"
+        igcv.InputError, match=r"no igcv network matches these tensors; the similar mobilenetv2_.*conv_head"
     ):
         igcv.from_torch(tmp_path / "b.pth")
-    with pytest.raises(igcv.InputError, match=r"missing: output\.bias"):  # its classifier is a convolution
+    with pytest.raises(igcv.InputError, match=r"missing: output\.bias"):  # the classifier is a convolution
         igcv.from_torch(save(get_model("mobilenetv2_wd4"), tmp_path / "c.pth"))
 
 
 @pytest.mark.parametrize(
     "content, message",
     [
-        ([torch.ones(1)], "holds list, expected tensors by name"),
-        ({}, "holds dict, expected tensors by name"),
-        ({"a": 1}, "'a' holds int, expected tensors by name"),
-        ({1: torch.ones(1)}, "1 holds Tensor, expected tensors by name"),
-        ({"a": torch.ones(1, dtype=torch.complex64)}, "a is not a plain tensor of numbers"),
-        ({"a": torch.ones(2, 2).to_sparse()}, "a is not a plain tensor of numbers"),
-        ({"a": torch.ones(1), "module.a": torch.ones(1)}, "holds some tensors twice"),
+        ([torch.ones(1)], "got list, expected tensors by name"),
+        ({}, "got dict, expected tensors by name"),
+        ({"a": 1}, "'a': got int, expected tensors by name"),
+        ({1: torch.ones(1)}, "1: got Tensor, expected tensors by name"),
+        ({"a": torch.ones(1, dtype=torch.complex64)}, "a: got another kind of tensor"),
+        ({"a": torch.ones(2, 2).to_sparse()}, "a: got another kind of tensor"),
+        ({"a": torch.ones(1), "module.a": torch.ones(1)}, "has some tensors twice"),
     ],
 )
 def test_other_contents(content: object, message: str, tmp_path: Path) -> None:
@@ -180,19 +180,19 @@ def test_damaged_and_hostile_files(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     hostile += [pickle.dumps(print), pickle.dumps([1, 2]), b"<html></html>"]
     for content in hostile:
         file.write_bytes(content)
-        with pytest.raises(igcv.InputError, match=r"is no readable file of torch\.save with tensors alone"):
+        with pytest.raises(igcv.InputError, match=r"is not a readable torch\.save file of tensors"):
             igcv.from_torch(file)
     monkeypatch.setattr("igcv.weights.foreign.torch_files.MAX_BYTES", 10**6)
-    file.write_bytes(zipped({"archive/data/0": bytes(10**6 + 1)}))  # a thousandth of that, packed
-    with pytest.raises(igcv.InputError, match="holds more than 1 MB, more than any network of igcv"):
+    file.write_bytes(zipped({"archive/data/0": bytes(10**6 + 1)}))  # compressed to a thousandth
+    with pytest.raises(igcv.InputError, match="exceeds 1 MB, more than any network of igcv"):
         igcv.from_torch(file)
-    with pytest.raises(igcv.InputError, match="there is no file"):
+    with pytest.raises(igcv.InputError, match="file not found"):
         igcv.from_torch(tmp_path / "none.pth")
 
 
 @pytest.mark.parametrize("as_archive", [True, False])
 def test_changed_bytes(as_archive: bool, tmp_path: Path) -> None:
-    """A file is read or refused, whatever is in it."""
+    """The reader loads or rejects any file."""
     file, rng = tmp_path / "a.pth", np.random.default_rng(0)
     torch.save(
         {f"layer{i}": torch.ones(3, i) for i in range(4)}, file, _use_new_zipfile_serialization=as_archive
@@ -231,5 +231,5 @@ def test_directions(source: str, target: str, more: dict[str, Any], message: str
 
 def test_weights_of_igcv_are_converted_already(tmp_path: Path) -> None:
     igcv.convert("igcv3_w_025.digits", tmp_path / "a.safetensors")
-    with pytest.raises(igcv.InputError, match="holds weights of igcv already"):
+    with pytest.raises(igcv.InputError, match="already has weights of igcv"):
         igcv.convert(tmp_path / "a.safetensors", tmp_path / "b.safetensors")

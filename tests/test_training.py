@@ -180,7 +180,7 @@ def test_a_run_that_cannot_be_evaluated_loses_nothing(
     content = broken.read_bytes()
     broken.write_bytes(b"")
     with pytest.raises(
-        igcv.InputError, match=r"no readable image .* replace or remove it; then go on with --resume"
+        igcv.InputError, match=r"not a readable image .* Replace or remove it; then go on with --resume"
     ):
         run(data, tmp_path / "out", "epochs=1")
     broken.write_bytes(content)
@@ -324,7 +324,7 @@ def test_bad_validation_images_are_refused(digit_folder: Path, tmp_path: Path, i
     next((data / "val" / "one").iterdir()).write_bytes(b"")
     outcome = igcv_command("train", *SMALL, "epochs=1", f"data={data}", "--out", tmp_path / "out")
     assert outcome.status == 2
-    assert "no readable image" in outcome.err
+    assert "not a readable image" in outcome.err
 
 
 def copy_of(folder: Path, to: Path) -> Path:
@@ -350,15 +350,15 @@ def test_a_run_is_never_overwritten(finished: Path, digit_folder: Path, igcv_com
         (["train", "--data", "digits", "batch_size=10", "accumulation=3"], "give a multiple of 3"),
         (["train", "--data", "digits", "precision=fp16", "--device", "cpu"], "fp16 needs a GPU"),
         (["train", "--data", "digits", "input_size=2"], "input_size: got 2, expected at least 4"),
-        (["train", "--data", "digits", "model=igcv3_g0g2_100"], "groups 0 and 2 make no IGCV3 block"),
-        (["train", "--data", "digits", "--device", "gpu"], "unknown device 'gpu'"),
+        (["train", "--data", "digits", "model=igcv3_g0g2_100"], "groups: got 0 and 2, expected two integers"),
+        (["train", "--data", "digits", "--device", "gpu"], "device: got 'gpu'"),
         (["train", "--data", "digits", "--resume"], "--resume needs --out"),
         (["train", "--data", "digits", "--resume", "--out", "/nowhere"], "no run to resume in /nowhere"),
         (["train", "--data", "digits", "--gpus", "a"], "--gpus a is no list of GPU numbers"),
         (["train", "--data", "digits", "--gpus", "0,99"], "this machine has"),
         (["train", "--data", "digits", "--out", "/proc/none"], "cannot write to '/proc': "),
-        (["evaluate", "/nowhere"], "there is no file /nowhere"),
-        (["predict", "README.md", "x.png"], "README.md is not a readable safetensors file"),
+        (["evaluate", "/nowhere"], "file not found: '/nowhere'"),
+        (["predict", "README.md", "x.png"], "'README.md' is not a readable safetensors file"),
         (["models", "resnet*"], "unknown model pattern 'resnet.'"),
     ],
 )
@@ -378,7 +378,7 @@ def test_weights_that_do_not_fit(
 ) -> None:
     broken = tmp_path / "cut.safetensors"
     broken.write_bytes((finished / "best.safetensors").read_bytes()[:-100])
-    assert "it may be cut short" in igcv_command("evaluate", broken).err
+    assert "It may be truncated" in igcv_command("evaluate", broken).err
     outcome = igcv_command("evaluate", finished, "--data", "digits")
     assert (
         "different classes (only in the data: 0, 1, 2, 3, 4 and 5 more; only in the network: one, zero)"
@@ -495,7 +495,7 @@ def test_two_processes_stop_together(digit_folder: Path, tmp_path: Path) -> None
     codes, said = in_two_processes(data, tmp_path / "out")
     assert codes == [2, 2]
     assert said.count("igcv: ") == 1
-    assert "no readable image" in said
+    assert "not a readable image" in said
     assert "Connection closed" not in said
 
 

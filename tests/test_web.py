@@ -266,7 +266,7 @@ def test_wrong_input(digits_run: Path, tmp_path: Path, igcv_command: Igcv) -> No
         ([digits_run, "--out", tmp_path / "new", "--calibrate", "cifar100:none"], "cifar100"),
         ([tmp_path / "network.onnx", "--out", tmp_path / "new"], "is an exported file"),
         ([tmp_path / "page"], "is already a page, expected a run folder or weights"),
-        ([tmp_path / "none", "--out", tmp_path / "new"], "there is no file"),
+        ([tmp_path / "none", "--out", tmp_path / "new"], "file not found"),
     ):
         outcome = igcv_command("web", *words)
         assert outcome.status == 2, words

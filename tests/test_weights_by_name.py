@@ -1,4 +1,4 @@
-"""Weights of other projects by name: fetched from a server on this machine, verified, converted, cached and used."""
+"""Tests of weights of other projects by name: download from a local server, checksum, conversion, cache and use."""
 
 import csv
 import importlib.resources
@@ -91,7 +91,7 @@ def test_the_classes_of_imagenet() -> None:
     assert (names[0], ids[0], names[134]) == ("tench", "n01440764", "crane (n02012849)")
 
 
-# Fetching, converting, caching
+# Download, conversion, cache
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -133,7 +133,7 @@ def test_another_checksum_is_another_file(
 ) -> None:
     before = weights_path(SMALL)
     monkeypatch.setitem(KNOWN, SMALL, replace(KNOWN[SMALL], checksum="sha1:" + 40 * "0"))
-    with pytest.raises(igcv.InputError, match="is not the file expected"):
+    with pytest.raises(igcv.InputError, match="igcv did not use the file"):
         weights_path(SMALL)
     assert before.is_file()
 
@@ -163,10 +163,10 @@ def test_every_command_takes_the_name(
 
 
 def test_imagenet_folders_are_known_by_synset(known: nn.Module, igcv_command: Igcv, tmp_path: Path) -> None:
-    """With the classes that are there, whatever their place among the network's; compared with torchvision's pixels."""
+    """Evaluate a subset of the classes, matched by name, with the pixels of torchvision as reference."""
     names, ids = imagenet_classes()
     rng, losses = np.random.default_rng(0), []
-    crop = MobileNet_V2_Weights.IMAGENET1K_V1.transforms()  # as pytorchcv crops
+    crop = MobileNet_V2_Weights.IMAGENET1K_V1.transforms()  # the same crop as pytorchcv
     for label in (7, 300, 999):
         folder = tmp_path / "imagenet" / "val" / ids[label]
         folder.mkdir(parents=True)
@@ -187,7 +187,7 @@ def test_imagenet_folders_are_known_by_synset(known: nn.Module, igcv_command: Ig
     ]
 
 
-# Which weights
+# Choice of the weights
 
 
 def test_the_table_decides_what_pretrained_means(site: Published, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,10 +195,10 @@ def test_the_table_decides_what_pretrained_means(site: Published, monkeypatch: p
     assert find_weights("igcv3_w_025") == "igcv3_w_025.digits"
     released = {"igcv3_d_100.cifar10": Path("a"), "igcv3_d_p50.cifar10": Path("b")}
     monkeypatch.setattr("igcv.weights.pretrained.released_weights", lambda: released)
-    assert find_weights("igcv3_d_100") == "igcv3_d_100.imagenet"  # and it cannot be downloaded
+    assert find_weights("igcv3_d_100") == "igcv3_d_100.imagenet"  # although it cannot be downloaded
     assert find_weights("igcv3_d_p50") == "igcv3_d_p50.cifar10"
     with pytest.raises(
-        igcv.InputError, match=r'404 Not Found.*Or take pretrained="cifar10", which comes with'
+        igcv.InputError, match=r'404 Not Found.*Or use pretrained="cifar10", which comes with'
     ):
         igcv.create_model("igcv3_d_100", pretrained=True)
     with pytest.raises(
@@ -239,7 +239,7 @@ def test_timm(known: nn.Module, site: Published) -> None:
 
 
 def write_photos(folder: Path) -> Path:
-    """Two classes of six noisy photos each."""
+    """Return a folder of two classes with six noisy photos each."""
     rng = np.random.default_rng(0)
     for name in ("beach", "forest"):
         (folder / name).mkdir(parents=True)
@@ -251,7 +251,7 @@ def write_photos(folder: Path) -> Path:
 def test_training_starts_from_imagenet(
     site: Published, igcv_command: Igcv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without a recipe, by itself; a recipe starts from what it names."""
+    """Without a recipe, training chooses its initial weights. A recipe names them."""
     name = "igcv3_d_050.imagenet"
     put(name, site, tmp_path, monkeypatch)
     data = ["--data", f"folder:{write_photos(tmp_path / 'photos')}", "--device", "cpu"]
@@ -290,11 +290,11 @@ def test_training_goes_on_without_imagenet(
     site.wait_s = 1
     found = start_for(Facts(10, 70, False, False), {"model": "igcv3_d_025"})
     assert found.name == "none"
-    assert "igcv3_d_025.imagenet is not there: 127.0.0.1:" in found.reason
-    assert found.reason.endswith("gives no file (no answer within 0.2 s)")
+    assert "igcv3_d_025.imagenet is not available: download from 127.0.0.1:" in found.reason
+    assert found.reason.endswith("failed (no answer within 0.2 s)")
 
 
-# With a network
+# With internet access
 
 PHOTOS = Path(os.environ.get("IGCV_TEST_PHOTOS", Path(__file__).parents[2] / "shared/data/imagenet_photos"))
 
@@ -305,7 +305,7 @@ PHOTOS = Path(os.environ.get("IGCV_TEST_PHOTOS", Path(__file__).parents[2] / "sh
     reason="downloads 120 MB: set IGCV_TEST_NETWORK=1, and IGCV_TEST_PHOTOS to a folder of ImageNet photos by synset",
 )
 def test_the_real_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every file is there and has its checksum; about as many photographs are recognized as is published."""
+    """Every file exists with its checksum, and its accuracy on photographs is close to the published accuracy."""
     monkeypatch.delenv("IGCV_OFFLINE", raising=False)
     monkeypatch.setenv("IGCV_CACHE", str(tmp_path))
     for name, row in KNOWN.items():

@@ -1,4 +1,4 @@
-"""Files that are given as weights and are none: named for what they are, with the way to go on, and never executed."""
+"""Tests of foreign files given as weights: the error names the format and a fix, and nothing is executed."""
 
 import gzip
 import io
@@ -18,14 +18,14 @@ from igcv.errors import InputError
 
 
 class Bomb:
-    """Leaves a file behind when somebody unpickles it."""
+    """Object whose unpickling creates a file."""
 
     def __reduce__(self) -> tuple[Callable[[str], object], tuple[str]]:
         return os.mkdir, ("executed",)
 
 
 def saved(**options: bool) -> bytes:
-    """What torch.save writes."""
+    """Return the bytes of a torch.save file."""
     content = io.BytesIO()
     torch.save({"conv.weight": torch.zeros(2)}, content, **options)
     return content.getvalue()
@@ -45,7 +45,7 @@ def array() -> bytes:
 
 
 CONVERT = (
-    "igcv convert reads those of pytorchcv, torchvision and timm: igcv convert 'my file.bin' OUT.safetensors"
+    "convert weights of pytorchcv, torchvision and timm with: igcv convert 'my file.bin' OUT.safetensors"
 )
 KINDS = {
     "torch": (saved(), f"a PyTorch checkpoint (a pickle in a zip archive); {CONVERT}"),
@@ -59,9 +59,9 @@ KINDS = {
     "numpy": (array(), "a NumPy array"),
     "mxnet": (
         (0x112).to_bytes(8, "little") + bytes(80),
-        "an MXNet checkpoint; igcv convert reads those of MXNet",
+        "an MXNet checkpoint; convert weights of MXNet with: igcv convert",
     ),
-    "page": (b"<!DOCTYPE html>", "a page (HTML or XML), perhaps of a download that failed"),
+    "page": (b"<!DOCTYPE html>", "an HTML or XML page, possibly from a failed download"),
 }
 
 
@@ -72,7 +72,7 @@ def test_a_file_is_named_for_what_it_is(kind: str, tmp_path: Path, monkeypatch: 
     Path("my file.bin").write_bytes(content)
     with pytest.raises(InputError) as error:
         igcv.load("my file.bin")
-    assert str(error.value).startswith(f"my file.bin is {said}")
+    assert str(error.value).startswith(f"'my file.bin' is {said}")
     assert str(error.value).endswith("Expected weights of igcv (.safetensors)")
     assert not Path("executed").exists()
 

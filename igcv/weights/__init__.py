@@ -1,4 +1,4 @@
-"""Weights on disk: igcv's own safetensors files with a card, and those of other frameworks (`igcv.weights.foreign`)."""
+"""Weights files: safetensors files of igcv with a card, and files of other frameworks (`igcv.weights.foreign`)."""
 
 from igcv.weights.card import Card, check_strides_known
 from igcv.weights.files import load_weights, on_cpu, read_tensors, save_weights

@@ -1,6 +1,6 @@
-"""What travels with weights: the card, which says what they are and how to feed them.
+"""Card of a weights file: the network, its preprocessing, its results and its origin.
 
-A card travels inside the file (as the metadata entry "igcv"), so that neither can be lost or swapped.
+The weights file itself stores the card, as the metadata entry "igcv".
 """
 
 import json
@@ -19,22 +19,22 @@ CARD_KEY = "igcv"
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """What a weights file holds.
+    """Metadata of a weights file.
 
     Attributes:
         model: catalog name of the network.
-        num_classes: its outputs.
-        multiplier: width multiplier where it is not the one in the name, else None.
-        input_size: side in pixels of the images it was built for.
-        strides: total stride of its stem, then the stride of each stage; empty in files written before cards held them,
-            where the strides for `input_size` are the same today.
-        class_names: in label order; empty if unknown.
-        class_ids: other names of the classes, in label order, by which images are known as well: ImageNet's synsets,
-            such as n01440764; empty if there are none.
-        preprocessing: how to make its input from an image (see igcv.data.preprocessing.Preprocessing).
-        recipe: the resolved training recipe, empty if not trained here.
-        results: measured figures, e.g. {"top1": 98.1, "data": "digits", "images": 360}; percentages.
-        source: where the weights come from, e.g. a converted file and its SHA-256.
+        num_classes: number of classes.
+        multiplier: width multiplier, if it differs from the multiplier in the name, otherwise None.
+        input_size: side of the square input images, in pixels.
+        strides: total stride of the stem, then the stride of each stage; empty in files from before cards recorded
+            strides, if the strides for `input_size` have not changed since.
+        class_names: names of the classes in label order; empty if unknown.
+        class_ids: other names of the classes in label order, which data sets may use instead, such as the ImageNet
+            synset n01440764; empty if there are none.
+        preprocessing: preprocessing of the images (see `igcv.data.preprocessing.Preprocessing`).
+        recipe: the resolved training recipe; empty if igcv did not train the network.
+        results: measured results, e.g. {"top1": 98.1, "data": "digits", "images": 360}; accuracies in percent.
+        source: origin of the weights, e.g. a converted file and its SHA-256.
     """
 
     model: str
@@ -50,35 +50,39 @@ class Card:
     source: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """The card as one JSON object."""
+        """Return the card as a JSON object."""
         return to_json(asdict(self))
 
     @classmethod
     def from_json(cls, text: str, path: Path) -> "Card":
-        """Parse a card found in `path`; InputError if it is none."""
+        """Parse the card of the file `path`; InputError if the card is invalid."""
         try:
             values = json.loads(text)
             lists = {key: tuple(values.get(key, ())) for key in ("class_names", "class_ids", "strides")}
             card = cls(**{**values, **lists})
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(
-                f"{path}: the card in this file cannot be read ({error}); save the weights again"
+                f"{path}: cannot read the card of this file ({error}). Save the weights again."
             ) from error
         for name, kinds in _CARD_TYPES.items():
-            if type(getattr(card, name)) not in kinds:
+            if type(value := getattr(card, name)) not in kinds:
                 raise InputError(
-                    f"{path}: '{name}' in the card is {reprlib.repr(getattr(card, name))}, which is not of its type"
+                    f"{path}: card field '{name}': got {reprlib.repr(value)}, expected {_IN_WORDS[kinds[0]]}"
                 )
         for name, (low, high) in _CARD_RANGES.items():
             if not low <= getattr(card, name) <= high:
-                raise InputError(f"{path}: '{name}' in the card is not from {low} to {high}")
+                raise InputError(
+                    f"{path}: card field '{name}': got {getattr(card, name)}, expected {low} to {high}"
+                )
         for names in (card.class_names, card.class_ids):
             if not all(isinstance(name, str) for name in names):
-                raise InputError(f"{path}: the class names in the card are not all text")
+                raise InputError(f"{path}: card field 'class_names': expected only texts")
             if names and len(names) != card.num_classes:
-                raise InputError(f"{path}: the card names {len(names)} classes of {card.num_classes}")
+                raise InputError(
+                    f"{path}: class names in the card: got {len(names)}, expected {card.num_classes}"
+                )
         if not all(type(stride) is int for stride in card.strides):
-            raise InputError(f"{path}: 'strides' in the card: got {card.strides}, expected whole numbers")
+            raise InputError(f"{path}: card field 'strides': got {card.strides}, expected integers")
         check_strides_known(path, card.model, card.input_size, card.strides)
         return card
 
@@ -95,11 +99,14 @@ _CARD_TYPES: dict[str, tuple[type, ...]] = {
 }
 
 
+_IN_WORDS = {str: "text", int: "an integer", float: "a number or null", tuple: "a list", dict: "an object"}
+
+
 _CARD_RANGES = {"num_classes": (0, 10**6), "input_size": (1, 2**16)}
 
 
-# A file without strides is older than two changes. IGCV3 and MobileNetV2 got other strides at up to 64 pixels; the two
-# shortened IGCV3-D got other blocks. Today's networks would take such weights, and compute something else.
+# A file without strides is older than two changes: the strides of IGCV3 and MobileNetV2 at up to 64 pixels, and the
+# blocks of the two shortened IGCV3-D. Current networks could load such weights, but would give other outputs.
 OTHER_STRIDES, SMALL = re.compile("igcv3|mobilenetv2"), 64
 
 
@@ -107,26 +114,26 @@ OTHER_BLOCKS = re.compile("igcv3_d_p[57]0")
 
 
 def check_strides_known(where: Path, model: str, input_size: int, strides: Sequence[int]) -> None:
-    """Refuse a network of an older igcv that today's igcv would build otherwise.
+    """Raise InputError if the current igcv would build a different network for the weights of an older igcv.
 
     Args:
         where: the file or the run folder.
         model: catalog name of the network.
-        input_size: side in pixels of the images it was built for.
-        strides: those that are recorded; empty if none are.
+        input_size: side of the square input images, in pixels.
+        strides: the recorded strides; empty if not recorded.
 
     Raises:
-        InputError: if none are, and the network's strides or blocks have changed since.
+        InputError: if the strides are not recorded, and the strides or blocks of the network have changed since.
     """
     if strides:
         return
     if OTHER_BLOCKS.match(model):
-        changed = "its number of blocks has changed since: it was narrower, now it has fewer blocks"
+        changed = "its number of blocks has changed since: it was narrower and now has fewer blocks"
     elif OTHER_STRIDES.match(model) and input_size <= SMALL:
-        changed = f"its strides at {input_size} pixels have changed since: it was downsampled once more"
+        changed = f"its strides at {input_size} pixels have changed since: it had one more stride of 2"
     else:
         return
     raise InputError(
-        f"{where}: {model} was saved before igcv recorded strides, and {changed}. Train it again, or use the igcv that "
-        "saved it"
+        f"{where}: {model} was saved before igcv recorded strides, and {changed}. Train it again, or use the version "
+        "of igcv that saved it."
     )

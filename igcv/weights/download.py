@@ -1,4 +1,4 @@
-"""Files of other projects: fetched once, verified before anything in them is read, put in place when whole."""
+"""Download of weights files of other projects, with checksums and a cache."""
 
 import hashlib
 import http.client
@@ -23,39 +23,39 @@ from igcv.cache import cache_folder
 from igcv.errors import InputError
 from igcv.weights.known import Known
 
-WAIT_S = 8.0  # for a connection and its answer, and for each piece of a file
+WAIT_S = 8.0  # timeout for a connection, its answer and each chunk of a file
 NO_ANSWER = "no answer within {:g} s"
 CHUNK = 2**18  # bytes
-ROOM = 1.5  # times its expected size a file may have
+ROOM = 1.5  # largest allowed size of a file, relative to its expected size
 MIRROR, OFFLINE = "IGCV_MIRROR", ("IGCV_OFFLINE", "HF_HUB_OFFLINE")  # environment variables
 
 
 class NotAtHandError(InputError):
-    """Weights are not in the cache and cannot be downloaded; `reason` says why in a few words."""
+    """Error for weights that are not in the cache and cannot be downloaded; `reason` is a short reason."""
 
     def __init__(self, name: str, known: Known, reason: str) -> None:
         super().__init__(
-            f"{name} is not at hand: {reason}. Fetch {known.url} by hand and put it at {by_hand(known)}"
+            f"{name} is not available: {reason}. Download {known.url} manually and save it as {by_hand(known)}"
         )
         self.reason = reason
 
 
 def weights_folder() -> Path:
-    """Where downloaded weights are kept; it may not exist yet."""
+    """Return the cache folder for downloaded weights, which may not exist yet."""
     return cache_folder() / "weights"
 
 
 def by_hand(known: Known) -> Path:
-    """Where a file is looked for that was fetched by hand."""
+    """Return the path for a manually downloaded file."""
     return weights_folder() / known.file
 
 
 @contextmanager
 def alone(file: Path) -> Iterator[None]:
-    """A part that one process at a time goes through for `file`, whose folder is made.
+    """Lock `file` for one process at a time, and create its folder.
 
     Raises:
-        InputError: the folder cannot be made or written.
+        InputError: the folder cannot be created or written.
     """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -71,19 +71,19 @@ def alone(file: Path) -> Iterator[None]:
 
 @contextmanager
 def fetched(name: str, known: Known) -> Iterator[Path]:
-    """The file of `known`, verified: the one that was put there by hand, else downloaded and gone afterwards.
+    """Yield the verified file of `known`: a manually downloaded file, or a temporary download.
 
-    Of an archive it is the one file in it.
+    For an archive, this is the only file in the archive.
 
     Raises:
-        NotAtHandError: there is none, and the network gives none.
-        InputError: the file is not the one expected, or the folder cannot be written.
+        NotAtHandError: the file was not downloaded manually, and the download fails.
+        InputError: the checksum of the file is wrong, or the folder cannot be written.
     """
     given = by_hand(known)
     unpacked = given.with_suffix("") if given.suffix == ".zip" else given
     scratch = weights_folder() / f"{known.file}.partial"
     try:
-        shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed
+        shutil.rmtree(scratch, ignore_errors=True)  # left by a killed process
         scratch.mkdir(parents=True)
         file = next((file for file in (given, unpacked) if file.is_file()), None)
         if file is None:
@@ -100,18 +100,18 @@ def fetched(name: str, known: Known) -> Iterator[Path]:
 
 
 def verify(file: Path, known: Known) -> None:
-    """Raise InputError unless a file has its checksum."""
+    """Raise InputError unless the checksum of a file is correct."""
     kind, _, expected = known.checksum.partition(":")
     found = digest(file, kind)
     if not found.startswith(expected):
         raise InputError(
-            f"{file.name} is not the file expected: its {kind} is {found}, expected {expected}; nothing of it was "
-            f"used. Fetch {known.url} again, or remove {by_hand(known)} if it was put there by hand"
+            f"{kind} of {file.name}: got {found}, expected {expected}. igcv did not use the file. Download "
+            f"{known.url} again, or remove {by_hand(known)} if you downloaded it manually"
         )
 
 
 def digest(file: Path, kind: str) -> str:
-    """The checksum of a file in hexadecimal digits: sha1, sha256, or git for that of a git blob."""
+    """Return the checksum of a file in hexadecimal digits; `kind` is sha1, sha256, or git (a git blob)."""
     found = hashlib.new("sha256" if kind == "sha256" else "sha1", usedforsecurity=False)
     if kind == "git":
         found.update(f"blob {file.stat().st_size}\0".encode())
@@ -122,22 +122,22 @@ def digest(file: Path, kind: str) -> str:
 
 
 def unzipped(archive: Path, target: Path, limit: int) -> Path:
-    """Write the one file in an archive to `target`, whatever its name there.
+    """Write the only file in an archive to `target`.
 
     Args:
         archive: a .zip file.
         target: the file to write.
-        limit: bytes that it may have.
+        limit: maximum size of the file, in bytes.
 
     Raises:
-        InputError: it is no such archive, is damaged, or holds more.
+        InputError: the archive is damaged, has several files, or its file is too large.
     """
     try:
         with zipfile.ZipFile(archive) as opened:
             entries = [entry for entry in opened.infolist() if not entry.is_dir()]
             if len(entries) != 1:
                 raise InputError(
-                    f"{archive} holds {len(entries)} files, expected one; give the .pth file itself"
+                    f"'{archive}' has {len(entries)} files, expected one. Give the .pth file itself."
                 )
             with opened.open(entries[0]) as packed, target.open("wb") as file:
                 size = 0
@@ -145,12 +145,14 @@ def unzipped(archive: Path, target: Path, limit: int) -> Path:
                     size += len(piece)
                     if size > limit:
                         raise InputError(
-                            f"{archive} holds more than {limit / 1e6:,.0f} MB, which none of these files has; nothing "
-                            "of it was used"
+                            f"the file in '{archive}' exceeds the limit of {limit / 1e6:,.0f} MB for such weights. "
+                            "igcv did not use it."
                         )
                     file.write(piece)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise InputError(f"{archive} is no readable zip archive ({error}); fetch it again") from error
+        raise InputError(
+            f"'{archive}' is not a readable zip archive ({error}). Download it again."
+        ) from error
     return target
 
 
@@ -159,7 +161,7 @@ def _limit(known: Known) -> int:
 
 
 def _download(name: str, known: Known, file: Path) -> None:
-    """Write what the network gives to `file`, with a progress bar in a terminal."""
+    """Download the file of `known`, with a progress bar in a terminal."""
     if switch := next(
         (key for key in OFFLINE if os.environ.get(key, "").lower() in ("1", "true", "yes", "on")), ""
     ):
@@ -170,28 +172,30 @@ def _download(name: str, known: Known, file: Path) -> None:
             length = answer.headers.get("Content-Length") or ""
             expected = int(length) if length.isdecimal() else 0
             print(
-                f"downloading {name}: {known.megabytes:.1f} MB from {url}, kept in {weights_folder()}",
+                f"downloading {name}: {known.megabytes:.1f} MB from {url}, cached in {weights_folder()}",
                 file=sys.stderr,
             )
             size = 0
             for piece in _shown(answer, name, expected or int(known.megabytes * 1e6)):
                 size += len(piece)
                 if size > _limit(known):
-                    raise NotAtHandError(name, known, f"{url} gives more than {_limit(known):,} bytes")
+                    raise NotAtHandError(name, known, f"the file at {url} exceeds {_limit(known):,} bytes")
                 target.write(piece)
             if size < expected:
                 raise NotAtHandError(name, known, f"the download ended after {size:,} of {expected:,} bytes")
     except _NetworkError as error:
-        raise NotAtHandError(name, known, f"{urlsplit(url).netloc or url} gives no file ({error})") from error
+        raise NotAtHandError(
+            name, known, f"download from {urlsplit(url).netloc or url} failed ({error})"
+        ) from error
 
 
 class _NetworkError(Exception):
-    """The network failed; unlike an OSError, nothing is wrong with the disk."""
+    """Network failure, in contrast to the OSError of a disk."""
 
 
 def _shown(answer: Any, name: str, total: int) -> Iterator[bytes]:
-    """The pieces of an answer, with a progress bar on standard error where it is a terminal."""
-    from rich.console import Console  # takes a tenth of a second, which loading cached weights need not
+    """Yield the chunks of an answer, with a progress bar if standard error is a terminal."""
+    from rich.console import Console  # takes 0.1 s to import, which cached weights do not need
     from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
 
     console = Console(stderr=True)
@@ -210,14 +214,16 @@ def _shown(answer: Any, name: str, total: int) -> Iterator[bytes]:
 
 
 def _opened(url: str) -> Any:
-    """The answer to a request; a thread waits for it, as looking up a host may take longer than any time limit."""
+    """Return the answer to a request. A thread waits for the answer, because a host lookup ignores the timeout."""
     answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
     request = Request(url, headers={"User-Agent": "igcv"})
     late = threading.Event()
 
     def ask() -> None:
         try:
-            answer = build_opener().open(request, timeout=WAIT_S)  # reads the proxy variables each time
+            answer = build_opener().open(
+                request, timeout=WAIT_S
+            )  # build_opener reads the current proxy variables
         except (OSError, ValueError, http.client.HTTPException) as error:
             answers.put(error)
             return
@@ -249,10 +255,10 @@ def _in_words(error: Exception) -> str:
 
 
 def mirrored(url: str) -> str:
-    """The URL, with scheme and host replaced by $IGCV_MIRROR if that is set.
+    """Return the URL, with scheme and host replaced by $IGCV_MIRROR if this variable is set.
 
     Raises:
-        InputError: the variable holds no http, https or file URL.
+        InputError: the variable is not an http, https or file URL.
     """
     mirror = os.environ.get(MIRROR, "").rstrip("/")
     if not mirror:
@@ -266,6 +272,6 @@ def mirrored(url: str) -> str:
 
 def _unwritable(folder: Path, error: OSError) -> InputError:
     return InputError(
-        f"cannot write in {folder}: {error.strerror or error}; free some space, or set IGCV_CACHE to a folder that can "
-        "be written"
+        f"cannot write to '{folder}': {error.strerror or error}. Free some space, or set IGCV_CACHE to a writable "
+        "folder."
     )

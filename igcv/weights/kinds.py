@@ -1,13 +1,13 @@
-"""What a file is that was given as weights and is none of igcv's: told by its first bytes, whatever its name."""
+"""Detection of the format of foreign files by their first bytes."""
 
 from pathlib import Path
 
 from igcv.terminal import quoted
 
-CONVERT = "igcv convert reads those of {}: igcv convert {} OUT.safetensors"
+CONVERT = "convert weights of {} with: igcv convert {} OUT.safetensors"
 TORCH = "pytorchcv, torchvision and timm"
-HEAD = 512  # bytes that tell the kind
-# First bytes, bytes soon after them, what such a file is, and whose can be converted; empty: nobody's.
+HEAD = 512  # bytes to read
+# First bytes, bytes soon after them, the format, and the projects whose files igcv can convert (empty: none).
 BEGINNINGS: tuple[tuple[bytes, bytes, str, str], ...] = (
     (b"PK\x03\x04", b"/data.pkl", "a PyTorch checkpoint (a pickle in a zip archive)", TORCH),
     (b"PK\x03\x04", b"", "an archive (zip)", ""),
@@ -19,18 +19,18 @@ BEGINNINGS: tuple[tuple[bytes, bytes, str, str], ...] = (
     ),
     *((bytes([0x80, protocol]), b"", "a Python pickle", TORCH) for protocol in range(2, 6)),
     (b"\x12\x01\0\0\0\0\0\0", b"", "an MXNet checkpoint", "MXNet"),
-    (b"\x89HDF\r\n\x1a\n", b"", "an HDF5 file, as Keras writes them", ""),
+    (b"\x89HDF\r\n\x1a\n", b"", "an HDF5 file (Keras?)", ""),
     (b"\x93NUMPY", b"", "a NumPy array", ""),
     (b"\x1f\x8b", b"", "a compressed file (gzip)", ""),
-    (b"<", b"", "a page (HTML or XML), perhaps of a download that failed", ""),
-    (b"version https://git-lfs", b"", "a pointer of Git LFS; fetch the file itself with git lfs pull", ""),
+    (b"<", b"", "an HTML or XML page, possibly from a failed download", ""),
+    (b"version https://git-lfs", b"", "a Git LFS pointer; fetch the file with git lfs pull", ""),
 )
 
 
 def kind_of(path: Path) -> str:
-    """Return what a file is that is not safetensors, with the way to go on; empty where it is not known.
+    """Return the format of a foreign file and the fix; empty for safetensors and unknown formats.
 
-    The file is read as bytes only: nothing in it is executed.
+    The function only reads bytes and executes nothing in the file.
     """
     with open(path, "rb") as file:
         head = file.read(HEAD)

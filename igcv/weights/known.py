@@ -1,4 +1,4 @@
-"""Weights of other projects by the names that they have here: where they come from, and what is known of them."""
+"""Table of downloadable weights of other projects, by their names in igcv."""
 
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
@@ -11,18 +11,18 @@ BILINEAR = replace(IMAGENET, interpolation="bilinear")
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
-    """One file of another project.
+    """Weights file of another project.
 
     Attributes:
-        url: the file.
-        checksum: KIND:DIGITS. sha1 and sha256 are those of the file, of a .zip archive those of its one member; git is
-            that of a git blob. Of sha256 the first digits suffice: the projects publish eight.
-        megabytes: its size, about: 4 bytes for each parameter.
-        project: in whose words its tensors are named: mxnet, pytorchcv, torchvision or timm.
-        preprocessing: how the project makes input from an image.
-        license: as the project states it.
-        top1, top5: published accuracy on ImageNet's 50,000 validation images, percent.
-        source: who published it.
+        url: URL of the file.
+        checksum: KIND:DIGITS. sha1 and sha256 are checksums of the file, or of the only file in a .zip archive; git is
+            the checksum of a git blob. For sha256, the first digits are enough: the projects publish eight.
+        megabytes: approximate size in MB, 4 bytes per parameter.
+        project: project of the tensor names: mxnet, pytorchcv, torchvision or timm.
+        preprocessing: preprocessing of the project.
+        license: license, as stated by the project.
+        top1, top5: published accuracy on the 50,000 validation images of ImageNet, in percent.
+        source: source of the accuracy.
     """
 
     url: str
@@ -37,12 +37,12 @@ class Known:
 
     @property
     def file(self) -> str:
-        """The file's own name."""
+        """Name of the file."""
         return PurePosixPath(urlsplit(self.url).path).name
 
     @property
     def host(self) -> str:
-        """The host that has it."""
+        """Host of the file."""
         return urlsplit(self.url).netloc
 
 

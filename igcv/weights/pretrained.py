@@ -1,4 +1,4 @@
-"""Networks by name, with random weights, with released ones, or with those of other projects."""
+"""Networks by name, with random initialization, released weights or weights of other projects."""
 
 import tempfile
 from collections.abc import Sequence
@@ -15,21 +15,21 @@ from igcv.weights.foreign import mxnet, torch_files
 from igcv.weights.known import KNOWN, Known
 from igcv.weights.released import released_weights
 
-# Of several weights of one network the first of these is the default: the one that has seen most kinds of images.
+# Order of preference among several weights of one network, from diverse to narrow data sets.
 DEFAULTS = ("imagenet", "tinyimagenet", "cifar100", "cifar10", "digits")
-PHOTOS = DEFAULTS[:2]  # the data sets of photographs, from which a network for other photographs can start
+PHOTOS = DEFAULTS[:2]  # data sets of photographs, suitable as a start for other photographs
 
 
 class ListedWeights(NamedTuple):
-    """What `igcv models --pretrained` shows of weights.
+    """Row of `igcv models --pretrained`.
 
     Attributes:
-        name: NETWORK.DATA.
-        top1, top5: accuracy in percent; None where the card has none.
-        source: who measured it.
-        megabytes: size of the file.
-        license: of the weights.
-        place: "igcv" for those that come with it, "cache", or the host to download from.
+        name: name of the weights, NETWORK.DATA.
+        top1, top5: accuracy in percent; None if unknown.
+        source: source of the accuracy.
+        megabytes: size of the file, in MB.
+        license: license of the weights.
+        place: "igcv" for weights that come with igcv, "cache", or the host of the download.
     """
 
     name: str
@@ -53,21 +53,21 @@ def create_model(
     """Build a network by name.
 
     Args:
-        name: a name of the catalog (see `igcv.models.build_model`); with `pretrained` also NETWORK.DATA, the name of
-            weights (`igcv models --pretrained`).
-        num_classes: outputs; 0 returns pooled features. None: 1000, or those of the weights. Another number
-            than theirs gives a new classifier, for fine-tuning.
-        multiplier: width multiplier, instead of the one in the name; not with `pretrained`.
-        input_size: side in pixels of the square images to come; None: the network's own, or the weights'.
-        pretrained: True fills it with trained weights, of several weights of the network with the first of imagenet,
-            tinyimagenet, cifar100, cifar10 and digits; a text names the data set. Weights of other projects are
-            downloaded once.
+        name: a name of the catalog (see `igcv.models.build_model`); with `pretrained`, also the name of weights,
+            NETWORK.DATA (`igcv models --pretrained` lists them).
+        num_classes: number of classes; 0 returns pooled features. None: 1000, or the classes of the weights. If the
+            number differs from the weights, the classifier is new, for fine-tuning.
+        multiplier: width multiplier; replaces the multiplier in the name. Not with `pretrained`.
+        input_size: side of the square input images, in pixels; None: the size of the network or of the weights.
+        pretrained: True loads trained weights. If a network has several, the order of preference is imagenet,
+            tinyimagenet, cifar100, cifar10, digits. A string names the data set. The first use of weights of other
+            projects downloads them.
         options: `in_chans`, `global_pool`, `drop_rate`, `strides` (see `igcv.models.Options`). With `pretrained`, at
-            the input size of the weights, strides are theirs unless given.
+            the input size of the weights, the default strides are the strides of the weights.
 
     Raises:
-        InputError: for an unknown name, numbers that make no network, or weights that there are not or that cannot
-            be downloaded.
+        InputError: if the name or the weights are unknown, the numbers in the name define no valid network, or the
+            download fails.
 
     >>> create_model("igcv3_d_100", num_classes=10).num_features
     1280
@@ -90,12 +90,12 @@ def create_model(
 
 
 def weights_names() -> list[str]:
-    """The names of all weights, NETWORK.DATA, of those that come with igcv and of those that can be downloaded."""
+    """Return the names of all weights, NETWORK.DATA: weights that come with igcv, and downloadable weights."""
     return sorted({*released_weights(), *KNOWN})
 
 
 def list_weights() -> list[ListedWeights]:
-    """All weights that have a name, and what is known of them."""
+    """Return a row for each named weights file."""
     released = released_weights()
     rows = []
     for name in weights_names():
@@ -118,9 +118,10 @@ def list_weights() -> list[ListedWeights]:
 
 
 def photo_weights(*models: str) -> str | None:
-    """Return the name of released weights that know photographs: of the first of some networks that has any.
+    """Return the name of released weights trained on photographs, or None if there are none.
 
-    Without networks, of any network. None if there are none.
+    Args:
+        models: networks in order of preference; by default, any network.
     """
     known = released_weights()
     for model in models or sorted({name.rpartition(".")[0] for name in known}):
@@ -131,33 +132,33 @@ def photo_weights(*models: str) -> str | None:
 
 
 def find_weights(name: str) -> str:
-    """Return the full name of the weights of a network; whether they can be downloaded plays no part.
+    """Return the full name of the weights of a network, without downloading them.
 
     Args:
-        name: NETWORK.DATA, or NETWORK alone: of several weights the first data set in `DEFAULTS` counts.
+        name: NETWORK.DATA, or NETWORK, which selects the first available data set in `DEFAULTS`.
 
     Raises:
-        InputError: there are none, or several of which none is the default.
+        InputError: if there are no such weights, or several and none is the default.
     """
     known = weights_names()
     names = [name, *(f"{name}.{data}" for data in DEFAULTS)]
     found = [each for each in names if each in known] or [n for n in known if n.rpartition(".")[0] == name]
     if not found:
-        raise unknown("weights", name, known, f"there are {', '.join(known)}")
+        raise unknown("weights", name, known, f"one of: {', '.join(known)}")
     if found[0] not in names and len(found) > 1:
-        raise InputError(f"there are several weights of {name}; name one: {', '.join(found)}")
+        raise InputError(f"several weights of {name}: {', '.join(found)}. Give one of these names.")
     return found[0]
 
 
 def weights_path(name: str) -> Path:
-    """The file of the weights of a name, which are downloaded and converted the first time.
+    """Return the file of named weights. The first call downloads and converts weights of other projects.
 
     Args:
         name: NETWORK.DATA, as in `weights_names`.
 
     Raises:
-        InputError: there are none of the name.
-        igcv.weights.download.NotAtHandError: they are not in the cache, and the network gives none.
+        InputError: if the name is unknown.
+        igcv.weights.download.NotAtHandError: if the weights are not in the cache, and the download fails.
     """
     if (released := released_weights()) and name in released:
         return released[name]
@@ -166,18 +167,18 @@ def weights_path(name: str) -> Path:
     file = cached_file(name)
     if not file.is_file():
         with alone(file):
-            if not file.is_file():  # another process may have been here
+            if not file.is_file():  # another process may have written it
                 _convert(name, KNOWN[name], file)
     return file
 
 
 def cached_file(name: str) -> Path:
-    """Where the weights of a name are, or will be once they are downloaded; another checksum is another file."""
+    """Return the path in the cache for downloadable weights. The path includes the checksum."""
     return weights_folder() / f"{name}-{KNOWN[name].checksum.partition(':')[2][:8]}.safetensors"
 
 
 def _convert(name: str, known: Known, target: Path) -> None:
-    """Fetch and convert the weights of a name."""
+    """Download and convert named weights."""
     with fetched(name, known) as source:
         read = mxnet.read_checkpoint if known.project == "mxnet" else torch_files.read_checkpoint
         network, card = read(source)
@@ -189,30 +190,30 @@ def read_torch(
 ) -> tuple[Network, Card]:
     """Return the network and the card of a file of pytorchcv, torchvision or timm.
 
-    A file that has a name here is known by its checksum. Args and errors: those of `igcv.from_torch`.
+    The checksum identifies the files in `KNOWN`. `igcv.from_torch` describes the arguments and errors.
     """
     if file.suffix == ".zip":
         with tempfile.TemporaryDirectory() as folder:
             target = Path(folder) / file.with_suffix("").name
             return read_torch(unzipped(file, target, torch_files.MAX_BYTES), input_size, strides)
     if not file.is_file():
-        raise InputError(f"there is no file {file}; give a .pth file of pytorchcv, torchvision or timm")
+        raise InputError(f"file not found: '{file}'. Give a .pth file of pytorchcv, torchvision or timm.")
     if file.suffix == ".safetensors" and CARD_KEY in read_metadata(file):
         raise InputError(
-            f"{file} holds weights of igcv already; give OUT.params to write an MXNet checkpoint"
+            f"'{file}' already has weights of igcv. To write an MXNet checkpoint, give OUT.params."
         )
     network, card = torch_files.read_checkpoint(file, input_size, strides)
     return network, identified(card, file)
 
 
 def identified(card: Card, file: Path) -> Card:
-    """Return the card of a converted file, with what is known of the file if its checksum has a name here."""
+    """Return the card of a converted file, completed from `KNOWN` if its checksum is known."""
     known = known_file(file)
     return known_card(card, known) if known else card
 
 
 def known_file(file: Path) -> Known | None:
-    """The row of `KNOWN` whose checksum a file has; None if none has it."""
+    """Return the row of `KNOWN` with the checksum of a file, or None."""
     kinds = {known.checksum.partition(":")[0] for known in KNOWN.values()}
     found = {kind: digest(file, kind) for kind in kinds}
     for known in KNOWN.values():
@@ -223,7 +224,7 @@ def known_file(file: Path) -> Known | None:
 
 
 def known_card(card: Card, known: Known) -> Card:
-    """Add to the card of a converted file what is known of it: classes, preprocessing, license and accuracy."""
+    """Return the card of a converted file with the classes, preprocessing, license and accuracy of a row."""
     names, ids = imagenet_classes()
     published = {"top1": known.top1, "top5": known.top5, "by": known.source}
     source = {"url": known.url, "checksum": known.checksum, "license": known.license, "published": published}
@@ -237,12 +238,12 @@ def known_card(card: Card, known: Known) -> Card:
 
 
 def imagenet_classes() -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The names of ImageNet's 1,000 classes and their synsets, in label order.
+    """Return the names and the synsets of the 1,000 ImageNet classes, in label order.
 
-    A name is the first of the synset's words; the few that two synsets share are followed by the other words or by
-    the synset.
+    A name is the first word of the synset. If two synsets have the same first word, the name includes the other words
+    or the synset.
     """
-    from timm.data import ImageNetInfo  # takes seconds, which only a conversion needs
+    from timm.data import ImageNetInfo  # the import takes seconds
 
     info = ImageNetInfo()
     ids, words = info.label_names(), info.label_descriptions()
@@ -256,7 +257,7 @@ def imagenet_classes() -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _file_or_others(name: str) -> Path:
-    """The file of weights; where it is not at hand the error names the other weights of the network."""
+    """Return the file of named weights; if unavailable, the error names released weights of the network."""
     try:
         return weights_path(name)
     except NotAtHandError as error:
@@ -264,4 +265,4 @@ def _file_or_others(name: str) -> Path:
         others = [each.partition(".")[2] for each in released_weights() if each.partition(".")[0] == model]
         if not others:
             raise
-        raise InputError(f'{error}. Or take pretrained="{others[0]}", which comes with igcv') from error
+        raise InputError(f'{error}. Or use pretrained="{others[0]}", which comes with igcv') from error

@@ -1,7 +1,7 @@
-"""The networks under timm's contract: timm.create_model knows their names once this module is imported.
+"""Registration of the networks with timm: importing this module makes their names known to timm.create_model.
 
-timm names weights as igcv does, NETWORK.TAG. So `timm.create_model("igcv3_d_100.imagenet", pretrained=True)` takes the
-weights of that name, from igcv's cache.
+timm and igcv both name weights NETWORK.TAG. `timm.create_model("igcv3_d_100.imagenet", pretrained=True)` loads the
+weights `igcv3_d_100.imagenet` from the cache of igcv.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from igcv.weights.released import released_weights
 
 
 def _timm_config(name: str) -> dict[str, Any]:
-    """timm's description of a network: what its data and fine-tuning code asks for."""
+    """Return timm's configuration of a network, for its data and fine-tuning code."""
     size = default_input_size(name)
     return {
         "num_classes": 1000,
@@ -38,7 +38,7 @@ def _timm_config(name: str) -> dict[str, Any]:
 
 
 def _weights_config(name: str, images: Preprocessing, **others: Any) -> dict[str, Any]:
-    """Return timm's configuration of trained weights, with the preprocessing that they were trained with."""
+    """Return timm's configuration of trained weights, with their preprocessing."""
     return _timm_config(name) | {
         "crop_pct": images.crop,
         "interpolation": images.interpolation,
@@ -62,7 +62,7 @@ def _file_config(file: Path, card: Card) -> dict[str, Any]:
 
 
 def _weights_file(name: str, config: Any) -> Path:
-    """Return the file of the weights that the caller of timm asks for. The first call downloads it."""
+    """Return the weights file for a call of timm. The first call downloads the file."""
     # Imported here: `pretrained` imports timm, which may be importing this module.
     from igcv.weights.pretrained import find_weights, weights_path
 
@@ -71,20 +71,20 @@ def _weights_file(name: str, config: Any) -> Path:
 
 
 def _feature_levels(name: str, **options: Any) -> tuple[int, ...]:
-    """Indices of all feature levels of a network, found without allocating its weights."""
+    """Return the indices of all feature levels of a network, without allocating its weights."""
     with torch.device("meta"):
         return tuple(range(len(build_model(name, **options).feature_info)))
 
 
 def _names_a_file(config: Any) -> bool:
-    """Whether timm's caller gives weights of their own."""
+    """Return whether a configuration names its own weights."""
     return isinstance(config, dict) and any(
         config.get(key) for key in ("file", "state_dict", "url", "hf_hub_id")
     )
 
 
 def _timm_entrypoint(name: str) -> Callable[..., nn.Module]:
-    """The function behind timm.create_model(name), features_only and out_indices among its arguments."""
+    """Return the entry point of timm.create_model(name), with support for features_only and out_indices."""
 
     def entrypoint(pretrained: bool = False, **kwargs: Any) -> nn.Module:
         kwargs.pop("cache_dir", None)
@@ -115,7 +115,7 @@ def _timm_entrypoint(name: str) -> Callable[..., nn.Module]:
     return entrypoint
 
 
-# timm reads `default_cfgs` of the module that registers. Its own MobileNetV2 keeps its names there.
+# timm reads `default_cfgs` of the registering module. The MobileNetV2 names of timm itself keep their meaning.
 _RELEASED = released_weights()
 _NETWORKS = dict.fromkeys([*NAMES, *(name.partition(".")[0] for name in _RELEASED)])
 TIMM_NAMES = [name for name in _NETWORKS if not name.startswith("mobilenetv2_") or name.endswith("_mxnet")]
@@ -123,7 +123,7 @@ _WEIGHTS = {
     **{name: _known_config(name, known) for name, known in KNOWN.items()},
     **{name: _file_config(file, read_card(file)) for name, file in _RELEASED.items()},
 }
-# A star marks the default of a network without ImageNet weights: 1000 classes, whatever its weights were trained on.
+# A star marks the default of a network without ImageNet weights, which has 1000 classes.
 _PLAIN = [name for name in TIMM_NAMES if not any(known.startswith(f"{name}.") for known in KNOWN)]
 default_cfgs = generate_default_cfgs(
     {name: config for name, config in _WEIGHTS.items() if name.partition(".")[0] in TIMM_NAMES}

@@ -1,1 +1,1 @@
-"""Weights of other projects, by the names of their tensors."""
+"""Readers and writers for weights of other projects."""

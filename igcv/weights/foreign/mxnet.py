@@ -1,4 +1,4 @@
-"""A checkpoint of MXNet as a network with its card, and a network as the arrays of a checkpoint."""
+"""Conversion between MXNet checkpoints and networks."""
 
 import hashlib
 from collections.abc import Sequence
@@ -25,9 +25,9 @@ def read_checkpoint(
     input_size: int | None = None,
     strides: Sequence[int] | None = None,
 ) -> tuple[Network, Card]:
-    """Return the network of a checkpoint, filled with its weights, and what the file says of them.
+    """Return the network of an MXNet checkpoint, with its weights, and its card.
 
-    Args and errors: those of `igcv.from_mxnet`.
+    `igcv.from_mxnet` describes the arguments and errors.
     """
     arrays = _without_prefix(path, read_params(path))
     found = recognize({name: array.shape for name, array in arrays.items()})
@@ -46,10 +46,10 @@ def read_checkpoint(
 
 
 def checkpoint_arrays(network: Network) -> dict[str, np.ndarray]:
-    """Return the arrays of a network's checkpoint by their keys, in the order in which MXNet saves them.
+    """Return the arrays of an MXNet checkpoint for a network, by key, in the order of MXNet.
 
     Raises:
-        InputError: if MXNet's names do not cover the network (IGCV2).
+        InputError: if the network has no names in MXNet (IGCV2).
     """
     tensors = network.state_dict()
     naming = names.naming_of(tensors)
@@ -77,7 +77,9 @@ def _without_prefix(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.n
     for key, array in arrays.items():
         if key != names.prefixed(key[4:]):
             expected = "expected arg:NAME for weights, aux:NAME for moving averages"
-            raise InputError(f"{path} has an entry '{key}'; {expected}")
+            raise InputError(f"entry in '{path}': got '{key}', {expected}")
         if array.dtype.kind != "f":
-            raise InputError(f"{path}: {key} holds {array.dtype}; expected float16, float32 or float64")
+            raise InputError(
+                f"{path}: data type of {key}: got {array.dtype}, expected float16, float32 or float64"
+            )
     return {key[4:]: array for key, array in arrays.items()}

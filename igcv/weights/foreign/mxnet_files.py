@@ -1,16 +1,16 @@
-"""MXNet's own checkpoint files as plain numpy arrays and graph nodes, without MXNet.
+"""MXNet checkpoint files as numpy arrays and graph nodes, without MXNet.
 
-`NAME-0000.params` is the NDArray list format of `mx.nd.save`, `NAME-symbol.json` the graph. Layout (little
-endian), as written by `NDArray::Save` in MXNet's src/ndarray/ndarray.cc and `Tuple::Save` in tuple.h:
+`NAME-0000.params` is the NDArray list format of `mx.nd.save`, and `NAME-symbol.json` is the graph. `NDArray::Save` in
+MXNet's src/ndarray/ndarray.cc and `Tuple::Save` in tuple.h write this little-endian layout:
 
     uint64 0x112, uint64 reserved, uint64 count, NDArray[count], uint64 count, (uint64 n, char name[n])[count]
     NDArray: uint32 version word, int32 storage type (V2 and V3), uint32 ndim, int64 dims[ndim],
              int32 device type, int32 device id, int32 type flag, elements in C order
 
-V1 has 64-bit dims, V2 (of MXNet 1.x) adds the storage type (0 dense; sparse is refused here), V3 is V2 saved
-under numpy shape semantics (ndim 0 is a scalar, a dim of -1 unknown). In the oldest form, V0, the word itself
-is ndim and the dims are uint32. An array that was never set (V0 to V2: ndim 0, V3: a dim of -1) ends after
-its dims and is read as an empty float32 array. Nothing is executed; lengths are checked before use.
+V1 has 64-bit dims. V2 (MXNet 1.x) adds the storage type: 0 is dense, and this reader rejects sparse arrays. V3 is V2
+with numpy shape semantics: ndim 0 is a scalar, and a dim of -1 is unknown. In V0, the oldest version, the version word
+is ndim, and the dims are uint32. An unset array (V0 to V2: ndim 0, V3: a dim of -1) ends after its dims; the reader
+returns an empty float32 array. The reader executes nothing and checks lengths before use.
 """
 
 import json
@@ -34,8 +34,8 @@ V2_WORD = 0xF993FAC9
 VERSIONS = {0xF993FAC8: 1, V2_WORD: 2, 0xF993FACA: 3}
 DTYPES = tuple(np.dtype(t) for t in ("<f4", "<f8", "<f2", "u1", "<i4", "i1", "<i8", "?"))  # by type flag
 DTYPE_NAMES = ", ".join(f"{flag} {dtype}" for flag, dtype in enumerate(DTYPES))
-DEVICES = (1, 2, 3, 5)  # cpu, gpu, cpu_pinned, cpu_shared; where an array lived does not change its bytes
-MAX_NDIM = 32  # what every numpy holds
+DEVICES = (1, 2, 3, 5)  # cpu, gpu, cpu_pinned, cpu_shared; the bytes are the same for all
+MAX_NDIM = 32  # the limit of older numpy versions
 MAX_SYMBOL_BYTES = 2**24  # 70 times the graph of IGCV3
 FOREIGN = {b"PK": "a zip archive (PyTorch? .npz?)", b"\x80": "a pickle", b"{": "JSON (the symbol file?)"}
 
@@ -43,9 +43,12 @@ FOREIGN = {b"PK": "a zip archive (PyTorch? .npz?)", b"\x80": "a pickle", b"{": "
 def read_params(path: str | Path) -> dict[str, np.ndarray]:
     """Read a `.params` file of any MXNet 0.x or 1.x.
 
-    Returns the arrays in the file's order, keys as they are there: "arg:NAME" for weights, "aux:NAME" for
-    batch-norm statistics in a checkpoint. The arrays are writable and independent of the file.
-    Raises InputError if the file is missing, truncated, damaged, sparse, without names or of another format.
+    Returns:
+        The arrays by key, in the order of the file. In a checkpoint, keys are "arg:NAME" for weights and "aux:NAME" for
+        batch-norm statistics. The arrays are writable copies.
+
+    Raises:
+        InputError: if the file is missing, truncated, damaged, sparse, without names or of another format.
     """
     with _opened(Path(path), "an MXNet .params file") as file:
         reader = ByteReader(file)
@@ -57,11 +60,14 @@ def read_params(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def write_params(path: str | Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write what `mx.nd.save(path, arrays)` of MXNet 1.9.1 writes, byte for byte (V2, context cpu(0)).
+    """Write a `.params` file, byte for byte as `mx.nd.save(path, arrays)` of MXNet 1.9.1 (V2, context cpu(0)).
 
-    `arrays` by key, e.g. "arg:fc_weight": dtypes as in `DTYPES`, any memory layout, 1 to 32 dimensions.
-    Raises InputError for an array this format cannot hold (V2 has no scalars), before `path` is opened, or
-    if `path` cannot be written.
+    Args:
+        path: the file to write.
+        arrays: arrays by key, e.g. "arg:fc_weight", of the dtypes in `DTYPES`, with 1 to 32 dimensions.
+
+    Raises:
+        InputError: if the format cannot store an array (V2 has no scalars), or `path` cannot be written.
     """
     count = struct.pack("<Q", len(arrays))
     bodies: list[Any] = [part for name in arrays for part in _array_parts(f"{path}: {name!r}", arrays[name])]
@@ -70,12 +76,12 @@ def write_params(path: str | Path, arrays: dict[str, np.ndarray]) -> None:
         with open(path, "wb") as file:
             file.writelines([LIST_MAGIC, bytes(8), count, *bodies, count, *names])
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
+        raise InputError(f"{path}: cannot be written ({error.strerror}). Choose another path.") from error
 
 
 @dataclass(frozen=True)
 class Node:
-    """One node of an MXNet graph; `op` is "null" for an input or a weight, `inputs` are node indices."""
+    """Node of an MXNet graph; `op` is "null" for an input or a weight, and `inputs` are node indices."""
 
     name: str
     op: str
@@ -84,12 +90,14 @@ class Node:
 
 
 def read_symbol(path: str | Path) -> list[Node]:
-    """Read the nodes of a `-symbol.json` file, in the file's order: every input precedes its user.
+    """Read the nodes of a `-symbol.json` file, in the order of the file. Every input precedes the nodes that use it.
 
-    An operator's settings are under "attrs", in older files under "attr" or "param"; where a node has
-    several, the newer word wins, as in nnvm's JSON loader (src/pass/saveload_json.cc).
-    Raises InputError if it is no such file, is over 16 MiB, or a node takes another than its input's first
-    output (of the operators in IGCV's graphs only the first output is ever used).
+    The settings of an operator are under "attrs", or under "attr" or "param" in older files. If a node has several of
+    these keys, the newer key takes precedence, as in nnvm's JSON loader (src/pass/saveload_json.cc).
+
+    Raises:
+        InputError: if the file is not a symbol file, exceeds 16 MiB, or a node uses an output of its input other than
+            the first (the graphs of IGCV use only first outputs).
     """
     graph = _load_json(Path(path))
     nodes: Any = graph.get("nodes") if isinstance(graph, dict) else None
@@ -99,7 +107,7 @@ def read_symbol(path: str | Path) -> list[Node]:
 
 
 class ByteReader:
-    """Reads a file front to back; whatever is not as it must be is an InputError naming the offset."""
+    """Sequential reader of a file, which reports invalid content as an InputError with the offset."""
 
     def __init__(self, file: BufferedReader) -> None:
         self.file, self.part = file, "the header"
@@ -109,7 +117,7 @@ class ByteReader:
         _expect(good, f"{self.file.name}: at byte {offset} ({self.part})", found, expected)
 
     def raw(self, size: int, what: str) -> np.ndarray:
-        """The next `size` bytes, as a uint8 array of their own."""
+        """Return a copy of the next `size` bytes as a uint8 array."""
         data = np.empty(size if size <= self.left else 0, np.uint8)
         complete = self.file.readinto(data.data) == size
         self.expect(complete, self.at, f"{self.left} bytes left", f"{size} of {what}; is the file complete?")
@@ -117,7 +125,7 @@ class ByteReader:
         return data
 
     def numbers(self, form: str, what: str) -> tuple[int, ...]:
-        """The next little-endian numbers, in `struct`'s letters."""
+        """Return the next little-endian numbers; `form` is a format of `struct`."""
         return struct.unpack("<" + form, self.raw(struct.calcsize("<" + form), what).tobytes())
 
 
@@ -127,13 +135,13 @@ def _read_list_header(reader: ByteReader) -> int:
     found = [*kinds, f"the bytes '{head.hex(' ')}'"][0]
     reader.expect(head == LIST_MAGIC, 0, found, f"'{LIST_MAGIC.hex(' ')}' (an MXNet .params file)")
     _, count = reader.numbers("QQ", "the reserved word and the number of arrays")
-    left = reader.left  # an array and its name take 4 + 8 bytes at the very least
+    left = reader.left  # an array and its name take at least 4 + 8 bytes
     reader.expect(12 * count <= left, 16, f"{count} arrays in {left} bytes", "at least 12 bytes for each")
     return count
 
 
 def _read_array(reader: ByteReader, part: str) -> np.ndarray:
-    """One NDArray; the layout and its versions are at the top of this file."""
+    """Read one NDArray; the module docstring gives the layout and its versions."""
     reader.part = part
     (word,) = reader.numbers("I", "the version word")
     version = VERSIONS.get(word, 0)
@@ -148,7 +156,7 @@ def _read_array(reader: ByteReader, part: str) -> np.ndarray:
     known = min(shape, default=0) >= (-1 if version == 3 else 0)
     reader.expect(known, offset, f"the shape {shape}", "no negative dimension")
     if -1 in shape or (ndim == 0 and version < 3):
-        return np.empty(0, np.float32)  # never set: nothing follows
+        return np.empty(0, np.float32)  # an unset array ends here
     device, _, flag = reader.numbers("iii", "the context and the type flag")
     reader.expect(device in DEVICES, reader.at - 12, f"device type {device}", f"one of {DEVICES}")
     reader.expect(0 <= flag < len(DTYPES), reader.at - 4, f"type flag {flag}", f"one of: {DTYPE_NAMES}")
@@ -156,7 +164,7 @@ def _read_array(reader: ByteReader, part: str) -> np.ndarray:
 
 
 def _read_elements(reader: ByteReader, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    span = math.prod(max(size, 1) for size in shape)  # numpy may refuse (0, 2**60), too
+    span = math.prod(max(size, 1) for size in shape)  # numpy may also reject (0, 2**60)
     reader.expect(span < 2**60, reader.at, f"the shape {shape}", "a shape that fits the file")
     data = reader.raw(math.prod(shape) * dtype.itemsize, f"elements of a {shape} {dtype} array")
     if dtype.kind == "b" and data.size:
@@ -204,7 +212,7 @@ def _name_part(where: str, name: str) -> bytes:
 
 
 def _array_parts(where: str, given: np.ndarray) -> tuple[bytes, np.ndarray]:
-    """The header and the elements of one V2 NDArray on cpu(0)."""
+    """Return the header and the elements of one V2 NDArray on cpu(0)."""
     dtype, ndim = given.dtype.newbyteorder("<"), given.ndim
     _expect(dtype in DTYPES, where, f"dtype {given.dtype}", f"one of: {DTYPE_NAMES}")
     _expect(1 <= ndim <= MAX_NDIM, where, f"{ndim} dimensions", f"1 to {MAX_NDIM} (reshape a scalar to (1,))")
@@ -214,7 +222,7 @@ def _array_parts(where: str, given: np.ndarray) -> tuple[bytes, np.ndarray]:
 
 def _load_json(path: Path) -> Any:
     with _opened(path, "an MXNet -symbol.json file") as file:
-        # Reading reserves what it is told to, so that is no more than the file has.
+        # read() allocates the requested size, so do not request more than the size of the file.
         data = file.read(min(os.fstat(file.fileno()).st_size, MAX_SYMBOL_BYTES) + 1)
     _expect(len(data) <= MAX_SYMBOL_BYTES, f"{path}: at byte {len(data) - 1}", "more bytes", "16 MiB at most")
     try:
@@ -231,7 +239,7 @@ def _node(where: str, index: int, raw: Any) -> Node:
         found = f'"{key}" = {reprlib.repr(raw.get(key))}'
         _expect(isinstance(raw.get(key), kind), where, found, f"a {kind.__name__}")
     attrs: dict[str, str] = {}
-    for key in ("param", "attr", "attrs"):  # oldest first: the newer word wins
+    for key in ("param", "attr", "attrs"):  # oldest first: the newer key takes precedence
         given = raw.get(key, {})
         strings = isinstance(given, dict) and all(isinstance(value, str) for value in given.values())
         _expect(strings, where, f'"{key}" = {reprlib.repr(given)}', "an object of strings")
@@ -240,7 +248,7 @@ def _node(where: str, index: int, raw: Any) -> Node:
 
 
 def _source(where: str, index: int, entry: Any) -> int:
-    """The node that an `inputs` entry [node, output] or [node, output, version] names."""
+    """Return the node of an `inputs` entry [node, output] or [node, output, version]."""
     good = isinstance(entry, list) and len(entry) in (2, 3) and all(type(number) is int for number in entry)
     good = good and 0 <= entry[0] < index and entry[1] == 0
     expected = f"[node, 0] or [node, 0, version], node an earlier one (0 <= node < {index})"

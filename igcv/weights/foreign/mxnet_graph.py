@@ -1,4 +1,4 @@
-"""A graph file of MXNet against the network that its weights belong to."""
+"""Check of an MXNet graph file against the network of its weights."""
 
 import ast
 import math
@@ -22,13 +22,18 @@ LAYERS: dict[str, Any] = {"Convolution": nn.Conv2d, "BatchNorm": nn.BatchNorm2d,
 
 
 def check_graph(symbol: str | Path, model: nn.Module, naming: str) -> None:
-    """Check that a graph file belongs to a network.
+    """Check that a graph file matches a network.
 
-    Compared are the names of the weights, the settings of every layer, and how many activations, additions
-    and permutations there are; not how they are wired. `naming` is a key of `igcv.weights.foreign.names.NAMINGS`.
+    The check compares the names of the weights, the settings of every layer, and the numbers of activations, additions
+    and permutations. It ignores the connections between the nodes.
+
+    Args:
+        symbol: the graph file.
+        model: the network.
+        naming: a key of `igcv.weights.foreign.names.NAMINGS`.
 
     Raises:
-        InputError: naming the first node that disagrees.
+        InputError: at the first difference.
     """
     nodes = read_symbol(symbol)
     variables = {node.name for node in nodes if node.op == "null"} - {"data", "softmax_label"}
@@ -37,17 +42,19 @@ def check_graph(symbol: str | Path, model: nn.Module, naming: str) -> None:
         for key, (expected, default) in _settings(node, nodes, model, naming).items():
             found = node.attrs.get(key, default)
             if not _same(found, expected):
-                hint = ", or the strides that it was trained with" if key == "stride" else ""
-                where = f"{symbol}: {key} of the node {node.name} is {found or 'missing'}"
-                raise InputError(f"{where}, in the network {expected}; give the graph of these weights{hint}")
+                hint = ", or the strides of the training" if key == "stride" else ""
+                where = f"{symbol}: {key} of the node {node.name}: got {found or 'nothing'}"
+                raise InputError(f"{where}, expected {expected}. Give the graph of these weights{hint}.")
     given = Counter(node.op for node in nodes)
     for operation, count in _operations(model).items():
         if given[operation] != count:
-            raise InputError(f"{symbol} has {given[operation]} nodes of {operation}, but its network {count}")
+            raise InputError(
+                f"{symbol}: number of {operation} nodes: got {given[operation]}, expected {count}"
+            )
 
 
 def _settings(node: Node, nodes: list[Node], model: nn.Module, naming: str) -> dict[str, tuple[Any, str]]:
-    """What the settings of a node should be, each with MXNet's default."""
+    """Return the expected settings of a node, each with the default of MXNet."""
     if node.op == "clip":
         return {"a_min": (0, ""), "a_max": (6, "")}
     if node.op == "Activation":
@@ -57,10 +64,12 @@ def _settings(node: Node, nodes: list[Node], model: nn.Module, naming: str) -> d
     weight = nodes[node.inputs[1]].name if len(node.inputs) > 1 else "(no weight)"
     layer: Any = dict(model.named_modules()).get(mxnet_names.to_igcv(weight, naming).rpartition(".")[0])
     if not isinstance(layer, LAYERS[node.op]):
-        raise InputError(f"the network has no {node.op} with the weight {weight} as the graph's {node.name}")
+        raise InputError(
+            f"node {node.name} of the graph: the network has no {node.op} with the weight {weight}"
+        )
     if node.op == "FullyConnected":
         return {"num_hidden": (layer.out_features, "")}
-    if node.op == "BatchNorm":  # with fix_gamma MXNet takes all gammas for 1
+    if node.op == "BatchNorm":  # with fix_gamma, MXNet sets all gammas to 1
         return {"eps": (layer.eps, "0.001"), "fix_gamma": (False, "True")}
     return {
         "num_filter": (layer.out_channels, ""),
@@ -72,7 +81,7 @@ def _settings(node: Node, nodes: list[Node], model: nn.Module, naming: str) -> d
 
 
 def _same(text: str, expected: Any) -> bool:
-    """Whether the text of a setting stands for a value; a batch norm's eps may be a rounded float32."""
+    """Return whether the text of a setting equals a value; the eps of a batch norm may be a rounded float32."""
     if isinstance(expected, str):
         return text == expected
     try:
@@ -83,7 +92,7 @@ def _same(text: str, expected: Any) -> bool:
 
 
 def _operations(model: nn.Module) -> Counter[str]:
-    """How many nodes of the operations without weights a network has in MXNet."""
+    """Return the number of MXNet nodes of a network for each operation without weights."""
     counts = Counter({"SwapAxis": 0, "elemwise_add": 0, "clip": 0, "Activation": 0})
     for module in model.modules():
         counts["clip"] += isinstance(module, nn.ReLU6)

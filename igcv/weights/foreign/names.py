@@ -1,11 +1,11 @@
-"""The names of a network's tensors in other projects and here: one table, read in both directions.
+"""Table of the tensor names of networks in igcv and in other projects, for both directions.
 
-`LAYERS` has the names of IGCV3 and MobileNetV2 in MXNet and in the PyTorch projects (read by `torch_names`). The four
-namings of the released MXNet graphs:
+`LAYERS` has the names of IGCV3 and MobileNetV2 in MXNet and in the PyTorch projects (see `torch_names`). The released
+MXNet graphs have four namings:
 
 - seq: IGCV3 and MobileNetV2, `seq-1-block2-exp-conv2d_weight` <-> `stages.1.2.expand.conv.weight`
 - plain: IGCV1 for CIFAR, `g1_b1_conv1_weight` <-> `stages.0.0.convs.0.weight`
-- ident: the same with identity shortcuts, `g1_b1_p2_two1_conv1_weight` <-> `stages.0.0.conv1.convs.0.weight`
+- ident: IGCV1 for CIFAR with identity shortcuts, `g1_b1_p2_two1_conv1_weight` <-> `stages.0.0.conv1.convs.0.weight`
 - imagenet18: IGCV1 for ImageNet, `g1_b1_conv1_conv1_weight` <-> `stages.0.0.conv1.convs.0.weight`
 
 PyTorch's `num_batches_tracked` has no counterpart in MXNet.
@@ -20,18 +20,18 @@ from torch import nn
 
 from igcv.errors import InputError, differences, unknown
 
-# What a {norm} stands for: MXNet's words for the tensors of a batch norm, and PyTorch's.
+# Values of {norm}: the tensors of a batch norm in MXNet and in PyTorch.
 NORM = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_var": "running_var"}
 
-NamePair = tuple[str, str]  # a name in MXNet and here; what is in braces is in both
+NamePair = tuple[str, str]  # a name in MXNet and in igcv, with the same fields in braces
 
 
 class Naming(NamedTuple):
-    """The names of one kind of network.
+    """Names of one kind of network.
 
     Attributes:
-        first: the number that MXNet's {stage}, {block} and {conv} start at; ours start at 0.
-        pairs: the names.
+        first: first number of {stage}, {block} and {conv} in MXNet; igcv counts from 0.
+        pairs: pairs of names.
     """
 
     first: int
@@ -39,7 +39,7 @@ class Naming(NamedTuple):
 
 
 def _unit(mxnet: str, igcv: str, conv: str = "_conv", norm: str = "_bn") -> tuple[NamePair, ...]:
-    """The name pairs of a convolution with its batch norm."""
+    """Return the name pairs of a convolution and its batch norm."""
     return (
         (f"{mxnet}{conv}_weight", f"{igcv}.conv.weight"),
         (f"{mxnet}{norm}_{{norm}}", f"{igcv}.norm.{{norm}}"),
@@ -47,14 +47,14 @@ def _unit(mxnet: str, igcv: str, conv: str = "_conv", norm: str = "_bn") -> tupl
 
 
 class Layer(NamedTuple):
-    """What a layer of IGCV3 and MobileNetV2 is called in each project.
+    """Names of a layer of IGCV3 and MobileNetV2 in each project.
 
-    What is in braces is filled in for each block: `stage` and `block` count from 0; the other words are those of
-    `igcv.weights.foreign.torch_names`.
+    The fields in braces differ by block. `stage` and `block` count from 0; `igcv.weights.foreign.torch_names` defines
+    the other fields.
 
     Attributes:
-        igcv, mxnet: a convolution with its batch norm.
-        pytorchcv, torchvision, timm: the convolution, and its batch norm; empty for a layer without one.
+        igcv, mxnet: name of the convolution with its batch norm.
+        pytorchcv, torchvision, timm: names of the convolution and of its batch norm; empty without a batch norm.
     """
 
     igcv: str
@@ -71,7 +71,7 @@ def _layer(
 
 
 def _interleaved(mxnet: str, igcv: str) -> tuple[NamePair, ...]:
-    """The name pairs of an IGC block: two convolutions, one batch norm."""
+    """Return the name pairs of an IGC block: two convolutions, one batch norm."""
     return (
         (f"{mxnet}_conv{{conv}}_weight", f"{igcv}.convs.{{conv}}.weight"),
         (f"{mxnet}_bn_{{norm}}", f"{igcv}.norm.{{norm}}"),
@@ -79,7 +79,7 @@ def _interleaved(mxnet: str, igcv: str) -> tuple[NamePair, ...]:
 
 
 _MXNET, _IGCV = "g{stage}_b{block}", "stages.{stage}.{block}"
-_SEQ, _UNIT = "seq-{stage}-block{block}", "features.stage{group}.unit{unit}"  # MXNet's and pytorchcv's blocks
+_SEQ, _UNIT = "seq-{stage}-block{block}", "features.stage{group}.unit{unit}"  # blocks in MXNet and pytorchcv
 _VISION, _TIMM = "features.{place}.conv", "blocks.{stage}.{block}"
 LAYERS = (
     _layer(
@@ -152,14 +152,14 @@ NAMINGS = {
 
 
 def to_igcv(name: str, naming: str) -> str:
-    """Our name of a tensor.
+    """Return the name of a tensor in igcv.
 
     Args:
-        name: in MXNet, without "arg:" or "aux:".
+        name: name in MXNet, without "arg:" or "aux:".
         naming: a key of `NAMINGS`; see `naming_of`.
 
     Raises:
-        InputError: if the naming has no such name.
+        InputError: if the naming does not contain the name.
 
     >>> to_igcv("seq-1-block2-exp-batchnorm_gamma", "seq")
     'stages.1.2.expand.norm.weight'
@@ -168,7 +168,7 @@ def to_igcv(name: str, naming: str) -> str:
 
 
 def to_mxnet(name: str, naming: str) -> str:
-    """The inverse of `to_igcv`.
+    """Return the name of a tensor in MXNet: the inverse of `to_igcv`.
 
     >>> to_mxnet("stages.0.2.conv1.convs.0.weight", "ident")
     'g1_b3_p2_two1_conv1_weight'
@@ -177,9 +177,9 @@ def to_mxnet(name: str, naming: str) -> str:
 
 
 def graph_order(names: Iterable[str]) -> list[str]:
-    """Our names, given in the order of a state_dict, in that of MXNet's graphs: a block's shortcut comes first.
+    """Sort the names of a state_dict in the order of MXNet graphs: the shortcut of a block comes first.
 
-    PyTorch's counters (num_batches_tracked) are left out.
+    The result omits the counters of PyTorch (num_batches_tracked).
     """
     names = [name for name in names if not name.endswith("num_batches_tracked")]
     blocks = {name: ".".join(name.split(".")[:3]) if name.startswith("stages.") else name for name in names}
@@ -188,30 +188,30 @@ def graph_order(names: Iterable[str]) -> list[str]:
 
 
 def prefixed(name: str) -> str:
-    """MXNet's name with the prefix it has in a checkpoint: "aux:" for a batch norm's statistics, else "arg:"."""
+    """Return an MXNet name with its prefix in a checkpoint: "aux:" for batch-norm statistics, otherwise "arg:"."""
     return ("aux:" if name.endswith(("_moving_mean", "_moving_var")) else "arg:") + name
 
 
 def naming_of(names: Iterable[str]) -> str:
-    """The naming that knows most of the names, given in MXNet's words or in ours.
+    """Return the naming that contains most of the names, which may be names in MXNet or in igcv.
 
     Raises:
-        InputError: if no naming knows any.
+        InputError: if no naming contains any of the names.
     """
     names = list(names)
     known = {naming: sum(knows(name, naming) for name in names) for naming in NAMINGS}
     best = max(known, key=lambda naming: known[naming])
     if not known[best]:
-        some = ", ".join(names[:3]) or "no names at all"
+        some = ", ".join(names[:3]) or "no names"
         raise InputError(
-            f"these are no names of IGCV1, IGCV3 or MobileNetV2: {some}; expected names such as "
+            f"tensor names: got {some}, expected names of IGCV1, IGCV3 or MobileNetV2 such as "
             "first-3x3-conv-conv2d_weight or g0_conv_weight (in MXNet), or stem.conv.weight (in igcv)"
         )
     return best
 
 
 def knows(name: str, naming: str) -> bool:
-    """Whether a naming has a name, in MXNet's words or in ours."""
+    """Return whether a naming contains a name of MXNet or igcv."""
     return any(pattern.fullmatch(name) for pair in _patterns(naming) for pattern in pair)
 
 
@@ -225,12 +225,12 @@ def _translate(name: str, naming: str, side: int) -> str:
             return pair[1 - side].format_map(
                 {key: _word(key, value, shift, side) for key, value in match.groupdict().items()}
             )
-    other = ("our", "MXNet's")[side]
-    raise InputError(f"'{name}' has no counterpart among {other} names of the naming '{naming}'")
+    other = ("igcv", "MXNet")[side]
+    raise InputError(f"'{name}' has no counterpart in {other} in the naming '{naming}'")
 
 
 def _word(key: str, value: str, shift: int, side: int) -> str:
-    """What is in braces, on the other side."""
+    """Return the value of a field in the other name."""
     if key == "norm":
         return NORM[value] if side == 0 else {ours: theirs for theirs, ours in NORM.items()}[value]
     return str(int(value) + shift) if key in ("stage", "block", "conv") else value
@@ -238,7 +238,7 @@ def _word(key: str, value: str, shift: int, side: int) -> str:
 
 @cache
 def _patterns(naming: str) -> tuple[tuple[re.Pattern[str], re.Pattern[str]], ...]:
-    """For every pair the patterns of MXNet's name and of ours."""
+    """Return the patterns of the MXNet name and the igcv name for each pair."""
     first, pairs = NAMINGS[naming]
     return tuple((_pattern(mxnet, first, NORM), _pattern(igcv, 0, NORM.values())) for mxnet, igcv in pairs)
 
@@ -259,12 +259,14 @@ def _pattern(template: str, first: int, norm: Iterable[str]) -> re.Pattern[str]:
 
 
 def names_of(model: nn.Module, naming: str) -> list[str]:
-    """MXNet's names of a network's tensors."""
+    """Return the names of the tensors of a network in MXNet."""
     return [to_mxnet(name, naming) for name in graph_order(model.state_dict())]
 
 
 def check_same_names(where: str, expected: Iterable[str], given: Iterable[str]) -> None:
-    """Raise InputError unless the names are the same; those on one side only are listed."""
+    """Raise InputError with the differences unless the names are equal."""
     missing, surplus = sorted(set(expected) - set(given)), sorted(set(given) - set(expected))
-    if difference := differences({"missing": missing, "left over": surplus}, 12):
-        raise InputError(f"{where} has not the names of its network ({difference}); is it complete?")
+    if difference := differences({"missing": missing, "unexpected": surplus}, 12):
+        raise InputError(
+            f"{where}: the names differ from the network ({difference}). Check that the file is complete."
+        )

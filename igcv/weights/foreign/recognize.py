@@ -1,4 +1,4 @@
-"""The network that a checkpoint belongs to, from the names and shapes of its tensors."""
+"""Recognition of the network of a checkpoint from the names and shapes of its tensors."""
 
 import math
 from collections import Counter
@@ -19,7 +19,7 @@ from igcv.models.mobilenetv2 import TABLE as MOBILENETV2
 from igcv.weights.foreign import names as mxnet_names
 
 Shapes = dict[str, tuple[int, ...]]
-Told = Callable[[str], str]  # from our name of a tensor to that in the file, for messages
+Told = Callable[[str], str]  # maps a tensor name in igcv to the name in the file, for messages
 
 
 PERCENTS = sorted(range(5, 401), key=lambda percent: (abs(percent - 5 * round(percent / 5)), percent))
@@ -27,12 +27,12 @@ PERCENTS = sorted(range(5, 401), key=lambda percent: (abs(percent - 5 * round(pe
 
 @dataclass(frozen=True)
 class Recognized:
-    """The network that a checkpoint belongs to.
+    """Network of a checkpoint.
 
     Attributes:
-        model: its catalog name, width multiplier included.
-        num_classes: outputs of the classifier.
-        original_widths: whether it is a network of the IGCV3 authors' code ("_mxnet" at the end of the name).
+        model: catalog name, including the width multiplier.
+        num_classes: number of classes.
+        original_widths: whether the network has the widths of the IGCV3 authors' code (suffix "_mxnet").
     """
 
     model: str
@@ -41,17 +41,17 @@ class Recognized:
 
 
 def recognize(shapes: Shapes) -> Recognized:
-    """Find the network from the names and shapes of its tensors.
+    """Return the network of a checkpoint, recognized by the names and shapes of its tensors.
 
-    The number of groups of a convolution follows from its weight, (out_channels, in_channels / groups, h, w).
-    Of several width multipliers with the same widths the one nearest to a multiple of 0.05 is taken.
+    The number of groups of a convolution follows from the shape of its weight, (out_channels, in_channels / groups, h,
+    w). If several width multipliers give the same widths, the function takes the one nearest to a multiple of 0.05.
 
     Args:
-        shapes: by MXNet's names, without "arg:" and "aux:". Names that no network has are skipped, and
-            some may be missing: `from_mxnet` lists both.
+        shapes: shapes by MXNet name, without "arg:" and "aux:". The function ignores unknown names and tolerates
+            missing names; `from_mxnet` reports both.
 
     Raises:
-        InputError: if they are of no network in the catalog; one that comes near is named.
+        InputError: if no network of the catalog matches; the message gives a similar network.
     """
     naming = mxnet_names.naming_of(shapes)
     ours = {
@@ -61,12 +61,12 @@ def recognize(shapes: Shapes) -> Recognized:
 
 
 def recognize_ours(ours: Shapes, naming: str, told: Told) -> Recognized:
-    """`recognize` for shapes by our names.
+    """Return the network of a checkpoint, given the shapes by igcv name; see `recognize`.
 
     Args:
-        ours: by our names.
+        ours: shapes by igcv name.
         naming: the kind of network, a key of `igcv.weights.foreign.names.NAMINGS`.
-        told: the name in the file, for messages.
+        told: maps an igcv name to the name in the file, for messages.
     """
     num_classes = _shape(ours, told, "classifier.weight", 2)[0]
     nearest = ""
@@ -74,30 +74,30 @@ def recognize_ours(ours: Shapes, naming: str, told: Told) -> Recognized:
         conflict = _conflict(name, num_classes, ours, told)
         if not conflict:
             return Recognized(name, num_classes, name.endswith("_mxnet"))
-        nearest = nearest or f"; not {name}: {conflict}"
-    raise InputError(f"the tensors are of no network that igcv can build{nearest}")
+        nearest = nearest or f"; the similar {name} differs: {conflict}"
+    raise InputError(f"no igcv network matches these tensors{nearest}")
 
 
 def _shape(shapes: Shapes, told: Told, name: str, ndim: int = 4) -> tuple[int, ...]:
-    """The shape of a tensor by which a network is recognized."""
+    """Return the shape of a tensor that is necessary to recognize the network."""
     shape = shapes.get(name, ())
     if len(shape) != ndim or min(shape) < 1:
-        found = f"has the shape {shape}" if name in shapes else "is missing"
+        found = f"got shape {shape}" if name in shapes else "missing"
         raise InputError(
-            f"{told(name)}, by which networks are told apart, {found}; expected {ndim} dimensions"
+            f"{told(name)}: {found}, expected {ndim} dimensions. igcv recognizes the network by this tensor"
         )
     return shape
 
 
 def _blocks(shapes: Shapes) -> tuple[int, ...]:
-    """Blocks per stage."""
+    """Return the number of blocks per stage."""
     blocks = {tuple(map(int, name.split(".")[1:3])) for name in shapes if name.startswith("stages.")}
     counts = Counter(stage for stage, _ in blocks)
     return tuple(counts[stage] for stage in sorted(counts))
 
 
 def _igcv1_name(shapes: Shapes, naming: str, told: Told) -> str:
-    """IGCV1: L and M from the first 3x3 convolution that keeps its width, the depth from the blocks."""
+    """Return the name of an IGCV1: L and M from the first 3x3 convolution of equal width, the depth from the blocks."""
     first = {"plain": "0.0", "ident": "0.0.conv1", "imagenet18": "0.1.conv1"}[naming]
     width, secondary, *_ = _shape(shapes, told, f"stages.{first}.convs.0.weight")
     name = f"igcv1_l{max(1, width // secondary)}m{secondary}"
@@ -108,7 +108,7 @@ def _igcv1_name(shapes: Shapes, naming: str, told: Told) -> str:
 
 
 def _seq_names(shapes: Shapes, told: Told) -> Iterator[str]:
-    """IGCV3 and MobileNetV2: the names at every width multiplier that comes near, the usual widths first."""
+    """Yield names of IGCV3 or MobileNetV2 with a width multiplier close to the shapes, common multipliers first."""
     before, last = (_shape(shapes, told, f"stages.{i}.0.project.conv.weight")[0] for i in (0, 6))
     expand, project = (
         _shape(shapes, told, f"stages.1.0.{part}.conv.weight") for part in ("expand", "project")
@@ -117,10 +117,11 @@ def _seq_names(shapes: Shapes, told: Told) -> Iterator[str]:
     tables, blocks = _tables(groups), _blocks(shapes)
     counts = {family: tuple(row.n for row in table) for family, table in tables.items()}
     if blocks not in counts.values():
-        what = f"{blocks} blocks in its stages and {groups} groups in its pointwise convolutions"
         known = " or ".join(map(str, dict.fromkeys(counts.values())))
-        raise InputError(f"igcv has no network of {what}; expected {known} blocks")
-    off_by = 8 if groups == (1, 1) else math.lcm(*groups)  # at most, by rounding to multiples
+        raise InputError(
+            f"blocks per stage: got {blocks}, expected {known} for {groups} groups in the pointwise convolutions"
+        )
+    off_by = 8 if groups == (1, 1) else math.lcm(*groups)  # largest difference due to rounding to multiples
     for suffix in ("", "_mxnet"):
         for family in (family for family in tables if counts[family] == blocks):
             full = tables[family][-1].c  # channels of the last stage at multiplier 1.0
@@ -129,13 +130,13 @@ def _seq_names(shapes: Shapes, told: Told) -> Iterator[str]:
 
 
 def _listed_name(name: str) -> str:
-    """Return the name under which the catalog lists a network: igcv3_d_p50 for igcv3_d_p50_100."""
+    """Return the listed name of a network: igcv3_d_p50 for igcv3_d_p50_100."""
     short = name.removesuffix("_100")
     return short if short in list_models() else name
 
 
 def _tables(groups: tuple[int, int]) -> dict[str, tuple[Stage, ...]]:
-    """Return the tables of the families with such groups in their pointwise convolutions, by name."""
+    """Return the tables of the families with these groups in the pointwise convolutions, by name."""
     if groups == (1, 1):
         return {"mobilenetv2": MOBILENETV2}
     if groups == (2, 2):
@@ -144,7 +145,7 @@ def _tables(groups: tuple[int, int]) -> dict[str, tuple[Stage, ...]]:
 
 
 def _conflict(name: str, num_classes: int, shapes: Shapes, told: Told) -> str:
-    """Where a network differs from these shapes; empty if it does not."""
+    """Return the first difference between a network and these shapes, or an empty text."""
     try:
         with torch.device("meta"):
             tensors = build_model(name, num_classes).state_dict()
@@ -153,5 +154,5 @@ def _conflict(name: str, num_classes: int, shapes: Shapes, told: Told) -> str:
     for key, shape in shapes.items():
         expected = tuple(tensors[key].shape) if key in tensors else None
         if shape != expected:
-            return f"its {told(key)} has the shape {expected}, but {shape} here"
+            return f"shape of {told(key)}: got {shape}, expected {expected}"
     return ""

@@ -1,4 +1,4 @@
-"""Checkpoints of pytorchcv, torchvision and timm as a network with its card: .pth files and safetensors."""
+"""Reader of checkpoints of pytorchcv, torchvision and timm: .pth files and safetensors."""
 
 import hashlib
 import warnings
@@ -20,11 +20,11 @@ from igcv.weights.foreign.names import check_same_names
 from igcv.weights.foreign.recognize import recognize_ours
 from igcv.weights.foreign.torch_names import COUNTER, names_of_file
 
-PICKLES = (".pth", ".pt", ".bin", ".tar")  # suffixes of files of torch.save, the last of timm's .pth.tar
-MAX_BYTES = 2**29  # of a file and of its tensors: four times the largest network of the catalog
-# The filter with which each project evaluates, where nothing else is known of a file.
+PICKLES = (".pth", ".pt", ".bin", ".tar")  # suffixes of torch.save files; .tar is the end of timm's .pth.tar
+MAX_BYTES = 2**29  # limit for a file and its tensors: four times the largest network of the catalog
+# Default interpolation in the evaluation of each project.
 INTERPOLATIONS = {"pytorchcv": "bilinear", "torchvision": "bilinear", "timm": "bicubic"}
-# Where checkpoints of a training keep their weights.
+# Keys of the weights in training checkpoints, in order of preference.
 INNER = ("state_dict_ema", "model_ema", "state_dict", "model")
 
 
@@ -33,9 +33,8 @@ def read_checkpoint(
 ) -> tuple[Network, Card]:
     """Return the network of a checkpoint of pytorchcv, torchvision or timm, with its weights, and its card.
 
-    The card has the normalization and the filter with which the project evaluates. Tensors become float32.
-
-    Args and errors: those of `igcv.from_torch`.
+    The card has the normalization and interpolation of the project's evaluation. Tensors are converted to float32.
+    `igcv.from_torch` describes the arguments and errors.
     """
     tensors = read_state(path)
     names = names_of_file(str(path), tensors)
@@ -69,58 +68,57 @@ def read_checkpoint(
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file that torch.save or safetensors wrote, by name, as float32.
+    """Return the tensors of a torch.save or safetensors file by name, as float32.
 
-    Nothing in the file is executed. Of a checkpoint of a training the weights are taken, averaged ones first.
+    The function executes nothing in the file. From a training checkpoint, it takes the weights, and prefers their EMA.
 
     Raises:
-        InputError: there is no such file, it is too large, or it holds anything but tensors by name.
+        InputError: if the file is missing, too large, or contains anything except tensors by name.
     """
     state: Any = read_tensors(path)[0] if path.suffix == ".safetensors" else _unpickled(path)
     while isinstance(state, Mapping) and (inner := next((key for key in INNER if key in state), None)):
         state = state[inner]
     if not isinstance(state, Mapping) or not state:
         raise InputError(
-            f"{path} holds {type(state).__name__}, expected tensors by name; save model.state_dict()"
+            f"'{path}': got {type(state).__name__}, expected tensors by name. Save model.state_dict()."
         )
     for name, tensor in state.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
-            raise InputError(f"{path}: {name!r:.80} holds {type(tensor).__name__}, expected tensors by name")
+            raise InputError(f"{path}: {name!r:.80}: got {type(tensor).__name__}, expected tensors by name")
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex():
-            raise InputError(f"{path}: {name} is not a plain tensor of numbers; save it in float32")
+            raise InputError(
+                f"{path}: {name}: got another kind of tensor, expected dense real numbers. Save it in float32."
+            )
     plain = {
         name.removeprefix("module."): tensor if name.endswith(COUNTER) else tensor.float()
         for name, tensor in state.items()
     }
     if len(plain) < len(state):
-        raise InputError(f"{path} holds some tensors twice, with 'module.' before their names and without it")
+        raise InputError(f"'{path}' has some tensors twice, with and without the prefix 'module.'")
     return plain
 
 
 def _unpickled(path: Path) -> Any:
-    """What torch.save wrote, tensors and plain containers alone."""
+    """Return the content of a torch.save file: only tensors and plain containers."""
     if not path.is_file():
-        raise InputError(f"there is no file {path}; give a .pth file of pytorchcv, torchvision or timm")
+        raise InputError(f"file not found: '{path}'. Give a .pth file of pytorchcv, torchvision or timm.")
     try:
         if max(path.stat().st_size, _unpacked_bytes(path)) > MAX_BYTES:
-            raise InputError(
-                f"{path} holds more than {MAX_BYTES / 1e6:,.0f} MB, more than any network of igcv"
-            )
+            raise InputError(f"'{path}' exceeds {MAX_BYTES / 1e6:,.0f} MB, more than any network of igcv")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of tensors that are refused anyway
+            warnings.simplefilter("ignore")  # about tensors that are rejected below
             return torch.load(path, map_location="cpu", weights_only=True)
     except InputError:
         raise
-    except Exception as error:  # noqa: BLE001 - on damaged and hostile bytes torch.load raises nearly anything
+    except Exception as error:  # noqa: BLE001 - torch.load raises almost any error for damaged or malicious files
         first = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
         raise InputError(
-            f"{path} is no readable file of torch.save with tensors alone ({first}); it may be cut short, or made to "
-            "run a program"
+            f"'{path}' is not a readable torch.save file of tensors ({first}). It may be truncated, or contain code."
         ) from None
 
 
 def _unpacked_bytes(path: Path) -> int:
-    """What is in a file of torch.save, which is a zip archive, unless it is of PyTorch before 1.6."""
+    """Return the unpacked size of a torch.save file in bytes; 0 if it is no zip archive (PyTorch before 1.6)."""
     if not zipfile.is_zipfile(path):
         return 0
     with zipfile.ZipFile(path) as archive:

@@ -1,4 +1,4 @@
-"""The names of a network's tensors in pytorchcv, torchvision and timm, by the table that has MXNet's names."""
+"""Tensor names of networks in pytorchcv, torchvision and timm, from the table `igcv.weights.foreign.names.LAYERS`."""
 
 import re
 from collections.abc import Collection, Iterable
@@ -13,20 +13,28 @@ from igcv.models.igcv3 import TABLES
 from igcv.weights.foreign.names import LAYERS, Layer
 
 PROJECTS = ("pytorchcv", "torchvision", "timm")
-# A network of each kind, as names depend on the blocks and not on the widths.
+# One network of each kind: names depend on the blocks, not on the widths.
 EXAMPLES = ("mobilenetv2_100", *(f"igcv3_{table}" for table in TABLES), "mobilenetv2_100_mxnet")
-GROUPS = (1, 2, 3, 4, 4, 5, 5)  # pytorchcv counts stages of one image size as one
-COUNTER = ".num_batches_tracked"  # PyTorch's, which older files lack
+GROUPS = (
+    1,
+    2,
+    3,
+    4,
+    4,
+    5,
+    5,
+)  # pytorchcv's stage of each stage of igcv: consecutive stages with the same image size are one
+COUNTER = ".num_batches_tracked"  # a counter of PyTorch, missing in older files
 _NAME = re.compile(r"(?:stages\.(?P<stage>\d+)\.(?P<block>\d+)\.)?(?P<layer>[a-z]+)\.(?P<tensor>\S+)")
 _ROWS: dict[str, Layer] = {row.igcv.rpartition(".")[2]: row for row in LAYERS}
 
 
 class Names(NamedTuple):
-    """The tensors of a network by both names.
+    """Tensor names of a network in igcv and in another project.
 
     Attributes:
-        project: whose names they are, one of `PROJECTS`.
-        theirs: from our name to theirs, PyTorch's counters included.
+        project: the other project, one of `PROJECTS`.
+        theirs: igcv name -> name in the project, including the counters of PyTorch.
     """
 
     project: str
@@ -34,11 +42,11 @@ class Names(NamedTuple):
 
 
 def names_in(project: str, ours: Collection[str]) -> dict[str, str]:
-    """Return a project's names of the tensors of a network.
+    """Return the tensor names of a network in another project, by igcv name.
 
     Args:
         project: one of `PROJECTS`.
-        ours: all names of the state_dict of an IGCV3 or a MobileNetV2.
+        ours: all names in the state_dict of an IGCV3 or a MobileNetV2.
 
     >>> names = names_in("pytorchcv", ["stages.0.0.project.conv.weight", "classifier.bias"])
     >>> names["stages.0.0.project.conv.weight"], names["classifier.bias"]
@@ -65,11 +73,11 @@ def _translated(name: str, project: str, blocks: list[int], ours: Collection[str
 
 
 def _place(stage: int, block: int, blocks: list[int], ours: Collection[str]) -> dict[str, object]:
-    """The words of the templates for a block: how the projects count it, and the layers in it."""
+    """Return the values of the template fields for a block."""
     before = sum(n for n, group in zip(blocks[:stage], GROUPS, strict=False) if group == GROUPS[stage])
     first = int(
         f"stages.{stage}.{block}.expand.conv.weight" in ours
-    )  # layers follow an expansion, if there is one
+    )  # 1 if the block has an expansion, which is then its first layer
     return {
         "stage": stage,
         "block": block,
@@ -85,30 +93,30 @@ def _place(stage: int, block: int, blocks: list[int], ours: Collection[str]) -> 
 
 @cache
 def _known() -> tuple[Names, ...]:
-    """The names of every kind of network in every project."""
+    """Return the names of each kind of network in each project."""
     with torch.device("meta"):
         states = [tuple(build_model(example).state_dict()) for example in EXAMPLES]
     return tuple(Names(project, names_in(project, ours)) for ours in states for project in PROJECTS)
 
 
 def names_of_file(where: str, given: Iterable[str]) -> Names:
-    """Return the project and the kind of network whose names come nearest to those in a file.
+    """Return the names of the project and the kind of network with the best match to the names in a file.
 
     Raises:
-        InputError: none has as many as half of them.
+        InputError: if the best match contains at most half of the names.
     """
     names = {name for name in given if not name.endswith(COUNTER)}
     nearest = max(_known(), key=lambda known: _distance(names, known))
     if 2 * len(names & set(nearest.theirs.values())) <= len(names):
-        some = ", ".join(sorted(names)[:3]) or "no names at all"
+        some = ", ".join(sorted(names)[:3]) or "no names"
         raise InputError(
-            f"{where} is of no IGCV3 or MobileNetV2 of {', '.join(PROJECTS)}: it holds {some}; expected names such as "
-            "features.init_block.conv.weight, features.0.0.weight or conv_stem.weight"
+            f"tensor names in '{where}': got {some}, expected an IGCV3 or MobileNetV2 of {', '.join(PROJECTS)}, with "
+            "names such as features.init_block.conv.weight, features.0.0.weight or conv_stem.weight"
         )
     return nearest
 
 
 def _distance(names: set[str], known: Names) -> tuple[int, int]:
-    """How many names are shared, and less how many are not."""
+    """Return the number of common names, and the negative number of different names."""
     theirs = {name for name in known.theirs.values() if not name.endswith(COUNTER)}
     return len(names & theirs), -len(names ^ theirs)

@@ -1,4 +1,4 @@
-"""igcv bench: what is measured and how it is shown; figures themselves are not tested."""
+"""Tests of `igcv bench data`: metrics, table and errors. The measured values are not tested."""
 
 import json
 
@@ -49,7 +49,7 @@ def test_table_of_the_data_pipeline(igcv_command, digit_folder):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ((), "no data set given; add --data"),
+        ((), "no data set given. Add --data"),
         (("--data", "nowhere"), "unknown data source 'nowhere'"),
         (("--data", "digits", "batchsize=4"), "unknown recipe key 'batchsize'; did you mean 'batch_size'?"),
         (("--data", "digits", "--device", "gpu"), "device: got 'gpu', expected auto, cpu"),

@@ -1,4 +1,4 @@
-"""The benchmarks compare like with like, and their arithmetic is right."""
+"""Tests of the benchmarks: comparable networks, arithmetic and generated pages."""
 
 import json
 from pathlib import Path
@@ -51,7 +51,7 @@ def test_a_step_is_profiled_by_kind_of_call(monkeypatch: pytest.MonkeyPatch, bef
 
     from igcv.models import blocks, gradients
 
-    monkeypatch.setattr(blocks, "match_gradient_format", blocks.match_gradient_format)  # put back afterwards
+    monkeypatch.setattr(blocks, "match_gradient_format", blocks.match_gradient_format)  # restored after the test
     monkeypatch.setattr(gradients, "FAST_BF16", gradients.FAST_BF16)
     if before:
         without_remedies()
@@ -109,7 +109,7 @@ def test_a_page_shows_before_and_after() -> None:
 
 
 def test_hours_of_imagenet() -> None:
-    """480 epochs at 1000 images a second: 7.1 days; eight GPUs take an eighth."""
+    """480 epochs at 1000 images per second take 7.1 days, and an eighth of the time on eight GPUs."""
     assert imagenet.hours(480, 1000, 1) == pytest.approx(480 * 1281.167 / 3600)
     result = {
         "machine": {"gpu": "some"},

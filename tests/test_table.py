@@ -1,4 +1,4 @@
-"""The comparison table: what it trains, that it goes on, and that its tables say what was found."""
+"""Tests of the comparison table: its trainings, their resumption and the generated tables."""
 
 import json
 import re
@@ -41,7 +41,7 @@ TINY = ["input_size=16", "batch_size=8", "precision=float32", "warmup_epochs=0",
 
 
 def test_every_network_has_about_its_published_parameters() -> None:
-    """The repository's counts are with 100 classes, but IGCV2's is not: with 10 it fits."""
+    """The paper's repository counts with 100 classes. Only IGCV2's count matches 10 classes."""
     for row in NETWORKS:
         classes = 10 if row.model.startswith("igcv2") else 100
         parameters = model_cost(row.model, classes, 32).parameters / 1e6
@@ -63,7 +63,7 @@ def test_every_variant_is_a_recipe() -> None:
 
 
 def test_the_order_of_the_table() -> None:
-    """What is wanted first comes first, a seed after the other, and what takes many times as long comes last."""
+    """Trainings follow `ORDER`, one seed after another. Slow networks come last."""
     models, data = [row.model for row in NETWORKS], [data_set(name) for name in RECIPES["cpu"]]
     names = [t.name for t in table_trainings(data, RECIPES["cpu"], models, 2)]
     assert names[:4] == [
@@ -98,7 +98,7 @@ def test_a_data_set_of_ones_own() -> None:
 
 
 def test_it_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A first piece with no time, one that is cut short, one that ends: the same as a training by itself."""
+    """A call without time, an interrupted call and a complete call together give one complete training."""
     photos = DataSet("digits_two", str(write_digits(tmp_path / "photos", train=24)), "digits")
 
     def training(name: str, *changes: str) -> Training:
@@ -112,19 +112,19 @@ def test_it_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pytest.Mon
 
     assert piece([short], 0) == (0, 0, 1)
     assert piece([short, broken], 300) == (1, 1, 0)
-    assert re.search(r"broken failed: igcv: lr = -1.* too small", "\n".join(said))
+    assert re.search(r"broken failed: igcv: lr: got -1.*, expected at least 0", "\n".join(said))
     results = tmp_path / "results" / "two" / "short"
     summary = json.loads((results / "short" / "summary.json").read_text())
     assert f"two/short/short: {summary['last']['top1']:.2f} % after 2 epochs (1 of 2 done)" in said
-    assert piece([short], 0) == (1, 0, 0)  # what is done is not done again
+    assert piece([short], 0) == (1, 0, 0)  # a complete training does not run again
     log = tmp_path / "runs" / long.name / "metrics.jsonl"
     monkeypatch.setattr(run, "time", SimpleNamespace(monotonic=lambda: float(log.exists()), sleep=time.sleep))
-    assert piece([long], 1) == (0, 0, 1)  # until its first epoch is over
+    assert piece([long], 1) == (0, 0, 1)  # runs until the end of its first epoch
     monkeypatch.setattr(run, "time", time)
     assert 0 < (epochs := len(read_metrics(tmp_path / "runs" / long.name))) < 400
     assert piece([long._replace(changes=(*TINY, f"epochs={epochs + 1}"))], 300) == (1, 0, 0)
     assert len(read_metrics(results / "long")) == epochs + 1
-    (results / "long" / "summary.json").unlink()  # as if killed before the figures were kept
+    (results / "long" / "summary.json").unlink()  # as if killed before the summary was copied
     assert piece([long], 0) == (1, 0, 0)
     assert {path.name for path in (results / "short").iterdir()} == {
         "recipe.toml",
@@ -132,7 +132,7 @@ def test_it_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pytest.Mon
         "summary.json",
     }
     kept = "".join(path.read_text() for path in (results / "short").iterdir())
-    assert str(tmp_path) not in kept and '"digits_two"' in kept  # no place of a machine
+    assert str(tmp_path) not in kept and '"digits_two"' in kept  # no local path
 
 
 def test_a_table_that_is_ended_saves_its_trainings(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_a_table_that_is_ended_saves_its_trainings(tmp_path: Path) -> None:
 
 
 def test_seconds_to_an_accuracy(tmp_path: Path) -> None:
-    """Each epoch of a real run has its time, from the start of the process; the first that is good enough counts."""
+    """Each epoch has its time since the start of the process. The first epoch with the target accuracy counts."""
     photos = write_digits(tmp_path / "photos", train=24)
     settings = [ABLATION_RECIPE, "--data", str(photos), *TINY, "--model", "igcv3_w_025", "epochs=3"]
     epochs = timed_run(settings, tmp_path / "runs" / "timed")
@@ -174,7 +174,7 @@ def test_seconds_to_an_accuracy(tmp_path: Path) -> None:
     best = max(epoch["top1"] for epoch in epochs)
     assert seconds_to(best, epochs) == next(epoch["seconds"] for epoch in epochs if epoch["top1"] == best)
     assert seconds_to(100.5, epochs) is None
-    with pytest.raises(igcv.InputError, match="already holds a run; remove it to measure again"):
+    with pytest.raises(igcv.InputError, match=r"folder exists: .* Remove the folder to measure again"):
         timed_run(settings, tmp_path / "runs" / "timed")
 
 
@@ -186,7 +186,7 @@ def summary(top1: float) -> str:
 
 @pytest.fixture
 def found(tmp_path: Path) -> list[Column]:
-    """Results of three seeds of one network, one of another, and none of the rest."""
+    """Return results with three seeds of one network, one seed of another, and none of the remaining networks."""
     folder = tmp_path / "cifar10" / "cifar_table"
     for name, top1 in (
         *((f"igcv3_d_100-seed{seed}", top1) for seed, top1 in zip(SEEDS, (94.0, 95.0, 96.0), strict=True)),
@@ -207,7 +207,7 @@ def test_tables_say_what_was_found(found: list[Column]) -> None:
     ]
     half = next(line for line in text.splitlines() if "igcv3_d_half" in line)
     assert half == "| IGCV3-D half depth | `igcv3_d_half` | 1.38 / 1.50 M |  |  |  | 94.75 / 77.65 |  |"
-    # of one seed the binomial error: sqrt(0.945 * 0.055 / 10000)
+    # binomial error of one seed: sqrt(0.945 * 0.055 / 10000)
     assert "| 94.50 ± 0.23 (one seed) |" in next(
         line for line in text.splitlines() if line.startswith("| MobileNetV2")
     )
@@ -241,7 +241,7 @@ def test_ablation_table(tmp_path: Path) -> None:
 
 
 def test_the_readme_is_up_to_date() -> None:
-    """Its tables are what the results say."""
+    """The tables in README.md match the stored results."""
     readme, latencies = (
         (ROOT / "README.md").read_text(),
         json.loads((ROOT / "studies" / "results" / "latency.json").read_text()),
@@ -272,7 +272,9 @@ def test_release(digits_run: Path, tmp_path: Path) -> None:
     if card.results["stored"] == "float16":
         assert file.stat().st_size < 0.65 * (digits_run / "last.safetensors").stat().st_size
     assert load_weights(file)[1] == card
-    with pytest.raises(igcv.InputError, match="has not ended; resume it first"):
+    with pytest.raises(igcv.InputError, match=r"expected a complete run\. Resume the run first"):
         release(tmp_path, "digits", tmp_path / "released")
-    with pytest.raises(igcv.InputError, match="exists already; remove it to release anew"):
+    with pytest.raises(
+        igcv.InputError, match=r"file exists: .* Remove the file to release these weights again"
+    ):
         release(digits_run, "digits", tmp_path / "released")

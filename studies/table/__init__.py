@@ -1,1 +1,1 @@
-"""The papers' comparison tables, trained from scratch: many runs side by side, in pieces, and what they come to."""
+"""Comparison tables of the papers, trained from scratch in concurrent, resumable runs, and their results."""

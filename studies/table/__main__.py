@@ -1,4 +1,4 @@
-"""Train the comparison table, or compare variants of its recipe, in pieces: `python -m studies.table`."""
+"""Train the comparison table or variants of its recipe in resumable runs: `python -m studies.table`."""
 
 import json
 import signal
@@ -39,21 +39,25 @@ ROOT = Path(__file__).parents[2]
 RESULTS, README, RELEASED = ROOT / "studies" / "results", ROOT / "README.md", ROOT / "released"
 LATENCIES, PLOT = "latency.json", "accuracy.png"
 SPEED_RECIPE, TARGETS = "recipes/cifar_speed.toml", (94.56, 94.96)
-TOLERANCE = 0.02  # points of accuracy: another processor rounds otherwise
+TOLERANCE = 0.02  # percentage points of accuracy; processors differ in rounding
 MODELS = tuple(row.model for row in NETWORKS)
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 DataName = Annotated[
     str,
     typer.Option(
-        "--data", help=f"{', '.join(d.name for d in DATA_SETS)}, or NAME=SPEC with the --data of igcv train"
+        "--data",
+        help=f"data set: {', '.join(d.name for d in DATA_SETS)}, or NAME=SPEC with the --data of igcv train",
     ),
 ]
-Minutes = Annotated[float, typer.Option(help="after which all are saved; the same command goes on", min=0)]
-AtOnce = Annotated[
-    int | None, typer.Option(help="trainings at the same time; default: 6 on a GPU, 1 on the CPU", min=1)
+Minutes = Annotated[
+    float,
+    typer.Option(help="minutes until all runs are saved and end; the same command resumes them", min=0),
 ]
-Seeds = Annotated[int, typer.Option(help="seeds of each", min=1, max=len(SEEDS))]
+AtOnce = Annotated[
+    int | None, typer.Option(help="concurrent trainings; default: 6 on a GPU, 1 on the CPU", min=1)
+]
+Seeds = Annotated[int, typer.Option(help="number of seeds per network", min=1, max=len(SEEDS))]
 Changes = Annotated[list[str] | None, typer.Argument(metavar="[key=value ...]", help="changes to the recipe")]
 
 
@@ -63,19 +67,19 @@ def train_table(
     data: Annotated[
         list[str] | None,
         typer.Option(
-            help="data sets, as NAME or NAME=SPEC (the --data of igcv train); default: all that are there"
+            help="data sets, as NAME or NAME=SPEC (the --data of igcv train); default: all available"
         ),
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(help="recipe for all data sets; default: the GPU's or the CPU's, as is at hand"),
+        typer.Option(help="recipe for all data sets; default: the recipes for GPU or CPU"),
     ] = None,
     minutes: Minutes = 9.0,
     at_once: AtOnce = None,
     seeds: Seeds = len(SEEDS),
     model: Annotated[list[str] | None, typer.Option(help="networks; default: all of the table")] = None,
 ) -> None:
-    """Train the networks of the table in their order, or continue; results go to studies/results/DATA/RECIPE."""
+    """Train the networks of the table in order, or resume them; write results to studies/results/DATA/RECIPE."""
     recipes = RECIPES["gpu" if torch.cuda.is_available() else "cpu"]
     wanted = [data_set(text) for text in data or recipes]
     known = {d.name: recipe or recipes.get(d.name, next(iter(recipes.values()))) for d in wanted}
@@ -92,9 +96,9 @@ def train_ablation(
     seeds: Seeds = 1,
     model: Annotated[str, typer.Option(help="network")] = "igcv3_d_100",
 ) -> None:
-    """Train with variants of the recipe, on a part of the training images, measured on the rest of them.
+    """Train variants of the recipe on a part of the training images, and measure on held-out training images.
 
-    The validation images of the data set are not looked at: they decide nothing.
+    The validation images of the data set are not used.
     """
     trainings = ablation_trainings(data_set(data), model, seeds, changes or [])
     is_there(trainings[0].data, required=True)
@@ -106,13 +110,13 @@ def measure_speed(
     changes: Changes = None,
     data: DataName = "cifar10",
     target: Annotated[
-        list[float] | None, typer.Option(help="accuracies in percent; default: 94.56 94.96")
+        list[float] | None, typer.Option(help="target accuracies in percent; default: 94.56 94.96")
     ] = None,
     seeds: Seeds = len(SEEDS),
 ) -> None:
-    """Measure how many seconds `igcv train` takes to an accuracy, from the start of its process; one seed at a time."""
+    """Measure the seconds of `igcv train` from its start to a target accuracy, one seed after another."""
     images, found = data_set(data), {}
-    open_source(images.spec)  # a download is no part of the time
+    open_source(images.spec)  # download now, so that the time excludes the download
     for seed in SEEDS[:seeds]:
         settings = [SPEED_RECIPE, *(changes or []), f"seed={seed}", "--data", images.spec]
         epochs = timed_run(settings, ROOT / "runs" / f"{images.name}_speed" / f"seed{seed}")
@@ -129,8 +133,8 @@ def measure_speed(
 
 
 @app.command("latency")
-def measure_latency(rounds: Annotated[int, typer.Option(help="turns of each network", min=1)] = 15) -> None:
-    """Measure the latency of the table's networks at 32 and 224 pixels: folded, ONNX Runtime, one image, one thread."""
+def measure_latency(rounds: Annotated[int, typer.Option(help="measurement rounds", min=1)] = 15) -> None:
+    """Measure the latency of the networks at 32 and 224 pixels: folded, ONNX Runtime, batch 1, one thread."""
     sizes = {str(size): latencies(models, size, rounds) for size, models in LATENCY.items()}
     RESULTS.mkdir(exist_ok=True)
     measured = {"machine": host_and_versions(), "rounds": rounds, "sizes": sizes}
@@ -139,7 +143,7 @@ def measure_latency(rounds: Annotated[int, typer.Option(help="turns of each netw
 
 
 def latencies(models: Sequence[str], size: int, rounds: int) -> dict[str, dict[str, dict[str, float]]]:
-    """Return "ms" and "ratio" to the baseline of each network at an image size, as median, low and high."""
+    """Return "ms" and "ratio" (to the baseline) of each network at an image size, as median, low and high."""
     entered = [latency_entry(model, "onnx", 1, 1, "auto", size) for model in models]
     results = dict(zip(models, time_networks(entered, 1, 1, rounds), strict=True))
     return {
@@ -158,7 +162,7 @@ def by_name(middle: float, low: float, high: float) -> dict[str, float]:
 
 @app.command()
 def report() -> None:
-    """Write the tables and the plot of studies/results/: its README.md and accuracy.png, and the README's part."""
+    """Write README.md and accuracy.png in studies/results/, and the results section of the main README.md."""
     found = columns(RESULTS)
     file = RESULTS / LATENCIES
     measured = json.loads(file.read_text()) if file.is_file() else None
@@ -174,10 +178,12 @@ def report() -> None:
 @app.command("release")
 def release_runs(
     runs: Annotated[list[Path], typer.Argument(help="run folders")],
-    name: Annotated[str, typer.Option(help="of the data, part of the files' names")],
-    data: Annotated[str | None, typer.Option(help="images to measure on; default: those of the run")] = None,
+    name: Annotated[str, typer.Option(help="data set name in the file names")],
+    data: Annotated[
+        str | None, typer.Option(help="validation images; default: the data set of the run")
+    ] = None,
 ) -> None:
-    """Put the weights after the last epoch of runs into released/, as small as costs no accuracy."""
+    """Write the last-epoch weights of runs to released/, in float16 if this costs no accuracy."""
     for run in runs:
         file, card = release(run, name, RELEASED, data)
         typer.echo(f"{file}: {card.results['top1']:.2f} %, {card.results['stored']}")
@@ -185,45 +191,49 @@ def release_runs(
 
 @app.command()
 def check(
-    data: Annotated[str | None, typer.Option(help="images to measure on; default: as each card says")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="validation images; default: the data set in each card")
+    ] = None,
 ) -> None:
-    """Measure the accuracy of all released weights again; exit status 1 if one is not as its card says."""
+    """Verify the accuracy of all released weights; exit with status 1 if an accuracy differs from its card."""
     wrong = 0
     for released_name, file in released_weights().items():
         claimed, found = load_weights(file)[1].results["top1"], accuracy_of(file, data).top1
         wrong += abs(found - claimed) > TOLERANCE
-        typer.echo(f"{released_name}: {found:.2f} %, its card says {claimed:.2f} %")
+        typer.echo(f"{released_name}: {found:.2f} %, card: {claimed:.2f} %")
     raise typer.Exit(int(wrong > 0))
 
 
 def is_there(data: DataSet, required: bool) -> bool:
-    """Return whether a data set can be opened, downloading it if possible; say so if it cannot.
+    """Return whether a data set can be opened, after downloading it if possible. Print a line if it cannot.
 
     Raises:
-        InputError: it cannot, and is required.
+        InputError: if a required data set cannot be opened.
     """
     try:
         open_source(data.spec)
     except InputError as error:
         if required:
             raise
-        typer.echo(f"without {data.label}: {error}")
+        typer.echo(f"skipping {data.label}: {error}")
         return False
     return True
 
 
 def run_trainings(trainings: list[Training], minutes: float, at_once: int | None) -> None:
-    """Run trainings until all are done or the time is up; exit status 1 if some failed."""
+    """Run trainings until all are done or the time is up. Exit with status 1 if a training failed."""
     together = at_once or (6 if torch.cuda.is_available() else 1)
     tally = run_all(trainings, ROOT / "runs", RESULTS, together, 60 * minutes, typer.echo)
     if tally.left:
-        typer.echo(f"{tally.left} of {len(trainings)} are left; the same command continues with them")
+        typer.echo(
+            f"{tally.left} of {len(trainings)} trainings are left. Run the same command to resume them."
+        )
     if tally.failed:
         raise typer.Exit(1)
 
 
 def end(number: int, frame: object) -> NoReturn:
-    """End as an exception does, so that the trainings that run are asked to save first."""
+    """Raise SystemExit, so that running trainings save before the end."""
     raise SystemExit(128 + number)
 
 

@@ -1,4 +1,4 @@
-"""The outcomes of trainings, read from their summaries: accuracies by network, data set and recipe."""
+"""Results of trainings, read from their summaries: accuracies by network, data set and recipe."""
 
 import json
 import math
@@ -12,7 +12,7 @@ from studies.table.plan import NETWORKS, SEEDS, label_of
 
 
 class Measured(NamedTuple):
-    """The accuracies of one network or variant after its last epoch, in percent, a seed each, and their summaries."""
+    """Last-epoch accuracies of one network or variant in percent, one per seed, and their summaries."""
 
     top1: Sequence[float]
     summaries: Sequence[Mapping[str, Any]]
@@ -23,26 +23,26 @@ class Measured(NamedTuple):
 
     @property
     def spread(self) -> float:
-        """The standard deviation over the seeds; of one seed the binomial standard error over its images."""
+        """Standard deviation over the seeds. For one seed: binomial standard error over its images."""
         if len(self.top1) > 1:
             return statistics.stdev(self.top1)
         share, images = self.mean / 100, self.summaries[0]["last"]["images"]
         return 100 * math.sqrt(share * (1 - share) / images)
 
     def __str__(self) -> str:
-        """Mean and spread, and the number of seeds where it is one."""
+        """Return mean and spread, with a note if there is only one seed."""
         if not self.top1:
             return ""
         return f"{self.mean:.2f} ± {self.spread:.2f}" + (" (one seed)" if len(self.top1) == 1 else "")
 
 
 class Column(NamedTuple):
-    """What was measured on a data set with a recipe.
+    """Results on a data set with a recipe.
 
     Attributes:
         data: name of the data set.
         recipe: name of the recipe, without suffix.
-        networks: what was measured, by catalog name.
+        networks: results by catalog name.
     """
 
     data: str
@@ -51,25 +51,25 @@ class Column(NamedTuple):
 
     @property
     def label(self) -> str:
-        """The head of the column: data set, recipe, and how many epochs it has."""
+        """Column header: data set, recipe and number of epochs."""
         epochs = sorted({s["epochs"] for s in self.summaries})
         return f"{label_of(self.data)}, {self.recipe}, {' or '.join(map(str, epochs))} epochs"
 
     @property
     def summaries(self) -> list[Mapping[str, Any]]:
-        """The summaries of all its trainings."""
+        """Summaries of all trainings in the column."""
         return [summary for found in self.networks.values() for summary in found.summaries]
 
 
 def read_measured(folder: Path, names: Iterable[str]) -> Measured:
-    """What the finished trainings of these names in a folder came to."""
+    """Return the results of the finished trainings with these names in a folder."""
     files = [folder / name / SUMMARY for name in names]
     summaries = [json.loads(file.read_text()) for file in files if file.is_file()]
     return Measured([summary["last"]["top1"] for summary in summaries], summaries)
 
 
 def columns(results: Path) -> list[Column]:
-    """Return what was measured, a column for each data set and recipe with a finished training."""
+    """Return one column of results per data set and recipe with a finished training."""
     found = []
     for folder in sorted(folder for folder in results.glob("*/*") if folder.is_dir()):
         if folder.parent.name.endswith("_ablation"):

@@ -1,4 +1,4 @@
-"""The tables of the README and the page of all results, in Markdown: nothing is typed, everything is read."""
+"""Tables of the README and page of all results, in Markdown, generated from the stored results."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,12 +12,12 @@ from studies.table.plan import BASELINE, NETWORKS, SEEDS, VARIANTS
 
 BEGIN, END = "<!-- results: written by python -m studies.table report -->\n", "<!-- end of results -->\n"
 DATA = ("cifar10", "cifar100")
-IMAGENET = (  # published, arXiv:1806.00178, tables 4 and 5: parameters in millions, top-1 / top-5, and retrained
+IMAGENET = (  # arXiv:1806.00178, tables 4 and 5: parameters in millions, top-1 / top-5, top-1 / top-5 retrained
     ("MobileNetV2 1.0x", 3.4, "70.0 / 89.0", "71.4 / 90.1"),
     ("IGCV3-D 1.0x", 3.5, "70.6 / 89.7", "72.2 / 90.5"),
 )
 TINY = "tinyimagenet"
-# Published by others, trained from scratch: github.com/JunrQ/pytorch-cifar100. Top-1 on the validation photos.
+# Published by github.com/JunrQ/pytorch-cifar100, trained from scratch: top-1 in percent on the validation images.
 TINY_BY_OTHERS = (("MobileNetV2", 48.26), ("EfficientNet", 57.34), ("ResNet-50", 66.21))
 
 
@@ -27,16 +27,16 @@ def accuracy_table(found: Sequence[Column]) -> str:
         "network",
         "`--model`",
         "parameters",
-        "published",
+        "parameters, published",
         "CIFAR-10, paper",
         "CIFAR-100, paper",
-        "by others",
+        "reproduction, published",
     ]
     lines = [table_row([*head, *(f"{column.label}, measured" for column in found)])]
     lines.append("|---|---|" + "---:|" * (5 + len(found)))
     for row in NETWORKS:
         if not (row.published or row.by_others or any(column.networks[row.model].top1 for column in found)):
-            continue  # nothing is known of it yet
+            continue  # no result is known
         parameters = " / ".join(f"{model_cost(row.model, n, 32).parameters / 1e6:.2f}" for n in (10, 100))
         listed = f"{row.published_parameters} M" if row.published_parameters else ""
         published = [
@@ -52,23 +52,23 @@ def accuracy_table(found: Sequence[Column]) -> str:
 
 
 def imagenet_table() -> str:
-    """The published ImageNet accuracies, in Markdown."""
+    """Return the published ImageNet accuracies, in Markdown."""
     lines = [
-        "| network | parameters | top-1 / top-5, published | retrained, published |",
+        "| network | parameters | ImageNet top-1 / top-5, published | after retraining, published |",
         "|---|---:|---:|---:|",
     ]
     return "\n".join([*lines, *(table_row([name, f"{size} M", *rest]) for name, size, *rest in IMAGENET)])
 
 
 def tables(found: Sequence[Column]) -> str:
-    """Return the accuracy tables with what they rest on, in Markdown."""
+    """Return the accuracy tables and their conditions, in Markdown."""
     summaries = [summary for column in found for summary in column.summaries]
     tiny, cifar = ([c for c in found if (c.data == TINY) == is_tiny] for is_tiny in (True, False))
     note = (
-        "Top-1 accuracy in percent. Parameters: counted here, with 10 / 100 classes. Paper: arXiv:1806.00178, mean and "
-        "standard deviation of five runs; how these networks were trained is not known. Its row 0.5x has half the "
-        "parameters at full width, its row 0.7x seven tenths; the block counts are igcv's choice, as the authors "
-        "published none. By others: CIFAR-10 / CIFAR-100 in arXiv:1905.03672, 400 epochs. "
+        "Top-1 accuracy in percent. Parameters: counted by igcv, with 10 / 100 classes. Paper: arXiv:1806.00178, mean "
+        "and standard deviation of five runs; the training settings are not known. The paper's row 0.5x has half the "
+        "parameters at full width, and its row 0.7x seven tenths. The block counts are igcv's choice, because the "
+        "authors published none. Reproduction: CIFAR-10 / CIFAR-100 in arXiv:1905.03672, 400 epochs. "
         f"{how(summaries)}"
     )
     parts = [accuracy_table(cifar), *([tiny_table(tiny)] if tiny else []), imagenet_table(), note]
@@ -76,9 +76,9 @@ def tables(found: Sequence[Column]) -> str:
 
 
 def tiny_table(found: Sequence[Column]) -> str:
-    """Return the accuracies on Tiny-ImageNet, measured here and published by others, in Markdown."""
+    """Return the measured and published accuracies on Tiny-ImageNet, in Markdown."""
     lines = [
-        table_row(["Tiny-ImageNet, 200 classes", "parameters", "top-1 %", "from"]),
+        table_row(["Tiny-ImageNet, 200 classes", "parameters", "top-1 %", "source"]),
         "|---|---:|---:|---|",
     ]
     for column in found:
@@ -96,13 +96,13 @@ def tiny_table(found: Sequence[Column]) -> str:
 
 
 def results_page(text: str, ablations: Mapping[str, Path], latencies: Mapping[str, Any] | None) -> str:
-    """The page of all results, in Markdown."""
+    """Return the page of all results, in Markdown."""
     parts = [
         "# Results",
-        "Written by `python -m studies.table report` from the folders beside this file: of each training its resolved "
-        "recipe, its metrics log and its summary.",
+        "Written by `python -m studies.table report` from the folders next to this file. Each training has a folder "
+        "with its resolved recipe, its metrics log and its summary.",
         text,
-        "![Accuracy against parameters, multiply-adds and latency](accuracy.png)",
+        "![Accuracy versus parameters, multiply-adds and latency](accuracy.png)",
     ]
     for name, folder in ablations.items():
         models = sorted({path.name.partition("-")[0] for path in folder.iterdir()})
@@ -113,7 +113,7 @@ def results_page(text: str, ablations: Mapping[str, Path], latencies: Mapping[st
 
 
 def latency_section(latencies: Mapping[str, Any]) -> str:
-    """Return the measured latencies, in Markdown, from what `python -m studies.table latency` wrote."""
+    """Return the latencies measured by `python -m studies.table latency`, in Markdown."""
     parts = ["## Latency", latency_conditions(latencies)]
     for size, networks in latencies["sizes"].items():
         head = f"| {size} pixels | ms | ratio to `{BASELINE}` |\n|---|---:|---:|"
@@ -125,24 +125,24 @@ def latency_section(latencies: Mapping[str, Any]) -> str:
 
 
 def latency_conditions(latencies: Mapping[str, Any]) -> str:
-    """Return what the latencies were measured on and how, in Markdown."""
+    """Return the conditions of the latency measurement, in Markdown."""
     host = latencies["machine"]
     return (
         f"Measured {host['date']} on {host['processor']}, {host['cores']} shared cores: ONNX Runtime "
         f"{host['onnxruntime']}, float32, folded, form `auto`, batch 1, one thread, 1000 classes. Median (min to "
-        f"max) of {latencies['rounds']} rounds, in which the networks take turns. Ratios are taken within each round."
+        f"max) of {latencies['rounds']} interleaved rounds. Ratios are taken within each round."
     )
 
 
 def cost_table(latencies: Mapping[str, Any]) -> str:
-    """Return what the networks cost that run at every measured size, and the conditions, in Markdown."""
+    """Return the costs of the networks that were measured at every image size, and the conditions, in Markdown."""
     sizes = latencies["sizes"]
     head = [
         "network",
         "`--model`",
         "parameters",
         "multiply-adds, 32 px",
-        *(f"time, {size} px" for size in sizes),
+        *(f"relative time, {size} px" for size in sizes),
     ]
     lines = [table_row(head), "|---|---|" + "---:|" * (len(head) - 2)]
     for row in NETWORKS:
@@ -151,7 +151,7 @@ def cost_table(latencies: Mapping[str, Any]) -> str:
             counts = [f"{cost.parameters / 1e6:.2f} M", f"{cost.multiply_adds / 1e6:.0f} M"]
             times = [_spread(networks[row.model]["ratio"]) for networks in sizes.values()]
             lines.append(table_row([row.label, f"`{row.model}`", *counts, *times]))
-    note = f"Time: ratio to `{BASELINE}`. Parameters and multiply-adds: counted with 10 classes."
+    note = f"Relative time: ratio to `{BASELINE}`. Parameters and multiply-adds: counted with 10 classes."
     return "\n\n".join(["\n".join(lines), f"{note} {latency_conditions(latencies)}"])
 
 
@@ -161,8 +161,8 @@ def _spread(figures: Mapping[str, float]) -> str:
 
 
 def ablation_table(folder: Path, model: str) -> str:
-    """Return what each variant of the recipe came to, on held-out training images, in Markdown."""
-    lines = ["| changed | settings | top-1 % |", "|---|---|---:|"]
+    """Return the accuracy of each variant of the recipe on held-out training images, in Markdown."""
+    lines = ["| variant | changed settings | top-1 % |", "|---|---|---:|"]
     for variant, changes in VARIANTS.items():
         found = read_measured(folder, [f"{model}-{variant.replace(' ', '_')}-seed{seed}" for seed in SEEDS])
         lines.append(table_row([variant, f"`{' '.join(changes)}`" if changes else "", str(found)]))
@@ -170,7 +170,7 @@ def ablation_table(folder: Path, model: str) -> str:
 
 
 def how(summaries: Sequence[Mapping[str, Any]]) -> str:
-    """Return what the measured accuracies rest on."""
+    """Return the conditions of the measured accuracies."""
     if not summaries:
         return "igcv has not reproduced these accuracies yet."
     seen = {(s["machine"]["device"], s["machine"]["torch"], s["machine"]["python"]) for s in summaries}
@@ -178,11 +178,11 @@ def how(summaries: Sequence[Mapping[str, Any]]) -> str:
         f"{device}, torch {torch}, Python {python}" for device, torch, python in sorted(seen)
     )
     return (
-        "Measured: after the last epoch; mean and standard deviation over the seeds, for one seed the binomial "
+        "Measured: after the last epoch, mean and standard deviation over the seeds; for one seed, the binomial "
         f"standard error over the test images ({machines})."
     )
 
 
 def with_results(page: str, text: str) -> str:
-    """A page with `text` between the marks of the results."""
+    """Return a page with `text` between the markers of the results."""
     return replaced(page, BEGIN, END, text)

@@ -1,4 +1,4 @@
-"""What is trained: the rows of the comparison table, and the variants among which its recipe is chosen."""
+"""Plan of the trainings: rows of the comparison table and variants of its recipe."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from igcv.errors import InputError
 
 SEEDS = (0, 1, 2)
 ABLATION_RECIPE = "recipes/cifar_table.toml"
-# The recipe of each data set, on a GPU and on a CPU.
+# Recipes by device and data set.
 RECIPES = {
     "gpu": {"cifar10": "recipes/cifar_table.toml", "cifar100": "recipes/cifar_table.toml"},
     "cpu": {
@@ -21,11 +21,11 @@ RECIPES = {
 
 
 class DataSet(NamedTuple):
-    """Images to train on.
+    """Data set of a training.
 
     Attributes:
-        name: part of the names of folders and released weights.
-        spec: what `igcv train` takes as --data.
+        name: name in folders and released weights.
+        spec: value of --data in `igcv train`.
         label: name in tables.
     """
 
@@ -42,10 +42,10 @@ DATA_SETS = (
 
 
 def data_set(text: str) -> DataSet:
-    """Return the data set that an option names, NAME or NAME=SPEC.
+    """Return the data set of an option, NAME or NAME=SPEC.
 
     Raises:
-        InputError: for a name that is not known and has no spec, or that cannot be a folder's.
+        InputError: if the name is unknown and has no spec, or contains characters other than letters, digits and _.
     """
     name, _, spec = text.partition("=")
     if not name.replace("_", "").isalnum():
@@ -67,20 +67,20 @@ def label_of(name: str) -> str:
 
 
 class Published(NamedTuple):
-    """An accuracy of the IGCV3 paper in percent: mean and standard deviation of five runs."""
+    """Accuracy in the IGCV3 paper in percent: mean and standard deviation of five runs."""
 
     mean: float
     deviation: float
 
 
 class TableRow(NamedTuple):
-    """A network of the comparison table.
+    """Network of the comparison table.
 
     Attributes:
         label: name in the papers.
-        model: name in the catalog.
+        model: catalog name.
         published: accuracy by data set in the IGCV3 paper (arXiv:1806.00178, tables 1 and 2).
-        published_parameters: in millions, in the repository of the paper. The paper counts without the classifier.
+        published_parameters: millions of parameters in the paper's repository. The paper excludes the classifier.
         by_others: accuracy in percent by data set in an independent reproduction (arXiv:1905.03672, tables 3 and 4).
     """
 
@@ -108,16 +108,16 @@ NETWORKS = (
         {"cifar10": 95.01, "cifar100": 78.24},
     ),
     TableRow("IGCV2", "igcv2_c1280_d20", _published((94.76, 0.11), (77.45, 0.35)), 2.4),
-    TableRow("IGCV1 L96M2", "igcv1_l96m2_d38"),  # no network of the papers; of the same size
+    TableRow("IGCV1 L96M2", "igcv1_l96m2_d38"),  # not in the papers; of similar size
 )
-BASELINE = "mobilenetv2_100"  # latencies are ratios to it
-# Image sides in pixels at which latency is measured, and the networks: IGCV1's and IGCV2's are built for CIFAR.
+BASELINE = "mobilenetv2_100"  # reference of latency ratios
+# Image side in pixels -> networks whose latency is measured. IGCV1 and IGCV2 are built for CIFAR.
 LATENCY = {
     32: tuple(row.model for row in NETWORKS),
     224: tuple(row.model for row in NETWORKS if row.model.startswith(("igcv3", "mobilenetv2"))),
 }
 
-# Each changes the recipe in one thing; trained on a part of the training images and measured on the rest of them.
+# Variant -> changes to the recipe. Names are also folder names.
 VARIANTS: dict[str, tuple[str, ...]] = {
     "as it is": (),
     "rate halved": ("lr=0.1",),
@@ -134,7 +134,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 }
 
 
-# What is trained first. IGCV1 and IGCV2 take many times as long, and come last.
+# Order of the trainings. IGCV1 and IGCV2 come last, because they take many times as long.
 ORDER = (
     ("cifar10", ("igcv3_d_p50", "mobilenetv2_100")),
     ("tinyimagenet", ("igcv3_d_p50",)),
@@ -147,11 +147,11 @@ SLOW = ("igcv2_c1280_d20", "igcv1_l96m2_d38")
 
 
 class Training(NamedTuple):
-    """One run.
+    """Training of one network.
 
     Attributes:
-        name: path of its folder among runs and results: data set, recipe, and what tells it apart there.
-        data: what it trains on.
+        name: path of the folder below runs and results: data set, recipe, and network with variant and seed.
+        data: data set.
         recipe: path of the recipe.
         model: catalog name of the network.
         changes: changes to the recipe.
@@ -170,7 +170,7 @@ class Training(NamedTuple):
 
 
 def folder_of(data: str, recipe: str) -> str:
-    """Return the folder among runs and results for a data set and a recipe."""
+    """Return the folder below runs and results for a data set and a recipe."""
     return f"{data}/{Path(recipe).stem}"
 
 
@@ -181,13 +181,13 @@ def table_trainings(
     seeds: int,
     changes: Sequence[str] = (),
 ) -> list[Training]:
-    """Return the trainings of the comparison table in their order: all networks with a seed before the next seed.
+    """Return the trainings of the comparison table in order: all networks with one seed, then the next seed.
 
     Args:
-        data: the data sets; one that `ORDER` does not name comes after those that it does.
-        recipes: path of the recipe by name of every data set.
+        data: data sets. Data sets that `ORDER` does not list come after the listed ones.
+        recipes: path of the recipe by name of the data set.
         models: catalog names of networks.
-        seeds: how many, from 0.
+        seeds: number of seeds, from 0.
         changes: changes to the recipe.
     """
     known = {d.name: d for d in data}
@@ -206,7 +206,7 @@ def table_trainings(
 
 
 def ablation_trainings(data: DataSet, model: str, seeds: int, changes: Sequence[str] = ()) -> list[Training]:
-    """Return a training for every variant of the recipe and every seed, on training images alone."""
+    """Return a training for every variant of the recipe and every seed, on training images only."""
     held_out = data._replace(name=f"{data.name}_ablation", spec=f"train:{data.spec}")
     folder = folder_of(held_out.name, ABLATION_RECIPE)
     return [

@@ -1,4 +1,4 @@
-"""The plot of accuracy against parameters, multiply-adds and latency."""
+"""Plot of accuracy versus parameters, multiply-adds and latency."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,12 +14,12 @@ COLORS = ("#2f6db5", "#cc6600", "#3d8f2e", "#a03070")
 
 
 def plot(found: Sequence[Column], latencies: Mapping[str, float], path: Path) -> None:
-    """Accuracy against parameters, multiply-adds and latency, published and measured.
+    """Plot published and measured accuracy versus parameters, multiply-adds and latency.
 
     Args:
-        found: what was measured.
-        latencies: milliseconds of an image by network, where they are measured.
-        path: the picture.
+        found: columns of results.
+        latencies: measured milliseconds per image by network.
+        path: image file.
     """
     costs = {row.model: model_cost(row.model, 10, 32) for row in NETWORKS}
     places = {
@@ -31,9 +31,9 @@ def plot(found: Sequence[Column], latencies: Mapping[str, float], path: Path) ->
     for axes, (unit, at) in zip(figure.subplots(1, 3, sharey=True), places.items(), strict=True):
         for (label, points), color in zip(_series(found).items(), COLORS, strict=False):
             shown = [row for row in NETWORKS if row.model in at and row.model in points]
-            for number, row in enumerate(shown):  # neighbors on both sides, so that few labels cover others
+            for number, row in enumerate(shown):  # alternate the sides, so that few labels overlap
                 place, side = (at[row.model], points[row.model][0]), ("right", "left")[number % 2]
-                if place[0] == min(at.values()):  # on its left the axis would cut the label
+                if place[0] == min(at.values()):  # the axis would cut a label to the left of the first point
                     side = "left"
                 offset = (-6 if side == "right" else 6, 5)
                 axes.annotate(row.label, place, offset, textcoords="offset points", fontsize=9, ha=side)
@@ -55,7 +55,7 @@ def plot(found: Sequence[Column], latencies: Mapping[str, float], path: Path) ->
 
 
 def _series(found: Sequence[Column]) -> dict[str, dict[str, tuple[float, float]]]:
-    """Return mean and spread by network, of what is published and of what was measured on CIFAR-10."""
+    """Return mean and spread by network of the published and the measured accuracies on CIFAR-10."""
     published: dict[str, tuple[float, float]] = {
         row.model: tuple(row.published["cifar10"]) for row in NETWORKS if row.published
     }

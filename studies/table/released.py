@@ -1,4 +1,4 @@
-"""Released weights: made small, measured again, and checked."""
+"""Released weights: reduction to float16, and evaluation."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -19,22 +19,28 @@ CPU = Process(torch.device("cpu"))
 
 
 def release(run: Path, name: str, folder: Path, data: str | None = None) -> tuple[Path, Card]:
-    """Release the weights after a run's last epoch, not its best: those the validation images have not chosen.
+    """Release the weights after the last epoch of a run; validation images have not selected this epoch.
 
-    Weights of convolutions and of the classifier are stored in float16 if that costs no accuracy, else in float32.
+    Weights of convolutions and of the classifier are stored in float16 if this costs no accuracy, otherwise in float32.
 
     Args:
-        run: the run folder.
-        name: of the data, part of the file's name.
-        folder: where the file goes, as NETWORK.NAME.safetensors.
-        data: the images to measure on; None: those of the run.
+        run: run folder.
+        name: data set name in the file name.
+        folder: folder of the file NETWORK.NAME.safetensors.
+        data: data set for the evaluation. None: the data set of the run.
+
+    Returns:
+        The file and its card.
+
+    Raises:
+        InputError: if the run is not complete, or the file exists.
     """
     if not (run / SUMMARY).is_file():
-        raise InputError(f"the run in {run} has not ended; resume it first")
+        raise InputError(f"run: got '{run}', expected a complete run. Resume the run first.")
     tensors, card = load_weights(run / LAST)
     target = folder / f"{card.model}.{name}.safetensors"
     if target.exists():
-        raise InputError(f"{target} exists already; remove it to release anew")
+        raise InputError(f"file exists: '{target}'. Remove the file to release these weights again.")
     folder.mkdir(exist_ok=True)
     save_weights(target, tensors, card)
     full = accuracy_of(target, data)
@@ -49,12 +55,12 @@ def release(run: Path, name: str, folder: Path, data: str | None = None) -> tupl
 
 
 def halved(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights in float16; batch norms, whose variances may not fit, as they are."""
+    """Return the weights in float16. Batch norms stay in float32, because their variances may exceed float16."""
     return {name: t.half() if t.ndim > 1 and t.is_floating_point() else t for name, t in tensors.items()}
 
 
 def accuracy_of(file: Path, data: str | None = None) -> Evaluation:
-    """The accuracy of released weights, on the images that their card names or on others."""
+    """Evaluate released weights on the data set in their card, or on `data`."""
     classifier = load(file)
     source = classifier.labelled(classifier.open_data(data))
     return evaluate_in(CPU, classifier, source, batch_size=128)

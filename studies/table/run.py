@@ -1,4 +1,4 @@
-"""Many trainings side by side, in pieces: what is done stays done, what was interrupted goes on."""
+"""Concurrent, resumable trainings."""
 
 import json
 import os
@@ -15,12 +15,12 @@ from igcv.training import load_recipe
 from igcv.training.run import METRICS, RECIPE, SUMMARY, has_state
 from studies.table.plan import Training
 
-LAST_WORDS = 400  # characters of a failed run's output that are shown
-GRACE_S = 60.0  # for a run to save when the time is up
+LAST_WORDS = 400  # characters of a failed run's output to print
+GRACE_S = 60.0  # seconds that a run may take to save when the time is up
 
 
 class Tally(NamedTuple):
-    """How many trainings are done, failed and left."""
+    """Number of trainings that are done, failed and left."""
 
     done: int
     failed: int
@@ -35,18 +35,18 @@ def run_all(
     seconds: float,
     say: Callable[[str], None],
 ) -> Tally:
-    """Run or resume trainings, several at a time, until all are done or the time is up; results come as they end.
+    """Run or resume trainings concurrently until all are done or the time is up. Copy results after each training.
 
     Args:
-        trainings: what to train, the first first.
-        runs: where their run folders are.
-        results: where a folder of small files is left of each.
-        at_once: how many at the same time.
-        seconds: after which those that run are asked to save and end.
-        say: is told what happens.
+        trainings: trainings in order.
+        runs: parent folder of the run folders.
+        results: parent folder of the result folders.
+        at_once: number of concurrent trainings.
+        seconds: time after which running trainings save and end.
+        say: callback for progress messages.
 
     Returns:
-        How many trainings are done, failed just now, and are left to go on with.
+        The number of trainings that are done, that failed in this call, and that are left.
     """
     waiting = [training for training in trainings if not is_done(training, runs, results)]
     done, failed = len(trainings) - len(waiting), 0
@@ -73,14 +73,14 @@ def run_all(
 
 
 def train_command(settings: Sequence[str], folder: Path) -> list[str]:
-    """`igcv train` in a process of its own."""
+    """Return the command line of `igcv train` for a separate process."""
     return [sys.executable, "-m", "igcv", "train", *settings, "--out", str(folder)]
 
 
 def start(training: Training, runs: Path, at_once: int) -> subprocess.Popen[bytes]:
-    """Start a training or resume it; its output goes to a log next to its folder.
+    """Start or resume a training, with its output in a log next to its folder.
 
-    A training that runs by itself takes all cores, others one each.
+    A single training uses all cores. Concurrent trainings use one core each.
     """
     folder = runs / training.name
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -92,13 +92,13 @@ def start(training: Training, runs: Path, at_once: int) -> subprocess.Popen[byte
             [*command, *going_on],
             stdout=log,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C reaches them through `stop`, once
+            start_new_session=True,  # `stop` forwards Ctrl-C once
             env={**threads, **os.environ},
         )
 
 
 def stop(processes: Iterable[subprocess.Popen[bytes]]) -> None:
-    """Ask runs to save and end, and wait for them."""
+    """Send SIGTERM, upon which runs save and end, and wait for the processes."""
     processes = [process for process in processes if process.poll() is None]
     for process in processes:
         process.send_signal(signal.SIGTERM)
@@ -111,16 +111,16 @@ def stop(processes: Iterable[subprocess.Popen[bytes]]) -> None:
 
 
 def is_done(training: Training, runs: Path, results: Path) -> bool:
-    """Whether a training has come to its end; then it is among the results."""
+    """Return whether a training is complete. Copy its results if they are missing."""
     if not (results / training.name / SUMMARY).is_file() and (runs / training.name / SUMMARY).is_file():
         keep(training, runs, results)
     return (results / training.name / SUMMARY).is_file()
 
 
 def keep(training: Training, runs: Path, results: Path) -> str:
-    """Copy what is kept of a finished run among the results, the summary last; return a line that tells of it.
+    """Copy the recipe, metrics and summary (last) of a finished run to the results, and return a progress message.
 
-    The data set stands there by its name: where its files were is nobody's business.
+    The copies contain the name of the data set instead of its path.
     """
     run, target = runs / training.name, results / training.name
     target.mkdir(parents=True, exist_ok=True)
@@ -133,5 +133,5 @@ def keep(training: Training, runs: Path, results: Path) -> str:
 
 
 def last_words(log: Path) -> str:
-    """The end of what a run printed."""
+    """Return the end of a run's output."""
     return log.read_text(errors="replace").strip()[-LAST_WORDS:]

@@ -1,4 +1,4 @@
-"""Seconds from the start of `igcv train` to an accuracy, imports, compilation and decoding included."""
+"""Seconds from the start of `igcv train` to an accuracy, including imports, compilation and decoding."""
 
 import subprocess
 import time
@@ -10,21 +10,24 @@ from igcv.errors import InputError
 from igcv.training import read_metrics
 from studies.table.run import last_words, train_command
 
-LOOK_S = 0.02  # how often the log is looked at
+LOOK_S = 0.02  # seconds between two reads of the metrics
 
 
 def timed_run(settings: Sequence[str], folder: Path) -> list[dict[str, Any]]:
-    """Train in a process of its own; when each epoch was evaluated, in seconds from the start of the process.
+    """Train in a separate process and record the time of each evaluation.
 
     Args:
         settings: arguments of `igcv train`.
-        folder: the run folder, a new one.
+        folder: run folder; must not exist.
 
     Returns:
-        "epoch", "seconds", "top1" in percent and "images_per_s" of each epoch.
+        "epoch", "seconds" since the start of the process, "top1" in percent and "images_per_s" of each epoch.
+
+    Raises:
+        InputError: if the folder exists, or the training fails.
     """
     if folder.exists():
-        raise InputError(f"{folder} already holds a run; remove it to measure again")
+        raise InputError(f"folder exists: '{folder}'. Remove the folder to measure again.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     seen: list[dict[str, Any]] = []
     with open(folder.with_suffix(".log"), "wb") as log:
@@ -45,10 +48,10 @@ def timed_run(settings: Sequence[str], folder: Path) -> list[dict[str, Any]]:
                 )
             time.sleep(LOOK_S)
     if process.returncode:
-        raise InputError(f"the training in {folder} failed: {last_words(folder.with_suffix('.log'))}")
+        raise InputError(f"training in '{folder}' failed: {last_words(folder.with_suffix('.log'))}")
     return seen
 
 
 def seconds_to(target: float, epochs: Sequence[dict[str, Any]]) -> float | None:
-    """When an accuracy was first reached; None if it was not."""
+    """Return the seconds until an accuracy was first reached, or None if it was not reached."""
     return next((epoch["seconds"] for epoch in epochs if epoch["top1"] >= target), None)

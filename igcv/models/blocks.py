@@ -52,7 +52,11 @@ def channel_shuffle(x: Tensor, groups: int) -> Tensor:
 def conv2d(
     in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1
 ) -> nn.Conv2d:
-    """Return a convolution without bias, padded to keep the size; InputError if `groups` is no common divisor."""
+    """Return a convolution without bias, padded to keep the size.
+
+    Raises:
+        InputError: if `groups` does not divide the numbers of channels.
+    """
     for what, channels in (("input", in_channels), ("output", out_channels)):
         if channels % groups:
             raise InputError(

@@ -118,7 +118,7 @@ def _unpickled(path: Path) -> Any:
 
 
 def _unpacked_bytes(path: Path) -> int:
-    """Return the unpacked size of a torch.save file in bytes; 0 if it is no zip archive (PyTorch before 1.6)."""
+    """Return the unpacked size of a torch.save file in bytes; 0 for old formats that are not zip archives."""
     if not zipfile.is_zipfile(path):
         return 0
     with zipfile.ZipFile(path) as archive:

@@ -51,7 +51,7 @@ def test_a_step_is_profiled_by_kind_of_call(monkeypatch: pytest.MonkeyPatch, bef
 
     from igcv.models import blocks, gradients
 
-    monkeypatch.setattr(blocks, "match_gradient_format", blocks.match_gradient_format)  # restored after the test
+    monkeypatch.setattr(blocks, "match_gradient_format", blocks.match_gradient_format)  # restored later
     monkeypatch.setattr(gradients, "FAST_BF16", gradients.FAST_BF16)
     if before:
         without_remedies()

@@ -1,4 +1,4 @@
-"""Training without a recipe: every open setting follows from data and device, and the time can be given."""
+"""Tests of training without a recipe: settings chosen from data and device, and time limits."""
 
 import json
 from dataclasses import replace
@@ -53,7 +53,7 @@ def test_every_size_of_set_gets_a_recipe(images: int, gpu: bool) -> None:
     assert 1 <= recipe.batch_size <= 128 and (steps >= recipe.batch_size / 2 or recipe.batch_size == 4)
     assert recipe.lr == pytest.approx(0.05 * recipe.batch_size / 32)
     assert 30 <= recipe.epochs <= 300 and recipe.warmup_epochs <= recipe.epochs / 10
-    # The moving average is none, or much shorter than the training.
+    # There is no EMA, or its span is much shorter than the training.
     assert recipe.ema_decay == 0 or 1 / (1 - recipe.ema_decay) <= 1.01 * recipe.epochs * steps / 10
 
 
@@ -102,12 +102,13 @@ def test_rules_of_fine_tuning() -> None:
 
 
 def test_the_weights_to_start_from(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Offline: ImageNet's where they are at hand, else those that come with igcv."""
+    """Offline, training starts from cached ImageNet weights, else from weights that come with igcv."""
     photos, digits = Facts(2400, 375, False, False), Facts(1438, 8, True, False)
-    found = start_for(photos, {})  # the released digits know no photos
+    found = start_for(photos, {})  # the released weights for digits are not trained on photos
     assert found.name == "none"
     assert found.reason == (
-        "no weights trained on photos are at hand; igcv3_d_050.imagenet is not there: IGCV_OFFLINE forbids downloads"
+        "no weights trained on photos are available; "
+        "igcv3_d_050.imagenet is not available: IGCV_OFFLINE forbids downloads"
     )
     known = (
         "igcv3_d_100.imagenet",
@@ -117,7 +118,7 @@ def test_the_weights_to_start_from(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     monkeypatch.setattr("igcv.weights.pretrained.released_weights", lambda: dict.fromkeys(known, Path()))
     assert start_for(photos, {}).name == "igcv3_d_p50.tinyimagenet"
-    assert "is not there: IGCV_OFFLINE forbids downloads" in start_for(photos, {}).reason
+    assert "is not available: IGCV_OFFLINE forbids downloads" in start_for(photos, {}).reason
     assert start_for(replace(photos, gpu=True), {}).name == "igcv3_d_100.imagenet"
     assert start_for(photos, {"model": "igcv3_d_100"}).name == "igcv3_d_100.imagenet"
     assert start_for(photos, {"model": "mobilenetv2_100"}).name == "none"
@@ -126,7 +127,7 @@ def test_the_weights_to_start_from(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_network_of_imagenet_weights() -> None:
-    """By hand: 30 epochs of 2,400 images are 72,000, an hour at 20 a second."""
+    """Computed by hand: 30 epochs of 2,400 images are 72,000 images, an hour at 20 images/s."""
     photos = Facts(2400, 375, False, False)
     assert start_model(photos, {}) == start_model(photos, {"max_minutes": 59.9}) == "igcv3_d_050"
     assert start_model(photos, {"max_minutes": 60.0}) == "igcv3_d_100"
@@ -149,7 +150,7 @@ def test_the_typical_side_of_photos() -> None:
 def test_one_command_is_all(
     digit_folder: Path, tmp_path: Path, igcv_command: Igcv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without a recipe or a run folder; typed twice it shows the result again."""
+    """The command needs no recipe and no run folder; the second call shows the result again."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").symlink_to(digit_folder)
     command = ("train", "--data", "folder:photos", "--device", "cpu", "epochs=2", "model=igcv3_w_010")
@@ -203,7 +204,7 @@ def test_run_folders_tell_the_data() -> None:
     ],
 )
 def test_the_last_batch(images: int, batch_size: int, drop_last: bool, batches: list[int]) -> None:
-    """One image alone is left out, unless there is no other."""
+    """A last batch of a single image is skipped, unless it is the only batch."""
     pixels = ArrayImages(np.zeros((images, 32, 32, 3), np.uint8), np.arange(images), "test")
     settings = LoaderSettings(batch_size=batch_size, train=True, drop_last=drop_last, skip_bad=True)
     loader = make_loader(pixels, plain_transform(CIFAR), Finish(CIFAR), settings)
@@ -219,11 +220,11 @@ def rows(*seconds: float, top1: tuple[float, ...] = ()) -> list[dict[str, Any]]:
     ("epochs", "history", "expected"),
     [
         (100, rows(6.0), 10),  # a minute holds ten epochs of six seconds
-        (3, rows(6.0), 10),  # also more than were guessed
-        (10, rows(6.0, 12.0), 6),  # slower: 42 seconds are left, and 9 seconds an epoch
-        (10, rows(6.0, 2.0), 15),  # faster: 52 seconds are left, and 4 seconds an epoch
-        (4, rows(6.0, 2.0, 2.0), 4),  # no more in the second half, as the rate has followed the four
-        (10, rows(70.0), 1),  # one epoch takes longer than all the time
+        (3, rows(6.0), 10),  # more than the first guess
+        (10, rows(6.0, 12.0), 6),  # slower: 42 seconds are left, at 9 seconds per epoch
+        (10, rows(6.0, 2.0), 15),  # faster: 52 seconds are left, at 4 seconds per epoch
+        (4, rows(6.0, 2.0, 2.0), 4),  # no increase in the second half: the learning rate follows four epochs
+        (10, rows(70.0), 1),  # one epoch takes longer than the limit
     ],
 )
 def test_epochs_are_fitted_to_the_minutes(epochs: int, history: list[dict[str, Any]], expected: int) -> None:
@@ -237,7 +238,7 @@ def test_epochs_are_fitted_to_the_minutes(epochs: int, history: list[dict[str, A
     ("images", "val_images", "expected"),
     [
         (2400, 600, (22, 0)),  # 60 s / (2400 * 1 ms + 600 * 0.4 ms)
-        (30_000, 100, (4, 14_960)),  # a quarter of the minute less 0.04 s, at 1 ms an image
+        (30_000, 100, (4, 14_960)),  # a quarter of a minute minus 0.04 s, at 1 ms per image
         (300_000, 60_000, (1, 36_000)),  # one evaluation takes 24 s
         (10, 2, (5555, 0)),
     ],
@@ -255,7 +256,7 @@ def test_epochs_are_fitted_to_the_pace(
 
 
 def test_epochs_and_image_sizes_agree(digit_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half of the epochs are on smaller images, and all of them together take the time that is given."""
+    """Half of the epochs use smaller images, and all epochs together take the given time."""
     monkeypatch.setattr("igcv.training.pace.measured_pace", lambda job, network: Pace(1e-3, 4e-4))
     given = {"data": str(digit_folder), "max_minutes": 1.0, "input_size": 64, "model": "igcv3_w_010"}
     job = resolve(Draft(given), Process(torch.device("cpu")))
@@ -264,13 +265,13 @@ def test_epochs_and_image_sizes_agree(digit_folder: Path, monkeypatch: pytest.Mo
     job = pace.paced(job, igcv.create_model("igcv3_w_010", num_classes=2, input_size=64))
     recipe = job.recipe
     assert recipe.progressive_sizes == (48,) and recipe.progressive_epochs == (round(recipe.epochs / 2),)
-    # An epoch of 2.64 s at 64 pixels takes 9/16 of that at 48.
+    # An epoch of 2.64 s at 64 pixels takes 9/16 of this time at 48 pixels.
     assert 60 - 2.64 <= job.expected_s <= 60
     assert recipe.epochs == 28
 
 
 def test_more_images_than_the_time_allows(digit_folder: Path, tmp_path: Path) -> None:
-    """An epoch gets fewer images, and the rate still falls to the end."""
+    """An epoch gets fewer images, and the learning rate schedule completes."""
     settings = FEW | {"max_minutes": 1e-4, "batch_size": 4}
     del settings["epochs"]
     run = igcv.train(out=tmp_path / "run", data=str(digit_folder), device="cpu", quiet=True, **settings)

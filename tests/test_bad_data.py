@@ -132,7 +132,7 @@ def test_a_class_of_which_no_image_can_be_read(resident: str, digit_folder: Path
         file.write_bytes(b"")
     with pytest.raises(igcv.InputError, match=r"images cannot be read, expected at most 3"):
         run(root, tmp_path / "limit", f"resident={resident}", "augment=shift")
-    message = r"none of the 12 training images of the class 'two' can be read, expected one or more; the first: .*/two/"
+    message = r"all 12 training images of the class 'two' are unreadable, .*; the first: .*/two/"
     with pytest.raises(igcv.InputError, match=message):
         run(root, tmp_path / "out", f"resident={resident}", "augment=shift", "max_bad_images=20")
     assert len((tmp_path / "out" / "bad_images.jsonl").read_text().splitlines()) == 12

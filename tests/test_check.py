@@ -1,4 +1,4 @@
-"""`igcv check`: what is wrong with a data set, said before a training, and what a training would do."""
+"""Tests of `igcv check`: problems of a data set, and the expected training."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ SET = ["model=igcv3_w_010", "input_size=16", "batch_size=4", "precision=float32"
 
 
 def scene(seed: int, width: int = 64, height: int = 48) -> Image.Image:
-    """A picture with some structure: noise, blurred."""
+    """Return an image with some structure: blurred noise."""
     noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     blurred = Image.fromarray(noise).filter(ImageFilter.GaussianBlur(5))
     pixels = np.asarray(blurred, np.float64)
@@ -32,7 +32,7 @@ def scene(seed: int, width: int = 64, height: int = 48) -> Image.Image:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Two classes of 12 and 8 images in train/ and val/, with nothing wrong."""
+    """Return a folder with train/ and val/ and two classes, without problems."""
     for part, first, count in (("train", 0, 8), ("val", 100, 6)):
         for number, name in enumerate(("cat", "dog")):
             folder = tmp_path / "photos" / part / name
@@ -47,7 +47,7 @@ def test_nothing_is_wrong(photos: Path, tmp_path: Path, igcv_command: Igcv) -> N
     outcome = igcv_command("check", f"folder:{photos}", *SET, "--device", "cpu", "--out", page)
     assert outcome.status == 0, outcome.err
     assert "nothing to fix" in outcome.out and "shorter side: 48 to 48 pixels" in outcome.out
-    assert "expected time:" in outcome.out and "batch_size" not in outcome.out  # which was given
+    assert "expected time:" in outcome.out and "batch_size" not in outcome.out  # the user gave batch_size
     text = page.read_text()
     assert text.count("<img") == 16 and "Nothing to fix" in text
 
@@ -62,12 +62,12 @@ def test_all_that_is_wrong_is_named(photos: Path, tmp_path: Path, igcv_command: 
     outcome = igcv_command("check", f"folder:{photos}", *SET, "--device", "cpu", "--out", page)
     assert outcome.status == 1
     for text in (
-        "fix: 1 image cannot be read: train/dog/broken.jpg",
-        "fix: 1 pair of equal images are in two parts",
+        "fix: 1 unreadable image: train/dog/broken.jpg",
+        "fix: 1 pair of equal images in two parts",
         "train/cat/0.png (train) = val/cat/copy.png (val)",
-        "fix: 1 pair of nearly equal images are in two parts",
+        "fix: 1 pair of nearly equal images in two parts",
         "train/cat/2.png (train) = val/cat/larger.jpg (val)",
-        "fix: 1 pair of equal images are in two classes",
+        "fix: 1 pair of equal images in two classes",
         "train/cat/1.png (train) = train/dog/copy.png (train)",
         "color modes: RGB 31, L 1",
     ):
@@ -96,7 +96,7 @@ def test_small_and_unequal_classes(photos: Path) -> None:
     assert any(
         "1 class with fewer than 5 validation images" in note and "dog" in note for note in found.notes
     )
-    assert any("12 times the training images" in note for note in found.notes)
+    assert any("12 times as many training images" in note for note in found.notes)
 
 
 def test_a_class_of_one_image(tmp_path: Path) -> None:
@@ -115,11 +115,11 @@ def test_nothing_can_be_read(tmp_path: Path) -> None:
             (tmp_path / name / f"{i}.png").write_text("no image")
     found = igcv.check(f"folder:{tmp_path}", **FEW)
     assert len(found.unreadable) == 6 and found.training_s is None
-    assert any("6 images cannot be read" in line for line in found.problems)
+    assert any("6 unreadable images" in line for line in found.problems)
 
 
 def test_what_counts_as_nearly_equal() -> None:
-    """Another contrast and one color more do; another picture, and plain areas, do not."""
+    """Images with changed contrast or one more color are nearly equal; other images and plain areas are not."""
     first = scene(1)
     bright = Image.fromarray((np.asarray(first) * 0.6 + 80).astype(np.uint8))
     blue = Image.fromarray(np.asarray(first) // np.array([1, 1, 2], np.uint8))
@@ -132,7 +132,7 @@ def test_what_counts_as_nearly_equal() -> None:
 
 
 def test_records_have_names_of_their_own(tmp_path: Path) -> None:
-    """Two files number their records alike; a damaged record is one more unreadable image."""
+    """Record numbers repeat in two files; a damaged record counts as an unreadable image."""
     for part, first in (("train", 0), ("val", 50)):
         encoded = []
         for i in range(6):
@@ -161,7 +161,7 @@ def test_wrong_input(data: str, message: str, igcv_command: Igcv) -> None:
 
 
 def test_without_the_extra(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nearly equal images are not looked for, which is said; a page needs its template engine."""
+    """Without the extra, a note replaces the search for nearly equal images, and the page raises an error."""
     missing: Any = lambda *packages: not {"imagehash", "jinja2"} & set(packages)  # noqa: E731
     for place in ("igcv.extras", "igcv.data.inspection", "igcv.training.findings"):
         monkeypatch.setattr(f"{place}.installed", missing)

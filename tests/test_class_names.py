@@ -242,7 +242,7 @@ def test_a_class_that_was_renamed_on_purpose(place: Path) -> None:
 def test_other_data_under_the_same_classes(place: Path) -> None:
     shutil.copytree(place / "photos", place / "other")
     (place / "other" / "train" / "one" / "0.png").unlink()
-    with pytest.raises(InputError, match=r"other has other images or labels, .* --init-from"):
+    with pytest.raises(InputError, match=r"other' has different images or labels, .* --init-from"):
         resume(place, "other")
 
 
@@ -251,7 +251,7 @@ def test_other_data_under_the_same_classes(place: Path) -> None:
 )
 def test_settings_that_a_run_keeps(setting: dict[str, Any], place: Path) -> None:
     (key,) = setting
-    with pytest.raises(InputError, match=f"has {key} = .*, not .*; resume it with its own"):
+    with pytest.raises(InputError, match=f"{key}: got .*, expected .* as in the run .*Resume with"):
         resume(place, **setting)
     assert resume(place, lr=0.01, augment="none").summary["epochs"] == 2
 
@@ -259,14 +259,18 @@ def test_settings_that_a_run_keeps(setting: dict[str, Any], place: Path) -> None
 @pytest.mark.parametrize(
     "names, rows, told",
     [
-        (("zero", "one"), [1, 0], "2 of the 10 classes of its classifier kept, classes matched by name"),
+        (("zero", "one"), [1, 0], "2 of the 10 classes of the classifier kept, classes matched by name"),
         (
             tuple(sorted(NAMES)),
             [NAMES.index(n) for n in sorted(NAMES)],
-            "its classifier kept, classes matched by name",
+            "classifier kept, classes matched by name",
         ),
-        (("cat", "dog"), None, "a new classifier for 2 classes, as they are not among its 10"),
-        ((*NAMES[:9], "ten"), None, "a new classifier for 10 classes, as they are not among its 10"),
+        (("cat", "dog"), None, "new classifier for 2 classes (not among the 10 classes of the weights)"),
+        (
+            (*NAMES[:9], "ten"),
+            None,
+            "new classifier for 10 classes (not among the 10 classes of the weights)",
+        ),
     ],
 )
 def test_the_classifier_of_a_start(

@@ -1,4 +1,4 @@
-"""Downloads of weights: what happens without a network, to interrupted and wrong files, and to hostile ones."""
+"""Tests of weight downloads: offline use, interrupted downloads, wrong files and malicious files."""
 
 import errno
 import hashlib
@@ -25,13 +25,13 @@ from tests.weights_server import SMALL, Published, left, zipped
 
 
 def replaced(content: bytes, site: Published, monkeypatch: pytest.MonkeyPatch, checksum: str = "") -> None:
-    """Have the mirror give something else as the file of `SMALL`."""
+    """Make the mirror serve other bytes as the file of `SMALL`."""
     row = replace(KNOWN[SMALL], checksum=checksum or KNOWN[SMALL].checksum)
     monkeypatch.setitem(KNOWN, SMALL, row)
     site.add(row, content)
 
 
-# Without a network, and by hand
+# Offline, and downloaded by hand
 
 
 @pytest.mark.parametrize("switch", download.OFFLINE)
@@ -61,7 +61,7 @@ def test_no_server(monkeypatch: pytest.MonkeyPatch, site: Published) -> None:
 
 @pytest.mark.parametrize("archived", [True, False])
 def test_fetched_by_hand(archived: bool, known: torch.nn.Module, site: Published) -> None:
-    """As it is on the web, or unpacked by the browser; it stays."""
+    """The file may be packed as on the web or unpacked by the browser; it is kept."""
     folder, row = download.weights_folder(), KNOWN[SMALL]
     content = site.files.pop(mirrored(row.url).removeprefix(site.url))
     folder.mkdir(parents=True)
@@ -105,7 +105,7 @@ def test_a_folder_as_a_mirror(
 
 
 def test_the_usual_proxy(known: torch.nn.Module, site: Published, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A proxy is asked for the whole URL."""
+    """A proxy receives the whole URL."""
     monkeypatch.setenv("IGCV_MIRROR", "http://mirror.example.org")
     monkeypatch.setenv("http_proxy", site.url)
     url = mirrored(KNOWN[SMALL].url)
@@ -114,7 +114,7 @@ def test_the_usual_proxy(known: torch.nn.Module, site: Published, monkeypatch: p
     assert site.asked == [url]
 
 
-# What goes wrong on the way
+# Failed downloads
 
 
 def test_an_interrupted_download(known: torch.nn.Module, site: Published) -> None:
@@ -201,7 +201,7 @@ def test_two_processes_at_once(known: torch.nn.Module, site: Published) -> None:
     assert len(site.asked) == 1
 
 
-# What is hostile
+# Malicious files
 
 
 def sha1_of(content: bytes) -> str:
@@ -244,7 +244,7 @@ def test_an_archive_of_several_files(
 
 
 class Program:
-    """Unpickled, it writes a file."""
+    """Object that writes a file when unpickled."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -256,7 +256,7 @@ class Program:
 def test_a_pickle_that_would_run_a_program(
     known: torch.nn.Module, site: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Even one with the right checksum."""
+    """An untrusted pickle is refused even with the right checksum."""
     buffer = BytesIO()
     torch.save({"features.init_block.conv.weight": Program(tmp_path / "ran")}, buffer)
     for content in (buffer.getvalue(), pickle.dumps(Program(tmp_path / "ran"))):

@@ -70,7 +70,7 @@ def test_a_recipe_as_object_file_or_name(digit_folder: Path, tmp_path: Path) -> 
         igcv.train("digit.toml")
     with pytest.raises(InputError, match="unknown recipe key 'epoch'; did you mean 'epochs'"):
         igcv.train("digits.toml", epoch=3)
-    with pytest.raises(InputError, match="epochs: got '3', expected a whole number"):
+    with pytest.raises(InputError, match="epochs: got '3', expected an integer"):
         igcv.train(recipe, epochs="3")
 
 

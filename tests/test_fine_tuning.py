@@ -1,4 +1,4 @@
-"""Training that starts from trained weights: in stages, or at one rate."""
+"""Tests of training from trained weights: in stages, or with one learning rate."""
 
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ TINY: dict[str, Any] = {
     "device": "cpu",
     "quiet": True,
 }
-RUN = ("device", "quiet")  # of these settings, those that are no key of a recipe
+RUN = ("device", "quiet")  # settings that are not recipe keys
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def start(digit_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_stages_by_hand() -> None:
-    """The stem, seven stages, the head and the classifier; timm finds the same but for the classifier."""
+    """The stages are the stem, seven stages, the head and the classifier; timm's differ in the classifier only."""
     network = igcv.create_model("igcv3_d_050", num_classes=5)
     stages = stages_of(network)
     assert stages["stem.conv.weight"] == 0 and stages["stages.0.0.project.conv.weight"] == 1
@@ -57,7 +57,9 @@ def test_timm_groups_the_blocks_of_every_family(name: str) -> None:
     network = igcv.create_model(name, num_classes=5)
     groups = param_groups_layer_decay(network, layer_decay=0.5)
     blocks = sum(len(stage) for stage in network.stages)
-    assert len({group["lr_scale"] for group in groups}) == blocks + 2  # the stem, and all that comes after
+    assert (
+        len({group["lr_scale"] for group in groups}) == blocks + 2
+    )  # plus the stem, and the head with the classifier
 
 
 def test_rates_of_the_stages_by_hand() -> None:
@@ -77,14 +79,14 @@ def test_rates_of_the_stages_by_hand() -> None:
 
 
 def trained(trainer: Trainer, loader: Loader, epoch: int) -> dict[str, Tensor]:
-    """The weights and running statistics after an epoch."""
+    """Return the weights and running statistics after an epoch."""
     loader.set_epoch(epoch)
     train_epoch(trainer, loader, epoch, Silent())
     return {name: tensor.clone() for name, tensor in trainer.network.state_dict().items()}
 
 
 def test_frozen_layers_stay_as_they_are(start: Path, digit_folder: Path) -> None:
-    """In the first epoch the classifier alone learns; then all layers and running statistics do."""
+    """The first epoch trains the classifier only; later epochs change all layers and running statistics."""
     given = {"epochs": 2, "freeze": 1, "init_from": str(start), "data": str(digit_folder)}
     recipe = Recipe(**{key: value for key, value in {**TINY, **given}.items() if key not in RUN})
     job = resolve(recipe, Process(torch.device("cpu")))
@@ -101,11 +103,11 @@ def test_frozen_layers_stay_as_they_are(start: Path, digit_folder: Path) -> None
 
 
 def test_a_resumed_fine_tuning_is_uninterrupted(start: Path, digit_folder: Path, tmp_path: Path) -> None:
-    """Going on from the middle of the frozen epochs gives the same weights to the last bit."""
+    """A run resumed within the frozen epochs has bitwise identical weights."""
     given = {"freeze": 2, "init_from": str(start), "data": str(digit_folder), "schedule": "constant"}
     igcv.train(Recipe(), tmp_path / "whole", epochs=4, **given, **TINY)
     igcv.train(Recipe(), tmp_path / "halves", epochs=3, **given, **TINY)
-    with pytest.raises(InputError, match="has freeze = 2, not 1"):
+    with pytest.raises(InputError, match="freeze: got 1, expected 2 as in the run"):
         igcv.train(out=tmp_path / "halves", resume=True, epochs=4, freeze=1, device="cpu", quiet=True)
     igcv.train(out=tmp_path / "halves", resume=True, epochs=4, device="cpu", quiet=True)
     whole, halves = (load_weights(tmp_path / name / "last.safetensors")[0] for name in ("whole", "halves"))
@@ -115,9 +117,9 @@ def test_a_resumed_fine_tuning_is_uninterrupted(start: Path, digit_folder: Path,
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"freeze": 1}, "freeze: got 1, but init_from names no weights"),
-        ({"freeze": 1, "init_from": "none"}, "freeze: got 1, but init_from names no weights"),
-        ({"freeze": 2, "init_from": "igcv3_w_025.digits"}, "expected fewer than the 2 epochs"),
+        ({"freeze": 1}, "freeze: got 1 without init_from"),
+        ({"freeze": 1, "init_from": "none"}, "freeze: got 1 without init_from"),
+        ({"freeze": 2, "init_from": "igcv3_w_025.digits"}, "freeze: got 2, expected less than epochs = 2"),
         ({"epoch_images": 7}, "epoch_images: got 7, expected at least batch_size = 8"),
     ],
 )
@@ -133,7 +135,7 @@ def test_wrong_settings_are_explained(
 def test_a_start_is_all_that_is_given(
     start: Path, digit_folder: Path, tmp_path: Path, igcv_command: Igcv
 ) -> None:
-    """The network, its size and its strides follow from the weights; the run says which ones they are."""
+    """Network, input size and strides follow from the weights; the run prints the name of the weights."""
     command = ("train", "--data", digit_folder, "--init-from", start, "--out", tmp_path / "run", "epochs=4")
     outcome = igcv_command(*command, "batch_size=8", "--device", "cpu")
     assert outcome.status == 0, outcome.err

@@ -163,7 +163,7 @@ def test_one_class_is_refused(tmp_path: Path, igcv_command: Igcv) -> None:
         ended = igcv_command(command, *data, f"folder:{tmp_path / 'data'}", *TINY)
         assert ended.status == 2
         assert (
-            "data has one class (photos), expected two or more. Give the folder in which each class"
+            "data' has one class (photos), expected two or more. Give a folder with one folder per class"
             in ended.err
         )
 
@@ -270,7 +270,7 @@ def test_copies_are_not_looked_for_in_large_sets(
 def test_a_class_that_a_list_never_trains(digit_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text("path,label,split\none/0.png,one,train\nzero/0.png,zero,val\n")
     with pytest.raises(
-        InputError, match=r"list.csv: no image of the class zero trains, expected one or more"
+        InputError, match=r"list.csv: class without training images: zero, expected at least one each"
     ):
         igcv.train(
             data=str(digit_folder / "train"), split=tmp_path / "list.csv", out=tmp_path / "run", quiet=True

@@ -107,12 +107,12 @@ def test_usual_spellings_of_numbers(text: str, value: object) -> None:
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("epochs=1.5", "epochs: got 1.5, expected a whole number"),
+        ("epochs=1.5", "epochs: got 1.5, expected an integer"),
         ("lr=high", "lr: got 'high', expected a number"),
         ("compile=1", "compile: got 1, expected true or false"),
-        ("strides=1,2.5", "strides: got 2.5 in the list, expected whole numbers"),
+        ("strides=1,2.5", "strides: got 2.5 in the list, expected integers"),
         ("lr=nan", "lr: got nan, expected at least 0"),
-        ("epochs=inf", "epochs: got inf, expected a whole number"),
+        ("epochs=inf", "epochs: got inf, expected an integer"),
     ],
 )
 def test_what_is_no_number_of_a_setting(text: str, message: str) -> None:

@@ -1,4 +1,4 @@
-"""Memory: the peak in the log, the error of a step that needs too much, and the batch that fits by estimate."""
+"""Tests of memory: the peak in the log, the out-of-memory error, and the estimated largest batch."""
 
 import json
 import re
@@ -32,10 +32,10 @@ def job_of(*settings: str) -> Job:
 
 
 def limit(mib: int) -> None:
-    """The epoch, and what is said of it if it fails, gets so many MiB more than the process holds before."""
+    """Limit an epoch and its error message to some MiB more than the process holds before."""
     import resource
 
-    import_module("torch._dynamo")  # not within the limit
+    import_module("torch._dynamo")  # imported before the limit applies
     trained = epochs.train_epoch
 
     def limited(*given: Any) -> Any:
@@ -49,7 +49,7 @@ def limit(mib: int) -> None:
 
 
 def limited(out: Path, mib: int, *settings: str) -> tuple[int, str]:
-    """Train on digits in a process that gets so many MiB for the epoch: exit status and what it printed."""
+    """Train on digits in a process with a memory limit for the epoch, in MiB; return exit status and output."""
     command = [
         "train",
         "data=digits",
@@ -68,14 +68,14 @@ def limited(out: Path, mib: int, *settings: str) -> tuple[int, str]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the addresses of a process")
 def test_a_step_that_needs_too_much_says_what_to_change(tmp_path: Path) -> None:
-    """And what it says is enough."""
+    """The settings that the error names are sufficient."""
     code, printed = limited(tmp_path / "large", 600, "batch_size=512")
     assert code == 2, printed
     assert printed.count("\n") == 1
     said = re.fullmatch(
         r"igcv: out of memory: a step on 512 images of 32 x 32 pixels \(batch_size=512, accumulation=1\); the process "
-        r"took [\d,]+ MiB before it failed\. By estimate the step needs ([\d,]+) MiB, ([\d,]+) MiB are free and (\d+) "
-        r"images fit\. Give batch_size=(\d+) or accumulation=(\d+) \(the same batch in smaller parts\) or a smaller "
+        r"used [\d,]+ MiB before the failure\. Estimate: the step needs ([\d,]+) MiB, ([\d,]+) MiB are free, (\d+) "
+        r"images fit\. Give batch_size=(\d+) or accumulation=(\d+) \(the same batch in micro-batches\) or a smaller "
         r"input_size\n",
         printed,
     )
@@ -131,7 +131,7 @@ def test_without_memory_for_an_estimate(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_bytes_of_tensors_by_hand() -> None:
-    """Three tensors of 4,000 bytes, of which two exist at once at most; a view takes nothing."""
+    """Of three tensors of 4,000 bytes, at most two exist at once; a view allocates nothing."""
     x = torch.zeros(1000)
     with Allocations() as allocations:
         first = x + 1
@@ -143,7 +143,7 @@ def test_bytes_of_tensors_by_hand() -> None:
 
 
 def test_a_linear_layer_by_hand() -> None:
-    """A step grows by what each image adds: with ReLU its input and output, and gradients on the way back."""
+    """The memory of a step grows with each image: input and output of ReLU, and the gradients."""
 
     class Wide(nn.Module):
         def __init__(self) -> None:
@@ -181,13 +181,13 @@ def test_estimating_leaves_the_network_as_it_was() -> None:
 @pytest.mark.parametrize(
     "settings, fits, found",
     [
-        (("batch_size=96",), 50, ["batch_size=48", "accumulation=2 (the same batch in smaller parts)"]),
+        (("batch_size=96",), 50, ["batch_size=48", "accumulation=2 (the same batch in micro-batches)"]),
         (
             ("batch_size=90", "accumulation=3"),
             12,
-            ["batch_size=24", "accumulation=9 (the same batch in smaller parts)"],
+            ["batch_size=24", "accumulation=9 (the same batch in micro-batches)"],
         ),
-        (("batch_size=8",), 3, ["batch_size=3", "accumulation=4 (the same batch in smaller parts)"]),
+        (("batch_size=8",), 3, ["batch_size=3", "accumulation=4 (the same batch in micro-batches)"]),
         (("batch_size=8",), 1, []),
     ],
 )

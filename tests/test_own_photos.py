@@ -1,4 +1,4 @@
-"""One command, no number to choose: sets of photos as people have them, in small, are learned."""
+"""Tests of the default settings: small versions of typical photo sets are learned with one command."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from igcv.training import load_recipe
 from tests.conftest import Igcv
 
 SHAPES = ("circle", "square", "stripes")
-# All else is chosen: a small network and image, as the papers' take minutes.
+# A small network and image, because those of the papers take minutes. igcv chooses the other settings.
 SMALL: dict[str, Any] = {
     "model": "igcv3_w_025",
     "input_size": 32,
@@ -22,7 +22,7 @@ SMALL: dict[str, Any] = {
 
 
 def photo(shape: str, rng: np.random.Generator) -> Image.Image:
-    """A shape of some color, place and size before a noisy background."""
+    """Return a shape of random color, place and size on a noisy background."""
     width, height = (int(side) for side in rng.integers(40, 80, 2))
     background = rng.integers(0, 120, 3) + rng.integers(0, 40, (height, width, 3))
     image = Image.fromarray(background.astype(np.uint8))
@@ -40,7 +40,7 @@ def photo(shape: str, rng: np.random.Generator) -> Image.Image:
 
 
 def photos(folder: Path, counts: dict[str, int]) -> Path:
-    """Class folders of so many photos each."""
+    """Write a folder of photos per class, with the given counts."""
     rng = np.random.default_rng(0)
     for shape, count in counts.items():
         (folder / shape).mkdir(parents=True)
@@ -51,7 +51,7 @@ def photos(folder: Path, counts: dict[str, int]) -> Path:
 
 @pytest.mark.parametrize(("each", "epochs", "least"), [(10, 40, 50.0), (20, 30, 70.0), (100, 10, 80.0)])
 def test_a_few_photos_are_learned(each: int, epochs: int, least: float, tmp_path: Path) -> None:
-    """30, 60 and 300 photos: never below the largest class, which is a third of them."""
+    """With 30, 60 and 300 photos, top-1 exceeds the share of the largest class, a third."""
     folder = photos(tmp_path / "photos", dict.fromkeys(SHAPES, each))
     run = igcv.train(
         data=f"folder:{folder}", out=tmp_path / "run", epochs=epochs, device="cpu", quiet=True, **SMALL
@@ -63,7 +63,7 @@ def test_a_few_photos_are_learned(each: int, epochs: int, least: float, tmp_path
 
 
 def test_unequal_classes_are_told(tmp_path: Path, igcv_command: Igcv) -> None:
-    """The command learns them, or says that it is no better than one class; balanced accuracy is beside top-1."""
+    """The command learns the classes or reports a constant prediction; it prints balanced accuracy next to top-1."""
     folder = photos(tmp_path / "photos", {"circle": 90, "square": 20, "stripes": 10})
     settings = [f"{key}={value}" for key, value in SMALL.items()]
     outcome = igcv_command(
@@ -81,7 +81,7 @@ def test_unequal_classes_are_told(tmp_path: Path, igcv_command: Igcv) -> None:
 
 
 def test_a_hard_recipe_earns_a_caution(tmp_path: Path, igcv_command: Igcv) -> None:
-    """The batches of 128 of `cifar_fast.toml` are one step in an epoch of 48 photos."""
+    """The batches of 128 in `cifar_fast.toml` give one step per epoch of 48 photos."""
     folder = photos(tmp_path / "photos", dict.fromkeys(SHAPES, 20))
     outcome = igcv_command(
         *("train", "recipes/cifar_fast.toml", "--data", f"folder:{folder}", "--out", tmp_path / "run"),

@@ -239,18 +239,18 @@ def test_an_error_of_one_process_is_shared(several: Launch) -> None:
 
 def test_numbers_of_one_process_stop_all(several: Launch) -> None:
     *others, last = several.found["bad numbers"]
-    assert set(others) == {"SharedError: the loss of another process is not finite"}
+    assert set(others) == {"SharedError: non-finite loss in another process"}
     assert last.startswith(
-        "InputError: the loss is nan at epoch 1, step 1, learning rate 0; the first numbers that are"
+        "InputError: non-finite loss (nan) at epoch 1, step 1, learning rate 0; first non-finite values"
     )
-    assert re.search(r"the images of that batch: \S+\.png", last)
+    assert re.search(r"Images of the batch: \S+\.png", last)
 
 
 def test_other_data_is_refused(several: Launch) -> None:
     last = several.processes - 1
     for error in several.found["other data"]:
         assert "process 0 has 2 classes, 24 and 10 images for training and validation" in error
-        assert f"process {last} has 2 classes, 24 and 3 images; give all machines the same files" in error
+        assert f"process {last} has 2 classes, 24 and 3 images. Copy the same files to all nodes" in error
 
 
 def test_data_is_opened_by_one_process_first(several: Launch) -> None:
@@ -260,7 +260,7 @@ def test_data_is_opened_by_one_process_first(several: Launch) -> None:
 
 def test_a_batch_that_cannot_be_shared(tmp_path: Path) -> None:
     recipe = load_recipe(None, [*work.RECIPE, "data=photos", "batch_size=18", "accumulation=2"])
-    message = "batch_size 18 cannot be shared by 4 processes in 2 parts each; give a multiple of 8"
+    message = "batch_size: got 18, expected a multiple of 8 (4 processes with accumulation = 2)"
     with pytest.raises(igcv.InputError, match=message):
         opened(Process(CPU, 3, 4), recipe, tmp_path / "out", False)
 

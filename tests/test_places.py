@@ -1,4 +1,4 @@
-"""Where data are: `~` and relative paths in specs, recipes, lists and weights, and the short names of data sets."""
+"""Tests of paths: `~` and relative paths in specs, recipes, lists and weights; short names of data sets."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ TINY = ("model=igcv3_w_010", "input_size=16", "batch_size=4", "epochs=1", "worke
 
 @pytest.fixture
 def home(digit_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home folder with photos/, in which there is work/, the working folder."""
+    """Return a home folder with photos/ and work/, the working folder."""
     shutil.copytree(digit_folder, tmp_path / "photos")
     (tmp_path / "work").mkdir()
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -45,7 +45,9 @@ def test_specs(home: Path) -> None:
         },
     }
     assert {spec: located(spec) for spec in places} == places
-    assert {located(spec) for spec in places.values()} == set(places.values())  # once is enough
+    assert {located(spec) for spec in places.values()} == set(
+        places.values()
+    )  # a second call changes nothing
     source = open_source("folder:~/photos")
     assert (source.spec, source.name, len(source.val)) == (f"folder:{home}/photos", "photos", 10)
 
@@ -67,7 +69,7 @@ def test_settings_that_name_places(home: Path) -> None:
     assert (recipe.data, recipe.split) == (f"folder:{home}/photos", f"{home}/list.csv")
     assert recipe.init_from == f"{home}/work/old/best.safetensors"
     assert resolve_recipe("~/mine.toml", {}) == recipe
-    for name in ("none", "igcv3_w_025.digits"):  # not a place
+    for name in ("none", "igcv3_w_025.digits"):  # not a path
         assert load_recipe(None, init_from=name).init_from == name
     resolved = resolve_recipe(Recipe(data="../photos"), {})
     assert isinstance(resolved, Recipe) and resolved.data == f"folder:{home}/photos"

@@ -1,4 +1,4 @@
-"""precision = "auto": bf16 only where it is native and faster, chosen once, and kept by a resumed run."""
+"""Tests of precision = "auto": bf16 only if native and faster; a resumed run keeps the choice."""
 
 import json
 import os
@@ -24,13 +24,13 @@ SMALL = ["model=igcv3_w_010", "input_size=16", "batch_size=8", "augment=shift", 
 
 
 def machine(monkeypatch: pytest.MonkeyPatch, native: bool, bf16_s: float) -> None:
-    """Play a machine on which a step in float32 takes one second."""
+    """Simulate a machine on which a float32 step takes one second."""
     monkeypatch.setattr(chooser, "has_native_bf16", lambda device: native)
     monkeypatch.setattr(chooser, "step_times", lambda *given: {"float32": 1.0, "bf16": bf16_s})
 
 
 def run(data: Path, out: Path, *settings: str, resume: bool = False) -> str:
-    """Train; return the precision that the run folder holds."""
+    """Train; return the precision in the run folder."""
     train_in(CPU, load_recipe(None, [*SMALL, f"data={data}", *settings]), out, resume=resume, quiet=True)
     kept = load_recipe(out / "recipe.toml").precision
     assert load_weights(out / "last.safetensors")[1].recipe["precision"] == kept
@@ -55,12 +55,12 @@ def test_what_is_chosen(
 def test_a_resumed_run_keeps_its_precision(
     digit_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On another machine, and with auto in the recipe again."""
+    """A run resumed on another machine with auto in the recipe keeps its precision."""
     machine(monkeypatch, True, 0.5)
     assert run(digit_folder, tmp_path / "run", "precision=auto") == "bf16"
     machine(monkeypatch, False, 2.0)
     assert run(digit_folder, tmp_path / "run", "precision=auto", "epochs=2", resume=True) == "bf16"
-    with pytest.raises(InputError, match="has precision = bf16, not float32"):
+    with pytest.raises(InputError, match="precision: got float32, expected bf16 as in the run"):
         run(digit_folder, tmp_path / "run", "epochs=3", resume=True)
 
 
@@ -113,13 +113,13 @@ def test_native_bf16_by_the_flags_of_linux(
 
 
 def measure_something_else() -> None:
-    """Only the first process finds bf16 in hardware."""
+    """Simulate native bf16 on rank 0 only."""
     chooser.has_native_bf16 = lambda device: os.environ["RANK"] == "0"  # type: ignore[assignment]
     chooser.step_times = lambda *given: {"float32": 1.0, "bf16": 0.5}
 
 
 def test_two_processes_agree(digit_folder: Path, tmp_path: Path) -> None:
-    """Whatever each of them measures."""
+    """All processes use one precision, whatever each of them measures."""
     arguments = ["train", *SMALL, "precision=auto", f"data={digit_folder}", "--device", "cpu"]
     log = tmp_path / "log"
     codes = ended([*arguments, "--out", str(tmp_path / "run")], 2, log, measure_something_else)

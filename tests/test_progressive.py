@@ -1,4 +1,4 @@
-"""Progressive resizing: small images first, the full size last, and exact resume in every part."""
+"""Tests of progressive resizing: image sizes, and bitwise identical --resume in every part."""
 
 import io
 import json
@@ -57,7 +57,7 @@ def run(data: object, out: Path, *settings: str, resume: bool = False) -> dict:
 
 
 def stop_after(steps: int, data: object, out: Path, *settings: str) -> None:
-    """Run, and be asked to end by a signal after so many steps."""
+    """Run, and receive a signal after `steps` steps."""
     wishes = [Wish()] * (steps - 1) + [Wish(signal=signal.SIGTERM)]
     with mock.patch("igcv.training.checkpoint.Watch.wish", side_effect=wishes), suppress(Interrupted):
         run(data, out, *settings)
@@ -65,7 +65,7 @@ def stop_after(steps: int, data: object, out: Path, *settings: str) -> None:
 
 
 def same_end(first: Path, second: Path) -> bool:
-    """Whether two runs have the same weights and states, bitwise, and the same losses and accuracies."""
+    """Return whether two runs have bitwise identical weights and states, and equal losses and accuracies."""
     for name in ("last", "best", "state"):
         ours, theirs = (read_tensors(folder / f"{name}.safetensors")[0] for folder in (first, second))
         if ours.keys() != theirs.keys() or not all(torch.equal(ours[key], theirs[key]) for key in ours):
@@ -77,7 +77,7 @@ def same_end(first: Path, second: Path) -> bool:
 
 @pytest.fixture
 def forms_that_depend_on_the_size(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Measuring finds another form for each size; the sizes that were measured."""
+    """Make the measurement find another form for each size; return the list of measured sizes."""
     sizes: list[int] = []
 
     def measure(job: object, network: torch.nn.Module, size: int) -> dict[str, str]:
@@ -93,7 +93,7 @@ def forms_that_depend_on_the_size(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_a_run_resumed_in_any_part_is_an_uninterrupted_one(
     settings: tuple[str, ...], digit_folder: Path, tmp_path: Path, forms_that_depend_on_the_size: list[int]
 ) -> None:
-    """24 images: in each epoch three steps of eight, or one of two parts; stopped in each part and at its end."""
+    """Stop a run in each part and at its end; 24 images give three steps of eight, or one of two micro-batches."""
     run(digit_folder, tmp_path / "whole", *settings)
     for steps in (1,) if "accumulation=2" in settings else (1, 4, 8):
         out = tmp_path / f"step{steps}"
@@ -107,16 +107,16 @@ def test_a_run_resumed_in_any_part_is_an_uninterrupted_one(
         assert (decode(out / "state.safetensors").epoch, len(read_metrics(out))) == (epoch, epoch)
         run(digit_folder, out, *settings, resume=True)
         assert same_end(out, tmp_path / "whole"), epoch
-    if "form=measure" in settings:  # by every run once, at its start
+    if "form=measure" in settings:  # every run measures once, at its start
         assert forms_that_depend_on_the_size == [8, 12, 16] * 6
 
 
 class StoppedError(Exception):
-    """As if the process were killed."""
+    """Stands for a killed process."""
 
 
 class Stop:
-    """Trains so many epochs and is killed in the next."""
+    """Train some epochs and be killed in the next epoch."""
 
     def __init__(self, epochs: int) -> None:
         self.left = epochs
@@ -132,7 +132,7 @@ class Stop:
 def test_the_network_sees_the_sizes(
     settings: tuple[str, ...], digit_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Training and validation in each part, with the strides of the full size throughout."""
+    """Training and validation use the size of each part; the strides stay those of the full size."""
     seen: list[tuple[bool, int]] = []
     forward = Network.forward
 
@@ -150,7 +150,7 @@ def test_the_network_sees_the_sizes(
 
 
 def test_what_a_run_says_in_the_middle(digit_folder: Path, tmp_path: Path, igcv_command: Igcv) -> None:
-    """The card has the size of the images that its accuracy was measured on: igcv evaluate finds the same."""
+    """The card has the size of the evaluated images, so igcv evaluate gives the same accuracy."""
     out = tmp_path / "run"
     stop_after(4, digit_folder, out, "augment=shift")  # in the second part
     _, card = load_weights(out / "best.safetensors")
@@ -166,7 +166,7 @@ def test_what_a_run_says_in_the_middle(digit_folder: Path, tmp_path: Path, igcv_
 
 
 def test_the_best_weights_start_again_with_each_size(digit_folder: Path, tmp_path: Path) -> None:
-    """A high accuracy on small images does not keep the weights of later parts from being the best."""
+    """A high accuracy on small images does not prevent weights of later parts from becoming the best."""
     found = iter([100.0, 20.0, 10.0])
 
     def changed(*arguments: Any) -> Evaluation:
@@ -218,7 +218,7 @@ def test_the_time_left_follows_the_pixels() -> None:
 
 
 def test_the_bar_follows_the_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three epochs of three steps on images of 8, 12 and 16 pixels, resumed after four steps."""
+    """Resume three epochs of three steps on images of 8, 12 and 16 pixels after four steps."""
     console = Console(file=io.StringIO(), force_terminal=True)
     monkeypatch.setattr("igcv.training.reporter.PlainConsole", lambda **settings: console)
     with reporter([64, 144, 256], 3, 4, quiet=False) as report:
@@ -239,14 +239,17 @@ def test_the_bar_follows_the_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
             ["progressive_sizes=8"],
             r"progressive_sizes and progressive_epochs: got 1 numbers \(8\) and 2 \(1,1\), expected equal",
         ),
-        (["progressive_epochs=1,2"], "progressive_epochs: got 1,2 with epochs = 3, expected a sum of at most 2"),
-        (["progressive_epochs=0,1"], "progressive_epochs: got 0,1, expected whole numbers of at least 1"),
+        (
+            ["progressive_epochs=1,2"],
+            "progressive_epochs: got 1,2 with epochs = 3, expected a sum of at most 2",
+        ),
+        (["progressive_epochs=0,1"], "progressive_epochs: got 0,1, expected integers >= 1"),
         (["progressive_sizes=8,24"], "progressive_sizes: got 8,24, expected at most input_size = 16"),
         (
             ["progressive_sizes=2,8"],
-            "progressive_sizes: got 2, expected at least 4, by which the strides 1,1,1",
+            "progressive_sizes: got 2, expected at least 4, the product of the strides 1,1,1",
         ),
-        (["progressive_sizes=8,1.5"], "progressive_sizes: got 1.5 in the list, expected whole numbers"),
+        (["progressive_sizes=8,1.5"], "progressive_sizes: got 1.5 in the list, expected integers"),
         (["input_size=0", "progressive_sizes=8,20"], "got 8,20, expected at most input_size = 16"),
     ],
 )
@@ -257,7 +260,9 @@ def test_parts_that_do_not_fit(settings: list[str], message: str, digit_folder: 
 
 def test_parts_stay_in_a_resumed_run(digit_folder: Path, tmp_path: Path) -> None:
     stop_after(1, digit_folder, tmp_path / "run")
-    with pytest.raises(InputError, match=r"has progressive_epochs = \(1, 1\), not \(1, 2\)"):
+    with pytest.raises(
+        InputError, match=r"progressive_epochs: got \(1, 2\), expected \(1, 1\) as in the run"
+    ):
         run(digit_folder, tmp_path / "run", "epochs=4", "progressive_epochs=1,2", resume=True)
 
 
@@ -265,14 +270,14 @@ def test_the_terminal_shows_the_sizes(digit_folder: Path, tmp_path: Path, igcv_c
     settings = [*SMALL, "resident=on", f"data={digit_folder}", "--out", tmp_path / "run", "--device", "cpu"]
     said = igcv_command("train", *settings).out
     assert "16 x 16 pixels (8 in epoch 1, 12 in epoch 2), strides 1,1,1,2,2,1,1,1" in said
-    assert "images: decoded once for each size, then kept in memory" in said
-    assert "images of 12 x 12 pixels from epoch 2 on" in said
+    assert "images: decoded once for each size, then cached in memory" in said
+    assert "image size 12 x 12 pixels from epoch 2" in said
     for epoch, size in enumerate((8, 12, 16), 1):
         assert f"epoch {epoch}/3  {size} px  loss" in said
 
 
 def test_two_processes(digit_folder: Path, tmp_path: Path) -> None:
-    """Two processes, killed in the second part: they end as two that were not."""
+    """A run of two processes, killed in the second part and resumed, ends like an uninterrupted run."""
     settings = [*SMALL, "augment=shift", "workers=1", f"data={digit_folder}", "save_minutes=0"]
     command, log = ["train", *settings, "--device", "cpu", "--quiet", "--out"], tmp_path / "log"
     whole, parts = ([*command, str(tmp_path / name)] for name in ("whole", "parts"))
@@ -290,7 +295,7 @@ def test_two_processes(digit_folder: Path, tmp_path: Path) -> None:
 
 
 def wait_until_epoch(epochs: int, out: Path) -> None:
-    """Wait until a run has finished so many epochs."""
+    """Wait until a run has finished a number of epochs."""
     deadline = time.monotonic() + 120
     while not (out / "state.safetensors").is_file() or decode(out / "state.safetensors").epoch < epochs:
         assert time.monotonic() < deadline

@@ -1,4 +1,4 @@
-"""Recipes: resolution, round trip, errors; optimizer and schedule against hand-written arithmetic."""
+"""Tests of recipes: resolution, round trip, errors; optimizer and schedule against hand-written arithmetic."""
 
 import math
 import re
@@ -43,9 +43,9 @@ def test_text_is_kept_in_toml() -> None:
     [
         (["epoch=3"], "unknown recipe key 'epoch'; did you mean 'epochs'"),
         (["epochs"], "got 'epochs', expected a recipe file"),
-        (["epochs=x"], "epochs: got 'x', expected a whole number"),
-        (["epochs=1.5"], "expected a whole number"),
-        (["epochs=true"], "expected a whole number"),
+        (["epochs=x"], "epochs: got 'x', expected an integer"),
+        (["epochs=1.5"], "expected an integer"),
+        (["epochs=true"], "expected an integer"),
         (["lr=fast"], "lr: got 'fast', expected a number"),
         (["nesterov=1"], "expected true or false"),
         (["lr_step_epochs=[true]"], r"lr_step_epochs: got True in the list, expected numbers"),

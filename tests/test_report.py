@@ -237,12 +237,15 @@ def test_counts(number: float, text: str) -> None:
 def test_no_run(tmp_path: Path, igcv_command: Igcv) -> None:
     outcome = igcv_command("report", tmp_path)
     assert outcome.status == 2
-    assert f"{tmp_path} is no run folder (no recipe.toml); give a folder that igcv train wrote" in outcome.err
+    assert (
+        f"'{tmp_path}' is not a run folder: recipe.toml is missing. Give a folder of igcv train"
+        in outcome.err
+    )
 
 
 def test_no_epoch_yet(digits_run: Path, tmp_path: Path) -> None:
     shutil.copy(digits_run / "recipe.toml", tmp_path)
-    with pytest.raises(igcv.InputError, match="no finished epoch yet; come back when its first one is over"):
+    with pytest.raises(igcv.InputError, match=r"no finished epoch yet\. Try again after the first epoch"):
         read_run(tmp_path)
 
 

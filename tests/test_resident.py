@@ -1,4 +1,4 @@
-"""Resident images: batches moved and mirrored at once are those of torchvision, in the order of other loaders."""
+"""Tests of resident images: augmented batches equal those of torchvision, in the order of other loaders."""
 
 import dataclasses
 from itertools import chain
@@ -25,7 +25,7 @@ CPU = Process(torch.device("cpu"))
 
 
 class Pictures(ArrayImages):
-    """Noise of 24 x 20 pixels, labelled by number; those in `broken` cannot be read. Counts what is decoded."""
+    """Noise images of 24 x 20 pixels, labeled by number; images in `broken` are unreadable. Counts decoded images."""
 
     def __init__(self, count: int, broken: tuple[int, ...] = ()) -> None:
         pixels = np.random.default_rng(0).integers(0, 256, (count, 20, 24, 3), np.uint8)
@@ -48,7 +48,7 @@ def loader(images, batch_size=4, resident=BATCHED["none"], random_erasing=0.0, *
 
 
 def same(first, second) -> bool:
-    """Whether two loaders give the same batches."""
+    """Return whether two loaders give the same batches."""
     pairs = list(zip(first, second, strict=True))
     return all(torch.equal(a, b) for pair in pairs for a, b in zip(*pair, strict=True))
 
@@ -76,7 +76,7 @@ def test_a_batch_is_padded_cropped_and_mirrored_as_by_torchvision(moves: Moves, 
 
 @pytest.mark.parametrize("augment", BATCHED)
 def test_images_are_moved_as_often_as_one_at_a_time(augment: str) -> None:
-    """All outcomes for one image of 16 x 16 pixels, and how often each comes, by chi-square."""
+    """Chi-square test of the frequency of each possible result for one image of 16 x 16 pixels."""
     image, draws = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)), 3000
     pre = dataclasses.replace(PRE, crop=1.0)
     torch.manual_seed(0)
@@ -156,7 +156,7 @@ def test_images_are_decoded_once(workers: int) -> None:
     images = Pictures(300)
     batches = loader(images, workers=workers)
     assert sorted(labels_of(batches)) == sorted(labels_of(batches)) == list(range(300))
-    assert images.decoded == (0 if workers else 300)  # other processes count for themselves
+    assert images.decoded == (0 if workers else 300)  # worker processes have counters of their own
 
 
 def test_training_replaces_bad_images_by_the_next() -> None:
@@ -195,7 +195,7 @@ def test_bad_images_that_are_too_many(broken, changes, message, train) -> None:
 
 
 def resident(data: object, *settings: str) -> str:
-    """What a recipe's `resident` becomes."""
+    """Return the resolved value of a recipe's `resident`."""
     return resolve(load_recipe(None, [f"data={data}", *settings]), CPU).recipe.resident
 
 
@@ -206,7 +206,7 @@ def test_images_become_resident_where_that_is_possible(digit_folder, tmp_path, m
     for i, size in enumerate([(40, 30), (30, 40), (20, 20), (50, 10)]):
         (tmp_path / f"class{i % 2}").mkdir(exist_ok=True)
         Image.new("RGB", size).save(tmp_path / f"class{i % 2}" / f"{i}.png")
-    assert resident(tmp_path) == "off"  # photos, each another crop of a larger image in every epoch
+    assert resident(tmp_path) == "off"  # photos: every epoch has new crops of larger images
     assert resident(tmp_path, "resident=on", "input_size=32") == "on"
     monkeypatch.setattr("igcv.training.job.RESIDENT_BYTES", 3 * 16**2 * 34 - 1)
     assert resident(digit_folder, "input_size=16") == "off"
@@ -219,11 +219,11 @@ def test_images_become_resident_where_that_is_possible(digit_folder, tmp_path, m
     [
         (
             "augment=mxnet",
-            "resident = on, but augment = mxnet .*; give augment=none or shift or flip_crop; or ",
+            r"resident = on, but augment = mxnet .*\. Give augment=none or shift or flip_crop, or ",
         ),
         (
             "randaugment=rand-m9",
-            "resident = on, but randaugment = rand-m9 works on single images; leave it out",
+            "resident = on, but randaugment = rand-m9 works on single images. Omit it",
         ),
     ],
 )
@@ -249,5 +249,5 @@ def test_where_the_images_are() -> None:
     lines = [
         whereabouts(resolve(load_recipe(None, [*settings, f"resident={r}"]), CPU)) for r in ("auto", "off")
     ]
-    assert lines[0] == "images: decoded once, then kept in memory (1.3 MiB)"
-    assert lines[1] == "images: decoded again in each epoch, workers = 0"
+    assert lines[0] == "images: decoded once, then cached in memory (1.3 MiB)"
+    assert lines[1] == "images: decoded in every epoch, workers = 0"

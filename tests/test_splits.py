@@ -370,7 +370,10 @@ def test_resuming_with_a_changed_folder(photos: Path, tmp_path: Path, igcv_comma
     assert resumed.status == 0 and "since the start of the run: 20 new images" in resumed.out
     assert (run.folder / SPLIT).read_bytes() == kept
     assert set(names(before.val)) <= set(names(load(run.folder).open_data().val))
-    with pytest.raises(InputError, match=r"has split = '', not /.*/other.csv; resume it with its own"):
+    with pytest.raises(
+        InputError,
+        match=r"split: got /.*/other.csv, expected '' as in the run '.*'. Resume with the run's value",
+    ):
         igcv.train(out=run.folder, resume=True, epochs=3, split="other.csv", device="cpu", quiet=True)
 
 
@@ -403,10 +406,7 @@ def test_training_by_a_list(photos: Path, tmp_path: Path, igcv_command: Igcv, mo
         )
     )
     assert trained.status == 0, trained.err
-    assert (
-        "12 training and 6 validation images (6 test images are kept apart; split.csv lists which)"
-        in trained.out
-    )
+    assert "12 training and 6 validation images (6 test images are not used; see split.csv)" in trained.out
     listed = read_list(tmp_path / "run" / SPLIT).images
     assert sorted(f"{row.path},{row.label},{row.split}" for row in listed) == sorted(rows)
     for i, file in enumerate(sorted((photos / "one").iterdir())):

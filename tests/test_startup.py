@@ -107,7 +107,10 @@ def test_training_and_predicting_without_the_extras(digit_folder: Path, tmp_path
     settings = ["model=igcv3_w_010", "input_size=16", "epochs=1", "batch_size=8", "workers=0"]
     done = python(without, "train", f"data={digit_folder}", *settings, "--device", "cpu", "--out", run)
     assert done.returncode == 0, done.stderr
-    assert "without TensorBoard events and report.html: pip install 'igcv[report]' for them" in done.stdout
+    assert (
+        "not written: TensorBoard events and report.html; install them with: pip install 'igcv[report]'"
+        in done.stdout
+    )
     assert "tensorboard --logdir" not in done.stdout and not (run / "report.html").exists()
     image = next((digit_folder / "val" / "zero").iterdir())
     assert "zero" in python(without, "predict", run, image).stdout

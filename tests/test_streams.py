@@ -195,7 +195,7 @@ def test_erasing_follows_seed_and_epoch(shards):
 def test_a_stream_cannot_be_resident(shards):
     recipe = load_recipe(None, [f"data=timm/wds/{shards}", "resident=on"])
     with pytest.raises(
-        InputError, match=r"resident = on, but timm/wds/\S+ can only be read as a stream; give the"
+        InputError, match=r"resident = on, but 'timm/wds/\S+' can only be read as a stream. Give the"
     ):
         resolve(recipe, Process(torch.device("cpu")))
 

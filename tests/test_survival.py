@@ -157,7 +157,7 @@ def test_a_damaged_checkpoint_is_passed_over(photos: Path, alone: Path, tmp_path
     for kind, copy in kinds.items():
         status, said = run_once(SETTINGS, photos, copy)
         assert status == 0, said
-        assert "resuming from the checkpoint before the newest: " in said
+        assert "resuming from the previous checkpoint: " in said
         assert same(settle(copy), expected), kind
 
 
@@ -182,7 +182,9 @@ def test_a_folder_belongs_to_one_run(photos: Path, tmp_path: Path) -> None:
     """A second run is refused while the first is alive; after a kill, the folder is free."""
     out = tmp_path / "run"
     with running(photos, out, "epochs=1000") as pid:
-        with pytest.raises(igcv.InputError, match=rf"process {pid} on .* is writing into .*run; wait for it"):
+        with pytest.raises(
+            igcv.InputError, match=rf"process {pid} on .* is writing to '.*run'. Wait until it ends"
+        ):
             Run(out, resume=True)
         Run(out, resume=True, write=False)
         os.kill(pid, signal.SIGKILL)
@@ -244,5 +246,5 @@ def test_torchrun_does_not_go_on_with_a_run_that_it_did_not_start(
     command += ["--max-restarts=1", "-m", "igcv", "train", *STEPWISE, "epochs=9", f"data={photos}"]
     done = subprocess.run([*command, "--out", str(out)], env=ONE_THREAD, capture_output=True, text=True)
     assert done.returncode != 0
-    assert done.stderr.count("already holds a run; add --resume") == 2
+    assert done.stderr.count("already holds a run. Add --resume") == 2
     assert same(settle(out), before)

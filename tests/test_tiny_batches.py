@@ -1,4 +1,4 @@
-"""Micro-batches of one image: refused in one line where batch norm cannot work with them, trained where it can."""
+"""Tests of micro-batches of one image: an error if batch norm cannot work with them, else a training."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ TINY = {
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes: three images to train on, of 16 x 16 pixels."""
+    """Return a folder with two classes and three training images of 16 x 16 pixels."""
     root = tmp_path_factory.mktemp("photos")
     for part, name, count in (("train", "a", 2), ("train", "b", 1), ("val", "a", 1), ("val", "b", 1)):
         (root / part / name).mkdir(parents=True)
@@ -49,7 +49,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "input_size": 16,
             },
             1,
-            "Of 8 x 8 pixels the last layers keep one",
+            "The last layers reduce 8 x 8 pixels to one",
         ),
     ],
 )
@@ -61,7 +61,7 @@ def test_refused(settings: dict[str, object], processes: int, message: str, phot
 
 
 def test_trained_where_an_image_leaves_more_than_a_pixel(photos: Path, tmp_path: Path) -> None:
-    """The line is where torch's is: the same batches of one image, of larger images."""
+    """The limit is that of torch: larger images can train in batches of one image."""
     run = igcv.train(
         out=tmp_path / "run",
         data=f"folder:{photos}",

@@ -1,4 +1,4 @@
-"""Training end to end on small real images: what a run leaves, how it goes on, and how it is used."""
+"""Tests of training end to end on small real images: run folder, --resume, and use of the weights."""
 
 import dataclasses
 import json
@@ -49,7 +49,7 @@ def run(data: Path, out: Path, *settings: str, resume: bool = False) -> dict:
 
 @pytest.fixture(scope="module")
 def finished(digit_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run of twenty epochs."""
+    """Return a finished run of twenty epochs."""
     out = tmp_path_factory.mktemp("runs") / "finished"
     run(digit_folder, out, "epochs=20", "batch_size=6", "ema_decay=0.8")
     return out
@@ -92,7 +92,7 @@ def test_evaluate_agrees_with_the_log(finished: Path, igcv_command: Igcv) -> Non
 
 
 def test_evaluate_by_hand(finished: Path, digit_folder: Path) -> None:
-    """Top-1 and loss against one image at a time; in float64, as float32 does not resolve a loss near zero."""
+    """Compare top-1 and loss with one image at a time; float32 does not resolve a loss near zero, float64 does."""
     classifier = igcv.load(finished)
     classifier.model.double()
     val = open_source(str(digit_folder)).val
@@ -126,7 +126,7 @@ def test_predict(finished: Path, digit_folder: Path, igcv_command: Igcv) -> None
 
 
 def test_resumed_is_uninterrupted(digit_folder: Path, tmp_path: Path) -> None:
-    """One epoch, then one more, gives bit for bit what two at once give, with everything switched on."""
+    """A run of one epoch, resumed for another, is bitwise identical to a run of two, with all features on."""
     run(digit_folder, tmp_path / "whole", "epochs=2", *EVERYTHING)
     run(digit_folder, tmp_path / "parts", "epochs=1", *EVERYTHING)
     run(digit_folder, tmp_path / "parts", "epochs=2", *EVERYTHING, resume=True)
@@ -158,11 +158,11 @@ def test_resumed_optimizers_go_on(settings: list[str], digit_folder: Path, tmp_p
 def test_what_a_resumed_run_cannot_change(finished: Path, igcv_command: Igcv) -> None:
     before = (finished / "recipe.toml").read_text()
     for setting, message in (
-        ("optimizer=adamw", "has optimizer = sgd, not adamw; resume it with its own"),
-        ("model=igcv3_w_035", "has model = igcv3_w_025, not igcv3_w_035"),
-        ("ema_decay=0", "has ema_decay = 0.8, not 0"),
-        ("seed=1", "has seed = 0, not 1; resume it with its own"),
-        ("epochs=19", "has its 20 epochs; give epochs=N with a larger N"),
+        ("optimizer=adamw", "optimizer: got adamw, expected sgd as in the run"),
+        ("model=igcv3_w_035", "model: got igcv3_w_035, expected igcv3_w_025"),
+        ("ema_decay=0", "ema_decay: got 0.0, expected 0.8"),
+        ("seed=1", "seed: got 1, expected 0 as in the run"),
+        ("epochs=19", "is complete (20 epochs). To train longer, give a larger epochs=N"),
     ):
         outcome = igcv_command("train", "--resume", "--out", finished, setting)
         assert outcome.status == 2
@@ -173,18 +173,18 @@ def test_what_a_resumed_run_cannot_change(finished: Path, igcv_command: Igcv) ->
 def test_a_run_that_cannot_be_evaluated_loses_nothing(
     digit_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A validation image is broken; once it is mended the run goes on with the evaluation, to the same end."""
+    """A broken validation image stops the run; once it is fixed, --resume evaluates and ends with the same result."""
     data = copy_of(digit_folder, tmp_path)
     run(data, tmp_path / "whole", "epochs=1")
     broken = next((data / "val" / "one").iterdir())
     content = broken.read_bytes()
     broken.write_bytes(b"")
     with pytest.raises(
-        igcv.InputError, match=r"not a readable image .* Replace or remove it; then go on with --resume"
+        igcv.InputError, match=r"not a readable image .* Replace or remove it. Then use --resume"
     ):
         run(data, tmp_path / "out", "epochs=1")
     broken.write_bytes(content)
-    monkeypatch.setattr("igcv.training.loop._forward_backward", None)  # there is nothing left to train
+    monkeypatch.setattr("igcv.training.loop._forward_backward", None)  # training is finished
     run(data, tmp_path / "out", "epochs=1", resume=True)
     for name in ("last.safetensors", "state.safetensors"):
         whole, _ = read_tensors(tmp_path / "whole" / name)
@@ -209,12 +209,12 @@ def test_no_space_left(name: str, digit_folder: Path, tmp_path: Path) -> None:
 
 def test_odd_batches_are_mixed_in_pairs(digit_folder: Path, tmp_path: Path) -> None:
     run(digit_folder, tmp_path / "out", "epochs=1", "batch_size=7", "cutmix=1")
-    with pytest.raises(igcv.InputError, match="mixup and cutmix pair images"):
+    with pytest.raises(igcv.InputError, match="mixup and cutmix need at least two images"):
         run(digit_folder, tmp_path / "none", "epochs=1", "batch_size=1", "mixup=1")
 
 
 def test_more_parts_than_batches(digit_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(igcv.InputError, match="makes 1 batch, fewer than accumulation = 2"):
+    with pytest.raises(igcv.InputError, match="gives 1 batch, expected at least accumulation = 2"):
         run(digit_folder, tmp_path / "out", "epochs=1", "batch_size=48", "accumulation=2")
 
 
@@ -242,7 +242,7 @@ def test_seeds_decide(digit_folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("accumulation", [1, 3])
 def test_one_step_against_hand_written_sgd(accumulation: int) -> None:
-    """Nesterov momentum, decay on the weight only, clipping: two steps on a linear layer, in parts or whole."""
+    """Nesterov momentum, weight decay and clipping: two steps on a linear layer, with and without micro-batches."""
     torch.manual_seed(0)
     recipe = load_recipe(
         None,
@@ -335,26 +335,26 @@ def test_a_run_is_never_overwritten(finished: Path, digit_folder: Path, igcv_com
     before = {path: path.stat().st_mtime_ns for path in finished.iterdir()}
     outcome = igcv_command("train", *SMALL, f"data={digit_folder}", "--out", finished)
     assert outcome.status == 2
-    assert "already holds a run; add --resume" in outcome.err
+    assert "already holds a run. Add --resume" in outcome.err
     assert before == {path: path.stat().st_mtime_ns for path in finished.iterdir()}
 
 
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["train"], "no data set given; add --data"),
+        (["train"], "no data set given. Add --data"),
         (["train", "--data", "digit"], "unknown data .*'digit'; did you mean 'digits'"),
         (["train", "--data", "digits", "--model", "igcv3_d_10"], "unknown model 'igcv3_d_10'; did you mean"),
         (["train", "epoch=3", "--data", "digits"], "unknown recipe key 'epoch'; did you mean 'epochs'"),
         (["train", "--data", "folder:/nowhere/at/all"], "/nowhere/at/all"),
-        (["train", "--data", "digits", "batch_size=10", "accumulation=3"], "give a multiple of 3"),
+        (["train", "--data", "digits", "batch_size=10", "accumulation=3"], "expected a multiple of 3"),
         (["train", "--data", "digits", "precision=fp16", "--device", "cpu"], "fp16 needs a GPU"),
         (["train", "--data", "digits", "input_size=2"], "input_size: got 2, expected at least 4"),
         (["train", "--data", "digits", "model=igcv3_g0g2_100"], "groups: got 0 and 2, expected two integers"),
         (["train", "--data", "digits", "--device", "gpu"], "device: got 'gpu'"),
         (["train", "--data", "digits", "--resume"], "--resume needs --out"),
-        (["train", "--data", "digits", "--resume", "--out", "/nowhere"], "no run to resume in /nowhere"),
-        (["train", "--data", "digits", "--gpus", "a"], "--gpus a is no list of GPU numbers"),
+        (["train", "--data", "digits", "--resume", "--out", "/nowhere"], "no run to resume in '/nowhere'"),
+        (["train", "--data", "digits", "--gpus", "a"], "--gpus: got 'a', expected different GPU numbers"),
         (["train", "--data", "digits", "--gpus", "0,99"], "this machine has"),
         (["train", "--data", "digits", "--out", "/proc/none"], "cannot write to '/proc': "),
         (["evaluate", "/nowhere"], "file not found: '/nowhere'"),
@@ -394,17 +394,17 @@ def test_weights_that_do_not_fit(
         "--out",
         tmp_path / "o",
     ]
-    assert "weights of another network" in igcv_command(*other).err
+    assert "the weights do not fit the network" in igcv_command(*other).err
 
 
 def test_numbers_that_are_not_finite_stop_the_run(digit_folder: Path, tmp_path: Path) -> None:
-    """It says where, on what and with which rate, names layer and images, and leaves the last good state."""
+    """The error names step, learning rate, layer and images; the last finite state stays."""
     run(digit_folder, tmp_path / "out", "epochs=1")
     before = (tmp_path / "out" / "state.safetensors").read_bytes()
     with pytest.raises(
         igcv.InputError,
-        match=r"the loss is (nan|inf) at epoch 2, step [23], learning rate 1e\+30; the first numbers that are not "
-        r"finite are in the (weights|output of) \S+; lower lr, .* --resume; the images of that batch: \S+\.png, \S+",
+        match=r"non-finite loss \((nan|inf)\) at epoch 2, step [23], learning rate 1e\+30; first non-finite values: "
+        r"(weights|output of) \S+. Lower lr, .* --resume. Images of the batch: \S+\.png, \S+",
     ):
         run(digit_folder, tmp_path / "out", "epochs=4", "lr=1e30", "schedule=constant", resume=True)
     assert (tmp_path / "out" / "state.safetensors").read_bytes() == before
@@ -414,18 +414,18 @@ def test_numbers_that_are_not_finite_stop_the_run(digit_folder: Path, tmp_path: 
 def test_the_first_layer_with_numbers_that_are_not_finite() -> None:
     network = igcv.create_model("igcv3_w_010", 2, input_size=16)
     images = torch.randn(4, 3, 16, 16)
-    assert first_nonfinite(network, images) == "the loss"
-    network.stages[2][0].expand.norm.bias.data.fill_(3e38)  # twice that is no float32
+    assert first_nonfinite(network, images) == "loss"
+    network.stages[2][0].expand.norm.bias.data.fill_(3e38)  # twice this value overflows float32
     network.stages[2][0].expand.norm.weight.data.fill_(3e38)
-    assert first_nonfinite(network, images) == "the output of stages.2.0.expand.norm"
+    assert first_nonfinite(network, images) == "output of stages.2.0.expand.norm"
     images[1, 0, 5, 5] = float("inf")
-    assert first_nonfinite(network, images) == "the images"
+    assert first_nonfinite(network, images) == "images"
     network.stages[3][1].depthwise.conv.weight.data[0] = float("nan")
-    assert first_nonfinite(network, images[:1]) == "the weights stages.3.1.depthwise.conv.weight"
+    assert first_nonfinite(network, images[:1]) == "weights stages.3.1.depthwise.conv.weight"
 
 
 def test_steps_that_overflow_half_precision_are_left_out_up_to_a_limit() -> None:
-    """The gradients of a loss that is scaled too far: the steps are left out, the scale is lowered, then steps come."""
+    """A loss scale that is too high skips steps and decreases until steps are taken."""
     layer = torch.nn.Linear(4, 3)
     recipe = load_recipe(None, ["schedule=constant", "lr=0.1", "max_left_out=2"])
     before = layer.weight.detach().clone()
@@ -436,7 +436,7 @@ def test_steps_that_overflow_half_precision_are_left_out_up_to_a_limit() -> None
         return Trainer(recipe, layer, layer, make_optimizer(layer, recipe), scaler, None, None, CPU)
 
     with pytest.raises(
-        igcv.InputError, match="3 steps in a row overflowed half precision, up to epoch 1, step 3"
+        igcv.InputError, match="3 consecutive steps overflowed half precision, up to epoch 1, step 3"
     ):
         train_epoch(trainer(1e38), [batch] * 9, 0, Silent())
     assert torch.equal(layer.weight, before)
@@ -450,11 +450,11 @@ def test_steps_that_overflow_half_precision_are_left_out_up_to_a_limit() -> None
 def test_a_state_with_numbers_that_are_not_finite_is_not_saved(
     digit_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The last step of an epoch ruins the weights, and no evaluation sees it: the state before it is kept."""
+    """The last step of an epoch makes weights non-finite, without an evaluation; the previous state is kept."""
     monkeypatch.setattr("igcv.training.epochs._evaluate", lambda parts, trainer: None)
     run(digit_folder, tmp_path / "out", "epochs=1", "batch_size=24", "resident=off")
     before = (tmp_path / "out" / "state.safetensors").read_bytes()
-    with pytest.raises(igcv.InputError, match=r"holds a number that is not finite after epoch 2"):
+    with pytest.raises(igcv.InputError, match=r"non-finite values in .* after epoch 2"):
         run(
             digit_folder,
             tmp_path / "out",
@@ -468,14 +468,14 @@ def test_a_state_with_numbers_that_are_not_finite_is_not_saved(
 
 
 def in_two_processes(data: Path, out: Path, *settings: str) -> tuple[list[int], str]:
-    """One epoch in two processes on the CPU, as torchrun starts them: exit statuses and what they printed."""
+    """Train one epoch in two CPU processes, started as by torchrun; return exit statuses and output."""
     arguments = ["train", *SMALL, "epochs=1", *settings, f"data={data}", "--out", str(out), "--device", "cpu"]
     log = out.with_suffix(".log")
     return ended(arguments, 2, log), log.read_text()
 
 
 def test_two_processes(digit_folder: Path, tmp_path: Path, igcv_command: Igcv) -> None:
-    """Both work, one writes, every validation image counts once, and what is logged is what was saved."""
+    """Both train, one writes, every validation image counts once, and the log matches the saved weights."""
     settings = ("accumulation=2", "ema_decay=0.5", "precision=float32")
     codes, said = in_two_processes(digit_folder, tmp_path / "out", *settings)
     assert codes == [0, 0], said
@@ -489,7 +489,7 @@ def test_two_processes(digit_folder: Path, tmp_path: Path, igcv_command: Igcv) -
 
 
 def test_two_processes_stop_together(digit_folder: Path, tmp_path: Path) -> None:
-    """A validation image that only the second process reads is unreadable: both end with one message."""
+    """An unreadable validation image of the second process ends both processes with one message."""
     data = copy_of(digit_folder, tmp_path)
     sorted((data / "val" / "one").iterdir())[1].write_bytes(b"")
     codes, said = in_two_processes(data, tmp_path / "out")
@@ -565,15 +565,15 @@ def test_a_resumed_run_keeps_the_forms_it_measured(
     settings = ["model=igcv3_w_010", "form=measure", "ema_decay=0.5"]
     run(digit_folder, tmp_path / "run", *settings, "epochs=1")
     state = json.loads(read_tensors(tmp_path / "run" / "state.safetensors")[1]["state"])
-    monkeypatch.setattr("igcv.training.choose_forms.measured_forms", None)  # what calls it now fails
+    monkeypatch.setattr("igcv.training.choose_forms.measured_forms", None)  # a call now fails
     run(digit_folder, tmp_path / "run", *settings, "epochs=2", resume=True)
     resumed = json.loads(read_tensors(tmp_path / "run" / "state.safetensors")[1]["state"])
-    assert len(state["scalars"]["forms"]) == 17  # IGCV3-W's blocks
+    assert len(state["scalars"]["forms"]) == 17  # blocks of IGCV3-W
     assert resumed["scalars"]["forms"] == state["scalars"]["forms"]
 
 
 def test_the_commit_of_a_checkout(digits_run: Path) -> None:
-    """A summary names the code that it was measured with, where the code is a checkout."""
+    """The summary contains the commit of the code if the code is a git checkout."""
     summary = json.loads((digits_run / "summary.json").read_text())
     root = Path(__file__).parents[1]
     if not (root / ".git").exists():

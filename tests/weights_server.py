@@ -1,4 +1,4 @@
-"""Files as other projects publish them, with random weights, and a server that gives them to tests."""
+"""Weights files in the formats of other projects, with random weights, and a server for tests."""
 
 import hashlib
 import http.server
@@ -25,7 +25,7 @@ from igcv.weights.known import KNOWN, Known
 from tests.conftest import randomize, randomized
 
 SMALL = "igcv3_d_025.imagenet"
-# The network of each name in the words of its project.
+# Constructor of each network in the library of its project.
 MODELS: dict[str, Callable[[], torch.nn.Module]] = {
     "igcv3_d_025.imagenet": lambda: get_model("igcv3_wd4"),
     "igcv3_d_050.imagenet": lambda: get_model("igcv3_wd2"),
@@ -41,13 +41,13 @@ MODELS: dict[str, Callable[[], torch.nn.Module]] = {
 
 
 def project_model(name: str) -> torch.nn.Module:
-    """The project's own network with random weights and statistics, in evaluation."""
+    """Return the project's own network with random weights and statistics, in evaluation mode."""
     torch.manual_seed(0)
     return randomize(MODELS[name]())
 
 
 def published(name: str, model: torch.nn.Module, folder: Path) -> tuple[Known, bytes]:
-    """The row of a name with the checksum of such weights, and the file that its project would publish."""
+    """Return the table row of a name with the checksum of random weights, and the file of its project."""
     known = KNOWN[name]
     if known.project == "mxnet":
         write_params(folder / "igcv3-0000.params", checkpoint_arrays(model))  # type: ignore[arg-type]
@@ -65,7 +65,7 @@ def published(name: str, model: torch.nn.Module, folder: Path) -> tuple[Known, b
 
 
 def zipped(files: dict[str, bytes]) -> bytes:
-    """An archive of some files by name."""
+    """Return an archive of files, given by name."""
     buffer = BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in files.items():
@@ -74,12 +74,12 @@ def zipped(files: dict[str, bytes]) -> bytes:
 
 
 class Published:
-    """A server on this machine, at `url`; gives `files` by the path of their URL.
+    """Server on this machine at `url`; serves `files` by the path of their URL.
 
     Attributes:
-        asked: the paths that were asked for.
-        cut: bytes after which every answer ends; None: at its end.
-        wait_s: the time before an answer.
+        asked: the requested paths.
+        cut: number of bytes after which every answer ends; None: complete answers.
+        wait_s: seconds before an answer.
     """
 
     def __init__(self, url: str) -> None:
@@ -93,7 +93,7 @@ class Published:
 
 @contextmanager
 def known_weights(names: Iterable[str], folder: Path) -> Iterator[None]:
-    """In this process weights with these names can be downloaded; they have random weights."""
+    """Make random weights with these names downloadable in this process."""
     with serving() as site, pytest.MonkeyPatch.context() as patch:
         for name in names:
             row, content = published(name, project_model(name), folder)
@@ -107,14 +107,14 @@ def known_weights(names: Iterable[str], folder: Path) -> Iterator[None]:
 
 @contextmanager
 def serving() -> Iterator[Published]:
-    """A server with no files yet."""
+    """Return a server without files."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             site.asked.append(self.path)
             time.sleep(site.wait_s)
             content = site.files.get(self.path)
-            with suppress(ConnectionError):  # of who no longer waits
+            with suppress(ConnectionError):  # the client no longer waits
                 if content is None:
                     self.send_error(404)
                     return
@@ -124,7 +124,7 @@ def serving() -> Iterator[Published]:
                 self.wfile.write(content[: site.cut])
 
         def log_message(self, format: str, *args: Any) -> None:
-            """Nothing."""
+            """Log nothing."""
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         site = Published(f"http://127.0.0.1:{server.server_port}")
@@ -144,7 +144,7 @@ def put(name: str, site: Published, folder: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def left(folder: Path) -> list[str]:
-    """The files in the cache, without locks."""
+    """Return the files in the cache, without locks."""
     return sorted(
         str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file() and f.suffix != ".lock"
     )

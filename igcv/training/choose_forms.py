@@ -1,4 +1,4 @@
-"""The forms of the blocks for a training: those of the recipe, or the fastest by measurement."""
+"""Choice of the block forms for a training: the recipe's, or the fastest by measurement."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,14 +17,14 @@ from igcv.training.loop import Form, Trainer
 from igcv.training.memory import explained
 from igcv.training.state import State
 
-REPEATS = 5  # timed steps of each form; the median counts
+REPEATS = 5  # timed steps per form; the fastest form has the smallest median
 
 
 def choose_forms(job: Job, trainer: Trainer, state: State) -> Trainer:
-    """Return `trainer` with the forms of the blocks for every image size of the run; those for input_size are set.
+    """Return `trainer` with block forms for every image size of the run, and set the forms for input_size.
 
-    They are the recipe's, or with "measure" what the first process finds fastest. All sizes are measured before the
-    first epoch. A resumed run keeps what it measured, so that its numbers stay the same to the last bit.
+    The forms are the recipe's. With form="measure", they are the fastest forms on rank 0, measured for all sizes before
+    the first epoch. A resumed run keeps its measured forms, so its results stay bitwise identical.
     """
     recipe = job.recipe
     forms: dict[int, Form] = dict.fromkeys(recipe.sizes, recipe.form)
@@ -38,30 +38,30 @@ def choose_forms(job: Job, trainer: Trainer, state: State) -> Trainer:
 
 
 def measured(job: Job, trainer: Trainer, size: int) -> dict[str, str]:
-    """Return the fastest forms for images of `size` pixels, as the first process finds them."""
+    """Return the fastest forms on rank 0 for images of `size` pixels."""
     with together(), explained(job, trainer.network, job.batch_size):
         forms = measured_forms(job, trainer.network, size)
     return from_main(forms)
 
 
 def measured_forms(job: Job, network: nn.Module, size: int) -> dict[str, str]:
-    """Return the fastest forms for batches as this run trains on."""
+    """Return the fastest forms for the batches of this run, with images of `size` pixels."""
     return measure_forms(network, example_images(job, size), job.recipe.precision)
 
 
 def measure_forms(network: nn.Module, images: Tensor, precision: str = "float32") -> dict[str, str]:
-    """The fastest form of each block on this device, for batches like `images`.
+    """Return the fastest form of each block on the network's device, for batches like `images`.
 
-    Each form of each distinct block (same layers, same input) runs forward and backward, alternately. The network
-    is left as it was, running statistics included, except for its forms, which are literal.
+    The forms of each distinct block (same layers, same input) alternately run a forward and backward pass. The
+    network's weights and running statistics do not change. Its forms are "literal" afterwards.
 
     Args:
-        network: in training mode, on the device of `images`.
-        images: (N, 3, S, S), a batch of the size to train with.
+        network: a network in training mode, on the device of `images`.
+        images: a batch as in training, shape (N, 3, S, S).
         precision: "float32", "bf16" or "fp16".
 
     Returns:
-        A form for each block by name, for `igcv.models.set_form`.
+        The form of each block by name, for `igcv.models.set_form`.
     """
     set_form(network, "literal")
     blocks = blocks_with_forms(network)
@@ -74,7 +74,7 @@ def measure_forms(network: nn.Module, images: Tensor, precision: str = "float32"
 def _inputs(
     network: nn.Module, blocks: dict[str, nn.Module], images: Tensor, precision: str
 ) -> dict[str, Tensor]:
-    """What each block receives in a forward pass."""
+    """Return the input of each block in a forward pass, by name."""
     inputs: dict[str, Tensor] = {}
 
     def keep(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
@@ -89,7 +89,7 @@ def _inputs(
 
 
 def _fastest(block: Any, x: Tensor, precision: str) -> str:
-    """The form with the smallest median time of a forward and backward pass."""
+    """Return the form with the smallest median time of a forward and backward pass."""
     x = x.requires_grad_()
     times: dict[str, list[float]] = {form: [] for form in block.forms}
     for _ in range(REPEATS + 1):
@@ -102,11 +102,11 @@ def _fastest(block: Any, x: Tensor, precision: str) -> str:
             measured.append(now(x.device) - start)
     block.form = "literal"
     block.zero_grad(set_to_none=True)
-    return min(times, key=lambda form: median(times[form][1:]))  # the first one warms up
+    return min(times, key=lambda form: median(times[form][1:]))  # the first pass is a warm-up
 
 
 def example_images(job: Job, size: int) -> Tensor:
-    """Return noise in the shape of a batch as this run trains on, the images with sides of `size` pixels."""
+    """Return a batch of noise with the batch size and layout of this run, with images of `size` pixels."""
     shape = (job.batch_size, 3, size, size)
     images = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(job.process.device)
     layout = torch.channels_last if job.recipe.channels_last else torch.contiguous_format

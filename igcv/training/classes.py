@@ -1,4 +1,4 @@
-"""What a training needs of its classes: two or more, each with training images, of which some can be read."""
+"""Checks of the classes: at least two, each with training images, at least one of them readable."""
 
 from collections.abc import Collection
 
@@ -10,21 +10,21 @@ from igcv.training.recipe import Recipe
 
 
 def check_classes(recipe: Recipe, source: DataSource) -> None:
-    """Raise InputError for a single class, or for one that a list gives no training image."""
+    """Raise InputError for a single class, or for a class without training images in a split list."""
     if len(source.class_names) < 2:
         raise InputError(
-            f"{source.spec} has one class ({', '.join(source.class_names)}), expected two or more. Give the folder in "
-            "which each class has a folder of its own, or a list with the labels of two classes"
+            f"'{source.spec}' has one class ({', '.join(source.class_names)}), expected two or more. Give a folder "
+            "with one folder per class, or a list with the labels of two classes"
         )
     if recipe.split and (untrained := untrained_classes(source)):
         raise InputError(
-            f"{recipe.split}: no image of the class{'es' * (len(untrained) > 1)} {some(untrained)} trains, expected "
-            "one or more of each. Give them the split train, or remove their lines"
+            f"{recipe.split}: class{'es' * (len(untrained) > 1)} without training images: {some(untrained)}, expected "
+            "at least one each. Give some of their images the split train, or remove their lines"
         )
 
 
 def untrained_classes(source: DataSource) -> list[str]:
-    """Return the classes without training images; none of streams, which do not tell their labels before."""
+    """Return the classes without training images; empty for streams, whose labels are unknown in advance."""
     if source.train is None or isinstance(source.train, StreamImages):
         return []
     counts = np.bincount(source.train.labels, minlength=len(source.class_names))
@@ -32,11 +32,11 @@ def untrained_classes(source: DataSource) -> list[str]:
 
 
 def check_readable(source: DataSource, bad: Collection[str]) -> None:
-    """Raise InputError where all training images of a class are unreadable.
+    """Raise InputError if all training images of a class are unreadable.
 
     Args:
         source: the data.
-        bad: the names of the images that cannot be read.
+        bad: the names of the unreadable images.
     """
     images = source.train
     if not bad or images is None or isinstance(images, StreamImages):
@@ -46,6 +46,6 @@ def check_readable(source: DataSource, bad: Collection[str]) -> None:
     for name, start, end in zip(source.class_names, bounds[:-1], bounds[1:], strict=True):
         if end > start and all(images.name(int(i)) in bad for i in order[start:end]):
             raise InputError(
-                f"none of the {end - start} training images of the class '{name}' can be read, expected one or more; "
-                f"the first: {images.name(int(order[start]))}. Replace them, or remove the class"
+                f"all {end - start} training images of the class '{name}' are unreadable, expected at least one "
+                f"readable image; the first: {images.name(int(order[start]))}. Replace them, or remove the class"
             )

@@ -1,4 +1,4 @@
-"""Epoch after epoch: train, evaluate, save, and at the end the summary."""
+"""Epochs of a run: train, evaluate and save each epoch, then write the summary."""
 
 import time
 from collections.abc import Iterator
@@ -29,20 +29,26 @@ from igcv.training.state import EpochProgress, State, combined
 from igcv.version import __version__
 from igcv.weights.card import Card
 
-MEASURED = ("top1", "top5", "balanced", "images", "precision")  # of an evaluation, on the card of the weights
-SHOWN_BAD = 5  # unreadable images named in an epoch; the log counts all
+MEASURED = (
+    "top1",
+    "top5",
+    "balanced",
+    "images",
+    "precision",
+)  # evaluation results on the card of the weights
+SHOWN_BAD = 5  # unreadable images named per epoch; the metrics log counts all
 
 
 @dataclass(frozen=True)
 class Training:
-    """A training on its way through its phases: opened, built, restored, run (see igcv.training.phases).
+    """A training between its phases: opened, built, restored, run (see igcv.training.phases).
 
     Attributes:
-        trainer: what is trained.
-        parts: the run, with the part open that the state is in.
-        state: where the run stands.
-        begun: how far this process has come in the next epoch.
-        run: the run folder, in the process that writes.
+        trainer: network, optimizer and other objects of the training loop.
+        parts: parts of the run; the part of the current epoch is open.
+        state: state of the run.
+        begun: progress of this process in the unfinished epoch.
+        run: run folder; None in processes that do not write.
     """
 
     trainer: Trainer
@@ -53,11 +59,11 @@ class Training:
 
 
 def run_epochs(training: Training, report: Reporter) -> Metrics:
-    """Train and evaluate what is left; the first process writes the run folder. Returns the summary.
+    """Train and evaluate the remaining epochs; return the summary. Rank 0 writes the run folder.
 
     Raises:
-        Interrupted: a signal asked the run to end; all is saved.
-        InputError: for anything the user can fix.
+        Interrupted: a signal ended the run, and the run is saved.
+        InputError: the input is invalid, e.g. unreadable images or a non-finite loss.
     """
     trainer, parts, run = training.trainer, training.parts, training.run
     state, begun, recipe = training.state, training.begun, training.parts.job.recipe
@@ -70,21 +76,21 @@ def run_epochs(training: Training, report: Reporter) -> Metrics:
             started = time.perf_counter() - begun.time_s
             if parts.go_to(epoch):
                 trainer.use_forms(parts.size)
-                report.say(f"images of {parts.size} x {parts.size} pixels from epoch {epoch + 1} on")
+                report.say(f"image size {parts.size} x {parts.size} pixels from epoch {epoch + 1}")
             parts.train.set_epoch(epoch, begun.steps * recipe.accumulation)
             keeper = CheckpointKeeper(trainer, parts.train, run, state, watch)
             own = _train(trainer, parts, epoch, report, begun, keeper)
             measured, begun = combined(gather(own)), EpochProgress()
             try:
                 result = _evaluate(parts, trainer)
-            except NotFiniteError as error:  # nothing could go on from it: the checkpoint before stays
+            except NotFiniteError as error:  # keep the last checkpoint: a run cannot resume from this state
                 raise type(error)(
-                    f"{error} after epoch {epoch + 1}; lower lr, or add warmup_epochs or clip_grad_norm, and go on "
+                    f"{error} after epoch {epoch + 1}. Lower lr, or add warmup_epochs or clip_grad_norm. Then resume "
                     "from the last checkpoint with --resume"
                 ) from error
-            except InputError as error:  # a broken image, say: once it is fixed, no training is repeated
+            except InputError as error:  # e.g. a broken image; --resume then evaluates without training again
                 keeper.save(own)
-                raise type(error)(f"{error}; then go on with --resume") from error
+                raise type(error)(f"{error}. Then use --resume") from error
             row = _row(recipe, epoch, measured, result, len(parts.train.bad), time.perf_counter() - started)
             best = _best(_best_before(recipe, epoch, state), score(row, recipe.best_by))
             state = capture(trainer, epoch + 1, best, dict(parts.train.bad))
@@ -99,7 +105,7 @@ def run_epochs(training: Training, report: Reporter) -> Metrics:
                 _save(training, result, row, history)
             watch.saved()
             report.epoch(row)
-    if result is None:  # the run had ended, but for its summary
+    if result is None:  # all epochs were finished, only the summary was missing
         result = _evaluate(parts, trainer)
     with together():
         return _finish(training, history, result, report)
@@ -113,7 +119,7 @@ def _train(
     begun: EpochProgress,
     keeper: CheckpointKeeper,
 ) -> EpochProgress:
-    """An epoch of training; unreadable images, and those that make the loss non-finite, are named."""
+    """Train one epoch; name unreadable images, and the images of a batch with a non-finite loss."""
     job, loader = parts.job, parts.train
     reset_peak(job.process.device)
     try:
@@ -123,15 +129,15 @@ def _train(
             check_readable(job.source, loader.bad)
         return trained
     except NonFiniteError as error:
-        shown = some(loader.names(error.batch), SHOWN_BAD) or "not known"
-        raise InputError(f"{error}; the images of that batch: {shown}") from error
+        shown = some(loader.names(error.batch), SHOWN_BAD) or "unknown"
+        raise InputError(f"{error}. Images of the batch: {shown}") from error
 
 
 @contextmanager
 def reporting_bad(loader: Loader, run: Run | None, report: Reporter) -> Iterator[None]:
-    """Name the images that turn out to be unreadable meanwhile, in any process; then all processes know of them.
+    """Context that reports unreadable images found in any process and shares their list with all processes.
 
-    Where they are too many, they are listed before the run stops.
+    If they exceed the limit, the list is written before the run stops.
     """
     known = set(loader.bad)
     try:
@@ -152,7 +158,7 @@ def reporting_bad(loader: Loader, run: Run | None, report: Reporter) -> Iterator
 
 
 def _evaluate(parts: Parts, trainer: Trainer) -> Evaluation | None:
-    """Evaluate the moving average, or the network itself; None without validation images."""
+    """Evaluate the EMA weights, or the network without EMA; return None without validation images."""
     share_buffers(trainer.network, trainer.ema)
     job, loader = parts.job, parts.val
     if loader is None:
@@ -162,17 +168,17 @@ def _evaluate(parts: Parts, trainer: Trainer) -> Evaluation | None:
 
 
 def _best_before(recipe: Recipe, epoch: int, state: State) -> float | None:
-    """Return the best score before `epoch`; scores on images of another size do not compare."""
+    """Return the best score before `epoch`; None if the image size changes, which makes scores incomparable."""
     return state.best if recipe.size_at(epoch) == recipe.size_at(epoch - 1) else None
 
 
 def _best(*scores: float | None) -> float | None:
-    """Return the highest of some scores; None where there is none."""
+    """Return the highest score; None if all scores are None."""
     return max((score for score in scores if score is not None), default=None)
 
 
 def _save(training: Training, result: Evaluation | None, row: Metrics, history: list[Metrics]) -> None:
-    """Write what an epoch leaves, and add its row to the history, in the process that writes."""
+    """Add the row of an epoch to the history; on rank 0, write the files of the epoch."""
     job, trainer, run, state = training.parts.job, training.trainer, training.run, training.state
     history.append(row)
     if run is None:
@@ -185,7 +191,7 @@ def _save(training: Training, result: Evaluation | None, row: Metrics, history: 
 
 
 def _evaluation(job: Job, row: Metrics, result: Evaluation) -> Metrics:
-    """An evaluation as a file of the run."""
+    """Return the content of the evaluation file of the run."""
     return {
         "epoch": row["epoch"],
         "data": job.source.name,
@@ -198,7 +204,7 @@ def _evaluation(job: Job, row: Metrics, result: Evaluation) -> Metrics:
 def _row(
     recipe: Recipe, epoch: int, measured: EpochProgress, result: Evaluation | None, bad: int, time_s: float
 ) -> Metrics:
-    """An epoch's line in the metrics log; times in seconds, accuracies in percent."""
+    """Return the row of an epoch in the metrics log; times in seconds, accuracies in percent."""
     row: Metrics = {
         "epoch": epoch + 1,
         "train_loss": round(measured.loss, 6),
@@ -219,7 +225,7 @@ def _row(
 
 
 def _card(job: Job, row: Metrics, result: Evaluation | None) -> Card:
-    """What the weights of this epoch are; the size is that of the images on which they were measured."""
+    """Return the card of the weights of this epoch; its input size is that of the evaluated images."""
     recipe = job.recipe
     measured = (
         {} if result is None else {key: x for key in MEASURED if (x := getattr(result, key)) is not None}
@@ -241,7 +247,7 @@ def _card(job: Job, row: Metrics, result: Evaluation | None) -> Card:
 def _finish(
     training: Training, history: list[Metrics], result: Evaluation | None, report: Reporter
 ) -> Metrics:
-    """Write TensorBoard events, summary and report; returns the summary."""
+    """Write TensorBoard events, summary and report; return the summary."""
     job, trainer, run = training.parts.job, training.trainer, training.run
     best = best_row(history, job.recipe.best_by) or {}
     no_better_than, note = judged(run.path) if run else (None, "")
@@ -264,13 +270,13 @@ def _finish(
     if run:
         run.save_summary(summary)
         if note:
-            report.say(f"{note}; train longer, or give class_weights=balanced or sampling=balanced")
+            report.say(f"{note}. Train longer, or give class_weights=balanced or sampling=balanced")
         _illustrate(run, history, report)
     return summary
 
 
 def _illustrate(run: Run, history: list[Metrics], report: Reporter) -> None:
-    """Write TensorBoard events and the report, as far as their packages are installed."""
+    """Write TensorBoard events and the report if their packages are installed."""
     missing = []
     if installed("tensorboard"):
         write_events(run.path / "tensorboard", history)
@@ -281,4 +287,4 @@ def _illustrate(run: Run, history: list[Metrics], report: Reporter) -> None:
     else:
         missing.append(REPORT)
     if missing:
-        report.say(f"without {' and '.join(missing)}: pip install 'igcv[report]' for them")
+        report.say(f"not written: {' and '.join(missing)}; install them with: pip install 'igcv[report]'")

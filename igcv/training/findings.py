@@ -1,4 +1,4 @@
-"""What the images of a data set tell before a training: unreadable and equal ones, small classes."""
+"""Findings of `igcv check`: unreadable images, equal images, small classes."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,13 +13,13 @@ from igcv.extras import installed
 from igcv.terminal import counted
 from igcv.training.auto import Choice
 
-FEW_VAL = 5  # validation images of a class, below which its accuracy says little
-UNEQUAL = 10.0  # times as many training images in the largest class as in the smallest are worth a word
+FEW_VAL = 5  # validation images per class; with fewer, the class accuracy is uncertain
+UNEQUAL = 10.0  # ratio of the largest to the smallest class, in training images, that earns a note
 SHOWN = 5  # names in a message
 
 
 class Place(NamedTuple):
-    """Where an image stands."""
+    """Part and label of an image."""
 
     part: str  # "train", "val" or "test"
     label: int
@@ -27,19 +27,19 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class DataCheck:
-    """What a data set holds, and what a training would make of it.
+    """Findings on a data set, and the expected training.
 
     Attributes:
-        data: the source, as --data takes it.
-        name: what it is called.
-        classes: images of each class in each part: {"cat": {"train": 480, "val": 120}}.
+        data: the source, in the syntax of --data.
+        name: name of the data set.
+        classes: number of images per class and part: {"cat": {"train": 480, "val": 120}}.
         sizes: smallest, median and largest shorter side in pixels.
-        modes: images by how their files store pixels, e.g. {"RGB": 599, "L": 1}.
-        unreadable: why images cannot be read, by their names.
-        equal, nearly_equal: names of pairs of images, one in each of two parts.
-        problems: what needs fixing before a training, a line each.
-        notes: what is good to know, a line each.
-        choices: the settings of a training without a recipe, with reasons (see `igcv.training.auto`).
+        modes: number of images per pixel mode of the files, e.g. {"RGB": 599, "L": 1}.
+        unreadable: reasons for unreadable images, by image name.
+        equal, nearly_equal: names of pairs of images in two different parts.
+        problems: problems to fix before a training, one line each.
+        notes: further notes, one line each.
+        choices: settings of a training without a recipe, with reasons (see `igcv.training.auto`).
         epoch_s, training_s: expected seconds of an epoch and of the whole training.
     """
 
@@ -58,12 +58,12 @@ class DataCheck:
     training_s: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """The same under plain names, ready for JSON."""
+        """Return all fields as a dictionary that can be written as JSON."""
         return {**vars(self), "choices": {key: choice.value for key, choice in self.choices.items()}}
 
 
 def findings(source: DataSource, parts: Mapping[str, Images], looks: Sequence[Look]) -> DataCheck:
-    """What the images themselves tell; `looks` are of all parts, one after the other."""
+    """Return the findings on the images; `looks` holds those of all parts, in the order of the parts."""
     names = names_of(parts)
     places = [Place(part, label) for part, images in parts.items() for label in images.labels.tolist()]
     classes = {
@@ -85,11 +85,7 @@ def findings(source: DataSource, parts: Mapping[str, Images], looks: Sequence[Lo
         equal=[(names[i], names[j]) for i, j in equal],
         nearly_equal=[(names[i], names[j]) for i, j in near],
         problems=[
-            *(
-                [f"{counted(len(unreadable), 'image')} cannot be read: {some(unreadable)}"]
-                if unreadable
-                else []
-            ),
+            *([f"{counted(len(unreadable), 'unreadable image')}: {some(unreadable)}"] if unreadable else []),
             *_twin_problems(equal, conflicts, near, names, places),
             *_class_problems(classes),
         ],
@@ -98,7 +94,7 @@ def findings(source: DataSource, parts: Mapping[str, Images], looks: Sequence[Lo
 
 
 def names_of(parts: Mapping[str, Images]) -> list[str]:
-    """Return the names of the images of all parts; with the part where two images would have one name, as records."""
+    """Return the names of the images of all parts; prefix the part if names repeat, as in record files."""
     keys = [(part, images.key(i)) for part, images in parts.items() for i in range(len(images))]
     names = [key for _, key in keys]
     return names if len(set(names)) == len(names) else [f"{part} {key}" for part, key in keys]
@@ -107,7 +103,7 @@ def names_of(parts: Mapping[str, Images]) -> list[str]:
 def twins(
     groups: Sequence[Sequence[int]], places: Sequence[Place]
 ) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """Return pairs of equal images in two parts, and pairs in two classes."""
+    """Return the pairs of equal images in different parts, and those in different classes."""
     pairs = [(group[0], other) for group in groups for other in group[1:]]
     across = [pair for pair in pairs if places[pair[0]].part != places[pair[1]].part]
     conflicts = [pair for pair in pairs if places[pair[0]].label != places[pair[1]].label]
@@ -115,7 +111,7 @@ def twins(
 
 
 def nearly_twins(looks: Sequence[Look], places: Sequence[Place]) -> list[tuple[int, int]]:
-    """Return pairs of nearly equal images, one of which trains while the other does not."""
+    """Return the pairs of nearly equal images of which one is a training image and the other is not."""
     train = [i for i, place in enumerate(places) if place.part == "train"]
     others = [i for i, place in enumerate(places) if place.part != "train"]
     return nearly_equal(looks, train, others)
@@ -128,19 +124,16 @@ def _twin_problems(
     names: Sequence[str],
     places: Sequence[Place],
 ) -> list[str]:
-    """Lines on images that are there twice where they should not be."""
+    """Return lines about duplicates across parts or classes."""
 
     def named(pairs: Sequence[tuple[int, int]]) -> str:
         shown = [f"{names[i]} ({places[i].part}) = {names[j]} ({places[j].part})" for i, j in pairs[:SHOWN]]
         return "; ".join([*shown, *([f"and {len(pairs) - SHOWN} more"] if len(pairs) > SHOWN else [])])
 
     kinds = (
-        (equal, "equal images are in two parts, so that accuracy is measured on training images"),
-        (
-            near,
-            "nearly equal images are in two parts, so that accuracy is measured on images like those of training",
-        ),
-        (conflicts, "equal images are in two classes"),
+        (equal, "equal images in two parts (the accuracy is measured on training images)"),
+        (near, "nearly equal images in two parts (the accuracy is measured on images like training images)"),
+        (conflicts, "equal images in two classes"),
     )
     return [
         f"{len(pairs):,} pair{'s' * (len(pairs) > 1)} of {what}: {named(pairs)}"
@@ -150,7 +143,7 @@ def _twin_problems(
 
 
 def _class_problems(classes: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """Lines on classes that cannot be trained, or whose accuracy cannot be measured."""
+    """Return lines about classes without training or validation images."""
     untrained = [name for name, counts in classes.items() if not counts.get("train")]
     unseen = [name for name, counts in classes.items() if not counts.get("val")]
     lines = []
@@ -162,23 +155,23 @@ def _class_problems(classes: Mapping[str, Mapping[str, int]]) -> list[str]:
 
 
 def _class_notes(classes: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """Lines on classes that are small, or much smaller than others."""
+    """Return lines about small classes and about class imbalance."""
     train = [counts.get("train", 0) for counts in classes.values()]
     few = [name for name, counts in classes.items() if 0 < counts.get("val", 0) < FEW_VAL]
     lines = []
     if few:
         lines.append(
-            f"{counted(len(few), 'class')} with fewer than {FEW_VAL} validation images, whose accuracy is uncertain: "
+            f"{counted(len(few), 'class')} with fewer than {FEW_VAL} validation images (uncertain accuracy): "
             f"{some(few)}"
         )
     if min(train) and max(train) >= UNEQUAL * min(train):
         lines.append(
-            f"the largest class has {max(train) / min(train):.0f} times the training images of the smallest; "
-            "class_weights=balanced or sampling=balanced makes all classes count equally, best_by=balanced picks the "
-            "epoch by their mean recall"
+            f"the largest class has {max(train) / min(train):.0f} times as many training images as the smallest. "
+            "class_weights=balanced or sampling=balanced balances the classes; best_by=balanced selects the best epoch "
+            "by mean recall"
         )
     return lines
 
 
 def _missing_notes() -> list[str]:
-    return [] if installed(HASHES) else ["nearly equal images are not looked for: pip install 'igcv[report]'"]
+    return [] if installed(HASHES) else ["no search for nearly equal images: pip install 'igcv[report]'"]

@@ -1,4 +1,4 @@
-"""What a training is about to do, in a few lines."""
+"""Headline of a training: the lines before the first epoch."""
 
 from itertools import accumulate
 from pathlib import Path
@@ -16,21 +16,26 @@ from igcv.training.recipe import Recipe
 
 
 def headline(training: Training, out: Path) -> str:
-    """What is about to happen, in three lines, and one more where the newest checkpoint was damaged."""
+    """Return the headline: network, data, device, epochs, notes, chosen settings, expected time and warnings.
+
+    Args:
+        training: the training before its first step.
+        out: the run folder.
+    """
     job, state, begun = training.parts.job, training.state, training.begun
     recipe, source = job.recipe, job.source
     parameters = sum(p.numel() for p in training.trainer.network.parameters())
     validation = counted(len(source.val or []), "validation image")
     images = f"{len(source.train or []):,} training and {validation}"
-    apart = [f"{len(source.test):,} test images are kept apart"] if source.test else []
-    apart += ["split.csv lists which"] if source.divided else []
+    apart = [f"{len(source.test):,} test images are not used"] if source.test else []
+    apart += ["see split.csv"] if source.divided else []
     images += f" ({'; '.join(apart)})" if apart else ""
     notes = "".join(f"{line}\n" for line in source.notes)
     where = job.process.device
     device = torch.cuda.get_device_name(where) if where.type == "cuda" else where.type.upper()
     place = f"step {begun.steps} of epoch {state.epoch + 1}" if begun.steps else f"epoch {state.epoch}"
     going_on = f"resuming after {place} of" if state.tensors else "for"
-    note = f"\nresuming from the checkpoint before the newest: {state.note}" if state.note else ""
+    note = f"\nresuming from the previous checkpoint: {state.note}" if state.note else ""
     why = f" ({job.why_precision})" if job.why_precision else ""
     places = f"{job.process.world_size} processes, " if job.process.world_size > 1 else ""
     pixels = f"{recipe.input_size} x {recipe.input_size} pixels{smaller(recipe)}"
@@ -46,24 +51,22 @@ def headline(training: Training, out: Path) -> str:
 
 
 def chosen(job: Job) -> str:
-    """Return the settings that nobody gave, with their values and reasons, a line each; empty if there are none."""
+    """Return the chosen settings with their values and reasons, one per line; empty if there are none."""
     if not job.chosen:
         return ""
     lines = "\n".join(in_words(job.chosen))
-    return (
-        f"\nchosen for these images and this machine (key=value on the command line sets another):\n{lines}"
-    )
+    return f"\nsettings chosen for these images and this machine (change them with key=value):\n{lines}"
 
 
 def expected(job: Job) -> str:
-    """Return how long the training will take, by what its first steps took; empty if that was not measured."""
+    """Return the expected time of the training, measured on its first steps; empty if not measured."""
     if job.expected_s is None:
         return ""
     return f"\nexpected time: about {duration(job.expected_s)}"
 
 
 def smaller(recipe: Recipe) -> str:
-    """Return the smaller image sizes of the first epochs, for the headline; empty if there are none."""
+    """Return the smaller image sizes of the first epochs; empty if there are none."""
     ends = list(accumulate(recipe.progressive_epochs))
     begins = [1, *(end + 1 for end in ends)]
     parts = [
@@ -74,11 +77,11 @@ def smaller(recipe: Recipe) -> str:
 
 
 def origin(job: Job) -> str:
-    """Return a line on the weights that a training starts from, and on strides that are not theirs; else nothing."""
+    """Return a line about the initial weights and changed strides; empty for random initialization."""
     if job.start is None:
         return ""
     recipe, start, strides = job.recipe, job.start.card, job.start.model.strides
-    change = "" if strides == recipe.strides else f"; here the strides are {strides_text(recipe.strides)}"
+    change = "" if strides == recipe.strides else f", changed to {strides_text(recipe.strides)}"
     size = f"{start.input_size} x {start.input_size} pixels"
     return (
         f"starting from {recipe.init_from}: {start.model}, {size}, strides {strides_text(strides)}{change}; "
@@ -87,25 +90,25 @@ def origin(job: Job) -> str:
 
 
 def classifier_of(job: Job) -> str:
-    """Return what becomes of the classifier of the weights to start from."""
+    """Return whether the training keeps or replaces the classifier of the initial weights, in words."""
     assert job.start is not None
     known, count = job.start.known_classes, len(job.source.class_names)
     if job.start_labels is None:
-        return f"a new classifier for {count} classes, as they are not among its {known.count}"
+        return f"new classifier for {count} classes (not among the {known.count} classes of the weights)"
     how = "by name" if known.named_as(job.source, job.recipe.match) else "by order"
     whole = (
-        "its classifier"
+        "classifier kept"
         if count == known.count
-        else f"{count} of the {known.count} classes of its classifier"
+        else f"{count} of the {known.count} classes of the classifier kept"
     )
-    return f"{whole} kept, classes matched {how}"
+    return f"{whole}, classes matched {how}"
 
 
 def whereabouts(job: Job) -> str:
-    """Where the images are while the network is trained, in one line."""
+    """Return a line about the decoding and caching of the images."""
     if job.recipe.resident == "on":
         memory = "GPU memory" if job.process.device.type == "cuda" else "memory"
         size = resident_bytes(job.source, job.preprocessing.input_size) / 2**20
         once = "once for each size" if job.recipe.progressive_sizes else "once"
-        return f"images: decoded {once}, then kept in {memory} ({size:,.1f} MiB)"
-    return f"images: decoded again in each epoch, workers = {job.workers}"
+        return f"images: decoded {once}, then cached in {memory} ({size:,.1f} MiB)"
+    return f"images: decoded in every epoch, workers = {job.workers}"

@@ -1,4 +1,4 @@
-"""A resolved run: the recipe with everything filled in that it leaves to the data, the network and the machine."""
+"""Resolution of a recipe against the data, the network and the machine."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -25,44 +25,44 @@ from igcv.training.kept import KeptRun, going_on_with
 from igcv.training.recipe import Recipe
 from igcv.weights.card import Card
 
-WORTH_WORKERS = 5000  # images; starting processes for fewer takes longer than it saves
-RESIDENT_SHARE = 0.25  # of a GPU's free memory that images may take without being asked to
-RESIDENT_BYTES = 2 * 2**30  # the same beside any other processor
+WORTH_WORKERS = 5000  # images; for fewer, starting worker processes takes longer than it saves
+RESIDENT_SHARE = 0.25  # share of a GPU's free memory that resident = auto may use
+RESIDENT_BYTES = 2 * 2**30  # the same limit in bytes on other devices
 
 
 @dataclass(frozen=True)
 class Job:
-    """A resolved run: what is trained, on what, where."""
+    """A resolved run: recipe, data, device and initial weights."""
 
     recipe: Recipe
     source: DataSource
     preprocessing: Preprocessing
     process: Process
-    batch_size: int  # of one part in one process
+    batch_size: int  # images of a micro-batch in one process
     workers: int
-    start: Classifier | None  # the weights that it starts from; None: random ones, or those of its state
-    start_labels: tuple[int, ...] | None = None  # of the classes there; None: others, or there is no start
-    why_precision: str = ""  # the reason of precision = "auto" for its choice; empty if nothing was chosen
-    chosen: Mapping[str, Choice] = field(default_factory=dict)  # settings that nobody gave, with reasons
-    draft: tuple[Facts, Settings] | None = None  # what these follow from; None for an explicit recipe
-    expected_s: float | None = None  # of the whole training, by its first steps; None: not measured
+    start: Classifier | None  # initial weights; None: random initialization, or a resumed run
+    start_labels: tuple[int, ...] | None = None  # labels in `start`; None: new classifier
+    why_precision: str = ""  # reason for the choice of precision = "auto"; empty if the recipe sets it
+    chosen: Mapping[str, Choice] = field(default_factory=dict)  # chosen settings with reasons
+    draft: tuple[Facts, Settings] | None = None  # facts and given settings; None for an explicit recipe
+    expected_s: float | None = None  # expected seconds of the training; None: not measured
 
     def at(self, epoch: int) -> "Job":
-        """Return the job with the preprocessing of `epoch`, counted from 0: its images may be smaller than later."""
+        """Return the job with the preprocessing of `epoch` (from 0), whose images may be smaller."""
         size = self.recipe.size_at(epoch)
         return replace(self, preprocessing=replace(self.preprocessing, input_size=size))
 
 
 def resolve(recipe: Recipe | Draft, process: Process, kept: KeptRun | None = None) -> Job:
-    """Open data and weights and fill in what the recipe leaves to them; all that can be wrong is found here.
+    """Open data and weights, fill in the open settings, and check all settings.
 
     Args:
-        recipe: all settings, or those that are given.
+        recipe: a recipe or a draft.
         process: this process.
-        kept: what the run that is resumed keeps of its data; it has a state, so that its start no longer matters.
+        kept: split and data record of the run to resume, which has a state and needs no initial weights.
 
     Raises:
-        InputError: for anything in the recipe that does not fit the data, the network or the processes.
+        InputError: a setting does not suit the data, the network or the processes.
     """
     chosen: Mapping[str, Choice] = {}
     draft = None
@@ -81,7 +81,7 @@ def resolve(recipe: Recipe | Draft, process: Process, kept: KeptRun | None = Non
     start = load(recipe.start) if recipe.start and kept is None else None
     batch_size = recipe.batch_size // (process.world_size * recipe.accumulation)
     if (recipe.mixup or recipe.cutmix) and min(batch_size, len(source.train) // process.world_size) < 2:
-        raise InputError("mixup and cutmix pair images; give at least two per process and part of a batch")
+        raise InputError("mixup and cutmix need at least two images per process and micro-batch")
     native = source.image_size or default_input_size(recipe.model)
     size = recipe.input_size or min(native, default_input_size(recipe.model))
     preset = PRESETS[recipe.preprocessing]
@@ -106,7 +106,7 @@ def resolve(recipe: Recipe | Draft, process: Process, kept: KeptRun | None = Non
 
 
 def with_epochs(job: Job, epochs: Choice, epoch_images: int) -> Job:
-    """Return a job with another number of epochs, which the settings that nobody gave follow."""
+    """Return a job with another number of epochs and adapt the settings that depend on it."""
     length = {"epochs": epochs.value, "epoch_images": epoch_images}
     if job.draft is None:
         warmup = min(job.recipe.warmup_epochs, epochs.value / 4)
@@ -119,18 +119,18 @@ def with_epochs(job: Job, epochs: Choice, epoch_images: int) -> Job:
 
 
 def start_labels(source: DataSource, start: Classifier, match: str) -> tuple[int, ...] | None:
-    """Return which classes of the weights to start from those of the data are; None where they are others.
+    """Return the label in the initial weights for each class of the data; None if the classes differ.
 
-    They are matched by name. Where one side has no names, or by order is asked for, as many classes are the same.
+    Classes are matched by name. With match=order, or if one side has no names, equal numbers of classes match in order.
 
     Raises:
-        InputError: matching by order is asked for, and there are not as many.
+        InputError: match is "order" and the numbers of classes differ.
     """
     known, count = start.known_classes, len(source.class_names)
     if match == ORDER and count != known.count:
         raise InputError(
-            f"match=order: {source.spec} has {count} classes, the weights {known.count}, expected as many. "
-            "Leave out match, so that a new classifier is trained"
+            f"match=order: '{source.spec}' has {count} classes, the weights have {known.count}, expected equal "
+            "numbers. Omit match to train a new classifier"
         )
     if known.named_as(source, match):
         return known.labels_of(source.class_names)
@@ -138,63 +138,61 @@ def start_labels(source: DataSource, start: Classifier, match: str) -> tuple[int
 
 
 def check_process(recipe: Recipe, process: Process) -> None:
-    """Raise InputError for settings that the processes or their devices cannot have."""
+    """Raise InputError for settings that do not suit the processes or their devices."""
     parts = process.world_size * recipe.accumulation
     if recipe.batch_size % parts:
         raise InputError(
-            f"batch_size {recipe.batch_size} cannot be shared by {process.world_size} processes in "
-            f"{recipe.accumulation} parts each; give a multiple of {parts}"
+            f"batch_size: got {recipe.batch_size}, expected a multiple of {parts} ({process.world_size} processes "
+            f"with accumulation = {recipe.accumulation})"
         )
     if recipe.precision == "fp16" and process.device.type == "cpu":
-        raise InputError("precision fp16 needs a GPU; on the CPU give precision=float32 or precision=bf16")
+        raise InputError("precision=fp16 needs a GPU. On a CPU, give precision=float32 or precision=bf16")
     if recipe.sync_batch_norm and process.world_size > 1 and process.device.type != "cuda":
-        raise InputError("sync_batch_norm needs GPUs; leave it out on the CPU")
+        raise InputError("sync_batch_norm needs GPUs. Omit it on a CPU")
 
 
 def open_data(recipe: Recipe, process: Process, kept: KeptRun | None) -> DataSource:
-    """Open the images of a training.
+    """Open the data of a training.
 
     Raises:
-        InputError: for no images, none to train on, or others than those of the first process.
+        InputError: no data are given, they have no training images, or they differ from those of rank 0.
     """
     if not recipe.data:
-        raise InputError("no data set given; add --data, e.g. --data digits or --data folder:PATH")
+        raise InputError("no data set given. Add --data, e.g. --data digits or --data folder:PATH")
     rule = kept.split if kept else recipe.split or Rule.HASH
     source = first_on_machine(process, lambda: open_source(recipe.data, seed=0, split=rule))
     check_same(source)
     if source.train is None:
-        raise InputError(f"{source.spec} has no training images; give a source with a training part")
+        raise InputError(f"'{source.spec}' has no training images. Give a source with a training part")
     check_classes(recipe, source)
     source = replace(source, name=recipe.data_set)
     return going_on_with(source, kept.data, recipe) if kept and kept.data else source
 
 
 def check_epochs(recipe: Recipe, source: DataSource) -> None:
-    """Raise InputError for epochs that the data cannot have, or that leave none for all layers."""
+    """Raise InputError if epoch_images does not suit the data, or freeze does not suit the epochs."""
     if recipe.epoch_images and isinstance(source.train, StreamImages):
         raise InputError(
-            f"epoch_images: got {recipe.epoch_images}, but {source.spec} can only be read as a stream. Leave it out"
+            f"epoch_images: got {recipe.epoch_images}, but '{source.spec}' can only be read as a stream. Omit it"
         )
     if 0 < recipe.epoch_images < recipe.batch_size:
         raise InputError(
-            f"epoch_images: got {recipe.epoch_images}, expected at least batch_size = {recipe.batch_size}, or 0 for all"
+            f"epoch_images: got {recipe.epoch_images}, expected at least batch_size = {recipe.batch_size}, or 0 (all)"
         )
     if recipe.freeze and not recipe.start:
         raise InputError(
-            f"freeze: got {recipe.freeze}, but init_from names no weights, so the classifier alone would learn from "
-            "random features. Give init_from=RUN, or leave out freeze"
+            f"freeze: got {recipe.freeze} without init_from, so the classifier would learn from random features. Give "
+            "init_from=RUN, or omit freeze"
         )
     if recipe.freeze >= recipe.epochs:
         raise InputError(
-            f"freeze: got {recipe.freeze}, expected fewer than the {recipe.epochs} epochs, as all layers are trained "
-            f"after them. Give freeze={recipe.epochs - 1} or less, or more epochs"
+            f"freeze: got {recipe.freeze}, expected less than epochs = {recipe.epochs}. Give "
+            f"freeze={recipe.epochs - 1} or less, or more epochs"
         )
 
 
 def choose_strides(recipe: Recipe, input_size: int, start: Card | None) -> tuple[int, ...]:
-    """Return the strides of a run's network: the recipe's, at their own size those of the weights to start from,
-    else the network's for `input_size`.
-    """
+    """Return the recipe's strides, else those of initial weights of equal input size, else the network's default."""
     with torch.device("meta"):
         network = build_model(recipe.model, 0, recipe.multiplier, input_size, strides=recipe.strides or None)
     if recipe.strides or start is None or start.input_size != input_size:
@@ -203,22 +201,22 @@ def choose_strides(recipe: Recipe, input_size: int, start: Card | None) -> tuple
 
 
 def check_sizes(sizes: tuple[int, ...], strides: tuple[int, ...]) -> None:
-    """Raise InputError where images of one of the sizes, in pixels, are too small for a network's strides."""
+    """Raise InputError if one of the image sizes, in pixels, is too small for a network's strides."""
     smallest = math.prod(strides)
     if sizes and min(sizes) < smallest:
         raise InputError(
-            f"progressive_sizes: got {min(sizes)}, expected at least {smallest}, by which the strides "
-            f"{strides_text(strides)} divide the image size. Give larger sizes"
+            f"progressive_sizes: got {min(sizes)}, expected at least {smallest}, the product of the strides "
+            f"{strides_text(strides)}. Give larger sizes"
         )
 
 
 def check_single_images(recipe: Recipe, batch_size: int, images: int, process: Process) -> None:
-    """Raise InputError where batch norm would have one value for each channel: one image, which ends in one pixel.
+    """Raise InputError if batch norm would get a single value per channel: one image with one output pixel.
 
     Args:
-        recipe: resolved, with input_size and strides.
+        recipe: recipe with resolved input_size and strides.
         batch_size: images of a micro-batch in one process.
-        images: all that there are to train on.
+        images: number of training images.
         process: this process.
     """
     alone = min(batch_size, images // process.world_size) < 2
@@ -227,28 +225,28 @@ def check_single_images(recipe: Recipe, batch_size: int, images: int, process: P
         size = recipe.sizes[pixels.index(1)]
         raise InputError(
             f"batch_size = {recipe.batch_size} with accumulation = {recipe.accumulation}, {process.world_size} "
-            f"process(es) and {images} training images gives micro-batches of one image. Of {size} x {size} pixels the "
-            "last layers keep one, which is too little for batch norm. Give at least two images per process and "
-            "micro-batch, or a larger input_size"
+            f"process(es) and {images} training images gives micro-batches of one image. The last layers reduce "
+            f"{size} x {size} pixels to one, which is too few for batch norm. Give at least two images per process "
+            "and micro-batch, or a larger input_size"
         )
 
 
 def _last_side(size: int, strides: Sequence[int]) -> int:
-    """The side in pixels of the last layers' output for images of `size` pixels."""
+    """Return the side in pixels of the last layers' output for images of `size` pixels."""
     for stride in strides:
         size = math.ceil(size / stride)
     return size
 
 
 def is_resident(recipe: Recipe, source: DataSource, side: int, device: torch.device) -> bool:
-    """Whether the images are kept on the device, as squares of `side` pixels.
+    """Return whether the images are cached in device memory, as squares of `side` pixels.
 
     Raises:
-        InputError: they are to be, and cannot.
+        InputError: the recipe has resident = on, and the data or the augmentation do not allow it.
     """
     hindrance = _hindrance(recipe, source)
     if recipe.resident == "on" and hindrance:
-        raise InputError(f"resident = on, but {hindrance}; or give resident=auto")
+        raise InputError(f"resident = on, but {hindrance}, or give resident=auto")
     if recipe.resident != "auto" or hindrance or source.image_size is None:
         return recipe.resident == "on"
     cuda = device.type == "cuda"
@@ -257,37 +255,38 @@ def is_resident(recipe: Recipe, source: DataSource, side: int, device: torch.dev
 
 
 def resident_bytes(source: DataSource, side: int) -> int:
-    """What all images take as squares of `side` pixels with three bytes each."""
+    """Return the bytes of all images as squares of `side` pixels with three bytes per pixel."""
     return 3 * side**2 * (len(source.train or ()) + len(source.val or ()))
 
 
 def _hindrance(recipe: Recipe, source: DataSource) -> str:
-    """What keeps the images from being resident, and how to change that; empty if nothing does."""
+    """Return the reason why the images cannot be resident, with a fix; empty if they can."""
     if isinstance(source.train, StreamImages) or isinstance(source.val, StreamImages):
-        return f"{recipe.data} can only be read as a stream; give the images as folder: or rec:"
+        return f"'{recipe.data}' can only be read as a stream. Give the images as folder: or rec:"
     if recipe.augment not in BATCHED:
-        return f"augment = {recipe.augment} works on single images; give augment={' or '.join(BATCHED)}"
+        return f"augment = {recipe.augment} works on single images. Give augment={' or '.join(BATCHED)}"
     if recipe.randaugment:
-        return f"randaugment = {recipe.randaugment} works on single images; leave it out"
+        return f"randaugment = {recipe.randaugment} works on single images. Omit it"
     return ""
 
 
 def check_same(source: DataSource) -> None:
-    """Raise InputError where a process has opened other data than the first, from its machine's own copy."""
+    """Raise InputError if a process has opened different data than rank 0, from a copy on another node."""
     first, *others = gather((len(source.train or ()), len(source.val or ()), source.class_names))
     for rank, other in enumerate(others, 1):
         if other != first:
             counts = [f"{len(n)} classes, {t} and {v} images" for t, v, n in (first, other)]
             raise InputError(
-                f"{source.spec} is not the same everywhere: process 0 has {counts[0]} for training and validation, "
-                f"process {rank} has {counts[1]}; give all machines the same files"
+                f"'{source.spec}' is not the same everywhere: process 0 has {counts[0]} for training and validation, "
+                f"process {rank} has {counts[1]}. Copy the same files to all nodes"
             )
 
 
 def _workers(asked: int, process: Process, images: int, resident: bool) -> int:
-    """Loading processes: as asked, else none for small sets, one on the CPU, a share of the cores beside a GPU.
+    """Return the number of data-loading workers: `asked`, or a default if negative.
 
-    Resident images are decoded before anything else runs, so that they get a share of the cores on the CPU, too.
+    The default is none for small sets, one on a CPU, and a share of the cores with a GPU. Resident images get a share
+    of the cores on a CPU, too: their decoding ends before the training starts.
     """
     if asked >= 0:
         return asked

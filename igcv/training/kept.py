@@ -1,4 +1,4 @@
-"""What a run keeps of its data, so that it continues with the same: the division into parts, classes, and labels."""
+"""Record of a run's data, checked when the run is resumed: split, classes and labels."""
 
 import hashlib
 import json
@@ -22,14 +22,14 @@ DATA = "data.json"
 
 @dataclass(frozen=True)
 class KeptData:
-    """The data of a run, in few words.
+    """Summary of the data of a run.
 
     Attributes:
-        spec: where they were.
-        classes: names in label order.
-        images: how many each part has; None for a part that is not there.
-        labels: SHA-256 over the labels of all parts, in their order; of a stream over the numbers of images. Empty for
-            runs of versions that did not keep it.
+        spec: the data source.
+        classes: class names in label order.
+        images: number of images per part; None for a missing part.
+        labels: SHA-256 of the labels of all parts, in order; for a stream, of its number of images. Empty for runs of
+            versions that did not record it.
     """
 
     spec: str
@@ -39,7 +39,7 @@ class KeptData:
 
     @classmethod
     def of(cls, source: DataSource) -> "KeptData":
-        """What to keep of a source."""
+        """Return the record of a data source."""
         parts = [source.train, source.val, source.test]
         digest = hashlib.sha256()
         for name, images in zip(PARTS, parts, strict=True):
@@ -50,20 +50,20 @@ class KeptData:
         return cls(source.spec, source.class_names, counts, digest.hexdigest())
 
     def write(self, folder: Path) -> None:
-        """Keep it in a run folder."""
+        """Write the record into a run folder."""
         write_file(folder / DATA, (to_json(asdict(self)) + "\n").encode())
 
 
 @dataclass(frozen=True)
 class KeptRun:
-    """What a run that goes on keeps of its data: how it is divided, and the rest where the folder says it."""
+    """Split and data record of a run to resume; `data` is None if the folder has no record."""
 
     split: SplitList | Rule
     data: KeptData | None
 
 
 def kept_by(folder: Path) -> KeptRun | None:
-    """Return what the run in a folder keeps of its data; None if there is no run."""
+    """Return the split and data record of the run in a folder; None if there is no run."""
     if not (folder / RECIPE).is_file():
         return None
     recipe = read_toml(folder / RECIPE)
@@ -71,7 +71,7 @@ def kept_by(folder: Path) -> KeptRun | None:
 
 
 def _kept_data(folder: Path, spec: str) -> KeptData | None:
-    """What the folder says of the data; of versions that kept no such file, what the card of the weights says."""
+    """Return the data record of a folder; for older versions without one, a record from the card of the weights."""
     file = folder / DATA
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
@@ -81,33 +81,33 @@ def _kept_data(folder: Path, spec: str) -> KeptData | None:
         return KeptData(spec, names) if names else None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{file} cannot be read ({error}); remove it to go on, with data of which you know that they are the same"
+            f"cannot read '{file}' ({error}). If the data are unchanged, remove the file to resume"
         ) from error
 
 
 def going_on_with(source: DataSource, kept: KeptData, recipe: Recipe) -> DataSource:
-    """Return the data of a run that goes on, with the labels that its classes had before.
+    """Return the data of a resumed run, with the labels of its classes as before.
 
     Args:
-        source: the data as they are now.
-        kept: what the run kept of them.
-        recipe: its settings as they are now.
+        source: the data as of now.
+        kept: the data record of the run.
+        recipe: the settings as of now.
 
     Raises:
-        InputError: other classes, or other images in another place.
+        InputError: the classes differ, or a different source has different images or labels.
     """
     found = matched(source, KnownClasses(len(kept.classes), (kept.classes,)), recipe.match, "match=order")
     if len(source.class_names) < len(kept.classes):
         gone = sorted(set(kept.classes) - set(source.class_names))
         raise InputError(
-            f"{source.spec} has {len(source.class_names)} of the run's {len(kept.classes)} classes, without {gone[0]}; "
-            "resume it with all of them, or start a new run from its weights with --init-from"
+            f"'{source.spec}' has {len(source.class_names)} of the run's {len(kept.classes)} classes; '{gone[0]}' is "
+            "missing. Resume with all classes, or start a new run from the weights with --init-from"
         )
     if recipe.match == ORDER:
         found = replace(found, class_names=source.class_names)
     if kept.labels and not same_source(source.spec, kept.spec) and KeptData.of(found).labels != kept.labels:
         raise InputError(
-            f"the run was trained on {kept.spec}; {source.spec} has other images or labels, on which its best accuracy "
-            "would not compare. Resume it with its own data, or start a new run from its weights with --init-from"
+            f"the run was trained on '{kept.spec}'; '{source.spec}' has different images or labels, so accuracies are "
+            "not comparable. Resume with the same data, or start a new run from the weights with --init-from"
         )
     return found

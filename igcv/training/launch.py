@@ -1,4 +1,4 @@
-"""From `--gpus 0,1` to torchrun: one process for each GPU."""
+"""Launch of one process per GPU with torchrun, for `--gpus 0,1`."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ from igcv.training.kept import kept_by
 from igcv.training.recipe import Recipe
 from igcv.training.run import Run
 
-# torchrun, as in `python -m torch.distributed.run`, but ended by a signal without a traceback.
+# torchrun, as in `python -m torch.distributed.run`, but without a traceback when a signal ends it.
 TORCHRUN = """
 import os, signal, sys
 if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -33,38 +33,43 @@ except SignalException as end:
 
 
 def gpu_list(gpus: str) -> list[str]:
-    """The devices that --gpus names, as CUDA_VISIBLE_DEVICES counts them."""
+    """Return the devices of --gpus as entries for CUDA_VISIBLE_DEVICES.
+
+    Raises:
+        InputError: `gpus` is not a list of GPU numbers, or a GPU does not exist.
+    """
     numbers, count = [number.strip() for number in gpus.split(",")], torch.cuda.device_count()
     if not all(number.isdigit() for number in numbers) or len(set(numbers)) < len(numbers):
-        raise InputError(f"--gpus {gpus} is no list of GPU numbers; give e.g. --gpus 0,1,2,3")
+        raise InputError(f"--gpus: got '{gpus}', expected different GPU numbers, e.g. --gpus 0,1,2,3")
     if max(map(int, numbers)) >= count:
         raise InputError(
-            f"--gpus {gpus}: this machine has {counted(count, 'GPU')}, counted from 0; without --gpus the CPU serves"
+            f"--gpus: got '{gpus}', but this machine has {counted(count, 'GPU')}, numbered from 0. Omit --gpus to use "
+            f"{'the first GPU' if count else 'the CPU'}"
         )
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(count)))).split(",")
     return [visible[int(number)] for number in numbers]
 
 
 def check_before_launch(recipe: Recipe | Draft, folder: Path, resume: bool, gpus: list[str]) -> None:
-    """Find what is wrong with the input here, once, rather than in every process."""
+    """Raise errors in the input here, once, rather than in every process."""
     resolve(recipe, Process(torch.device("cuda"), 0, len(gpus)), kept_by(folder) if resume else None)
     Run(folder, resume)
 
 
 def launch(gpus: list[str], arguments: list[str]) -> int:
-    """Run `igcv` with `arguments` under torchrun, one process for each of `gpus`.
+    """Run `igcv` with `arguments` under torchrun, with one process per GPU in `gpus`.
 
-    A signal that this process ignores, as nohup has it ignore the end of its terminal, all of them ignore.
+    All processes ignore the signals that this process ignores, e.g. the end of the terminal under nohup.
 
     Returns:
-        Its exit status; for a run that a signal ended 128 and the signal's number, where torchrun has 1.
+        The exit status; if a signal ended the run, 128 plus the signal number instead of torchrun's 1.
     """
     caught: list[int] = []
     heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     runner = [sys.executable, "-c", TORCHRUN, "--standalone", f"--nproc-per-node={len(gpus)}"]
     command = [*runner, "-m", "igcv", *arguments]
     defaults = {
-        "OMP_NUM_THREADS": "1",  # torchrun's own default, about which it warns unless it is set
+        "OMP_NUM_THREADS": "1",  # torchrun's default; setting it avoids torchrun's warning
         "PET_SIGNALS_TO_HANDLE": ",".join(number.name for number in [*heard, signal.SIGQUIT]),
     }
     environment = {**defaults, **os.environ, "CUDA_VISIBLE_DEVICES": ",".join(gpus)}
@@ -72,7 +77,7 @@ def launch(gpus: list[str], arguments: list[str]) -> int:
 
         def pass_on(number: int, frame: object) -> None:
             caught.append(number)
-            if number != signal.SIGINT:  # a terminal sends Ctrl-C to all by itself
+            if number != signal.SIGINT:  # a terminal sends Ctrl-C to all processes
                 runner_process.send_signal(number)
 
         before = {number: signal.signal(number, pass_on) for number in heard}
@@ -85,7 +90,7 @@ def launch(gpus: list[str], arguments: list[str]) -> int:
 
 
 def without_option(arguments: list[str], option: str) -> list[str]:
-    """`arguments` without `option` and its value, in both spellings (--gpus 0,1 and --gpus=0,1)."""
+    """Return `arguments` without `option` and its value, in both spellings (--gpus 0,1 and --gpus=0,1)."""
     kept, skip = [], False
     for argument in arguments:
         if skip or argument.startswith(f"{option}="):

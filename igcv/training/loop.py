@@ -1,4 +1,4 @@
-"""The training loop: one epoch, for every device, precision and number of processes."""
+"""Training loop of one epoch, for every device, precision and number of processes."""
 
 import math
 import time
@@ -25,15 +25,15 @@ from igcv.training.recipe import Recipe
 from igcv.training.reporter import Reporter
 from igcv.training.state import EpochProgress
 
-Form = str | dict[str, str]  # of all blocks, or of each by name
+Form = str | dict[str, str]  # form of all blocks, or of each block by name
 
 
 class Batches(Iterable[tuple[Tensor, Tensor]], Sized, Protocol):
-    """Images (N, 3, S, S) and labels (N,) on the device, and how many batches."""
+    """Batches of images (N, 3, S, S) and labels (N,) on the device, with a known number of batches."""
 
 
 class NonFiniteError(InputError):
-    """A loss is no finite number; `batch` is the batch of the epoch, from 0, that gave it."""
+    """Non-finite loss in batch number `batch` (from 0) of an epoch."""
 
     def __init__(self, message: str, batch: int) -> None:
         super().__init__(message)
@@ -42,60 +42,60 @@ class NonFiniteError(InputError):
 
 @dataclass(frozen=True)
 class Trainer:
-    """All that an epoch needs, built before (see igcv.training.phases)."""
+    """Objects that an epoch of training needs."""
 
     recipe: Recipe
-    network: nn.Module  # the weights
-    model: nn.Module  # what runs: the network, in parallel with other processes
+    network: nn.Module  # the module with the weights
+    model: nn.Module  # the module to call: the network, wrapped for several processes
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     ema: ModelEmaV3 | None
     mix: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None
     process: Process
-    class_weights: Tensor | None = None  # of each class in the loss, (classes,); None: all 1
-    forms: Mapping[int, Form] = field(default_factory=dict)  # by the side of the images in pixels
+    class_weights: Tensor | None = None  # weight of each class in the loss, (classes,); None: all 1
+    forms: Mapping[int, Form] = field(default_factory=dict)  # block forms by image side in pixels
 
     def use_forms(self, size: int) -> dict[str, str]:
-        """Compute the blocks as chosen for images of `size` pixels; return the form of each."""
+        """Set the block forms for images of `size` pixels; return the form of each block."""
         for module in [self.network] if self.ema is None else [self.ema.module, self.network]:
             used = set_form(module, self.forms[size])
         return used
 
     @property
     def evaluated(self) -> nn.Module:
-        """What is evaluated and saved: the moving average, or the network itself."""
+        """The module to evaluate and save: the EMA, or the network without EMA."""
         return self.network if self.ema is None else self.ema.module
 
 
 class Wish(NamedTuple):
-    """What a process wants after a step; of all processes the highest numbers count."""
+    """Requests of a process after a step; the maximum over all processes takes effect."""
 
-    save: int = 0  # 1: it is time to save
-    signal: int = 0  # number of the signal that asks the run to end; 0: none
+    save: int = 0  # 1: a save is due
+    signal: int = 0  # number of the signal that ends the run; 0: none
 
 
 class Keeper(Protocol):
-    """Who saves between two steps."""
+    """Protocol of objects that save between two steps."""
 
     def wish(self) -> Wish:
-        """What this process wants after the step."""
+        """Return the wish of this process after a step."""
 
     def keep(self, progress: EpochProgress, wish: Wish) -> None:
         """Fulfill a wish."""
 
 
 class NoKeeper:
-    """Saves nothing."""
+    """Keeper that never saves."""
 
     def wish(self) -> Wish:
         return Wish()
 
     def keep(self, progress: EpochProgress, wish: Wish) -> None:
-        raise AssertionError("nobody wished for anything")
+        raise AssertionError("no save was requested")
 
 
 def make_mix(recipe: Recipe, num_classes: int) -> Mixup | None:
-    """timm's mixup and cutmix, or None where the recipe asks for neither."""
+    """Return timm's mixup and cutmix; None if the recipe uses neither."""
     if not recipe.mixup and not recipe.cutmix:
         return None
     return Mixup(
@@ -114,22 +114,22 @@ def train_epoch(
     begun: EpochProgress = EpochProgress(),
     keeper: Keeper = NoKeeper(),
 ) -> EpochProgress:
-    """Train on what is left of an epoch, the parts of `recipe.accumulation` consecutive batches making one step.
+    """Train the remaining steps of an epoch; `recipe.accumulation` consecutive batches form one step.
 
     Args:
-        t: what to train.
-        batches: those that are left; their length is that of the whole epoch.
-        epoch: which one, from 0.
-        report: where to say how it is going.
-        begun: how far the epoch had come.
-        keeper: asked after each step.
+        t: the objects to train with.
+        batches: the remaining batches; their length is that of the whole epoch.
+        epoch: number of the epoch, from 0.
+        report: receives the progress.
+        begun: progress in the epoch so far.
+        keeper: saves after a step if necessary.
 
     Returns:
-        What the whole epoch measured.
+        The measurements of the whole epoch.
 
     Raises:
-        NonFiniteError: a loss is no finite number.
-        InputError: the steps of half precision overflow again and again.
+        NonFiniteError: the loss is not finite.
+        InputError: more than max_left_out consecutive steps overflow in half precision.
     """
     frozen = epoch < t.recipe.freeze
     set_training(t, frozen)
@@ -149,18 +149,18 @@ def train_epoch(
             done = _further(done, parts, scale >= before, time.perf_counter() - started)
             if done.left_out > t.recipe.max_left_out:
                 raise InputError(
-                    f"{done.left_out} steps in a row overflowed half precision, up to epoch {epoch + 1}, step "
-                    f"{step + 1}, learning rate {lr:.3g}; lower lr, or give precision=bf16 or a larger max_left_out"
+                    f"{done.left_out} consecutive steps overflowed half precision, up to epoch {epoch + 1}, step "
+                    f"{step + 1}, learning rate {lr:.3g}. Lower lr, or give precision=bf16 or a larger max_left_out"
                 )
             report.step(epoch + 1, done.loss, done.images * t.process.world_size / done.time_s, lr)
             if any(wish):
                 keeper.keep(done, Wish(*wish))
-        next(left, None)  # lets loader processes end that are not needed any more
+        next(left, None)  # lets the data-loading workers end
     return done
 
 
 def set_training(t: Trainer, frozen: bool) -> None:
-    """Put the network into training mode; of `frozen` layers the running statistics stay as they are."""
+    """Set the network to training mode; with `frozen`, only the classifier, so running statistics do not change."""
     t.model.train()
     if frozen:
         for name, module in t.network.named_children():
@@ -168,20 +168,20 @@ def set_training(t: Trainer, frozen: bool) -> None:
 
 
 def seed_step(t: Trainer, epoch: int, step: int) -> None:
-    """Make what follows (mixing, dropout) depend on seed, epoch, process and step only.
+    """Seed the random generators from seed, epoch, process and step.
 
-    So it is the same however often a run was interrupted before.
+    Mixing and dropout are then the same in interrupted and uninterrupted runs.
     """
     seed_global(t.recipe.seed, epoch, t.process.rank, step, device=t.process.device)
 
 
 class _Part(NamedTuple):
-    """A part of a step, its gradients added to those before."""
+    """A micro-batch of a step, with its gradients accumulated."""
 
-    seen: int  # images
-    loss: float  # their mean
-    wait_s: float  # before they came
-    images: Tensor | None  # what the network saw, of the last part and where the loss is not finite
+    seen: int  # number of images
+    loss: float  # mean loss of the images
+    wait_s: float  # seconds of waiting for the images
+    images: Tensor | None  # network input; kept for the last micro-batch or a non-finite loss only
 
     @property
     def finite(self) -> bool:
@@ -189,14 +189,14 @@ class _Part(NamedTuple):
 
 
 def _parts(t: Trainer, left: Iterator[tuple[Tensor, Tensor]]) -> Iterator[_Part]:
-    """The parts of the next step."""
+    """Yield the micro-batches of the next step."""
     for part in range(t.recipe.accumulation):
         asked = time.perf_counter()
         images, labels = next(left)
         wait_s = time.perf_counter() - asked
         count, targets = len(labels), labels
         if t.mix is not None:
-            even = count // 2 * 2  # it mixes pairs
+            even = count // 2 * 2  # timm mixes pairs
             images, targets = t.mix(images[:even], labels[:even])
         last = part == t.recipe.accumulation - 1
         loss = _forward_backward(t, images, targets, last)
@@ -204,7 +204,7 @@ def _parts(t: Trainer, left: Iterator[tuple[Tensor, Tensor]]) -> Iterator[_Part]
 
 
 def _forward_backward(t: Trainer, images: Tensor, targets: Tensor, last: bool) -> float:
-    """Add the gradients of one part to those of the step; returns the part's mean loss."""
+    """Accumulate the gradients of a micro-batch; return its mean loss."""
     with _synchronise(t.model, last):
         with autocast(t.process.device, t.recipe.precision):
             logits = t.model(images)
@@ -216,7 +216,7 @@ def _forward_backward(t: Trainer, images: Tensor, targets: Tensor, last: bool) -
 
 
 def _arriving(loss: Tensor) -> Callable[[], float]:
-    """The value of `loss`, to be asked for once more work is queued, so that a GPU need not idle meanwhile."""
+    """Return a function that reads `loss`; call it after queuing more work, to keep a GPU busy."""
     cuda = loss.device.type == "cuda"
     value = loss.detach().to("cpu", non_blocking=cuda)
     if not cuda:
@@ -232,15 +232,15 @@ def _arriving(loss: Tensor) -> Callable[[], float]:
 
 
 def _synchronise(model: nn.Module, last: bool) -> AbstractContextManager:
-    """Processes exchange gradients with the last part of a step only."""
+    """Return a context in which processes exchange gradients for the last micro-batch of a step only."""
     return model.no_sync() if isinstance(model, DistributedDataParallel) and not last else nullcontext()
 
 
 def _update(t: Trainer, step: int) -> float:
-    """Optimizer step number `step` of the run, with the gradients gathered so far.
+    """Take optimizer step number `step` of the run with the accumulated gradients.
 
     Returns:
-        The scale of the loss (fp16), which is lowered when gradients are not finite and the step is left out.
+        The loss scale (fp16), which decreases if gradients are not finite and the step is skipped.
     """
     if t.recipe.clip_grad_norm:
         t.scaler.unscale_(t.optimizer)
@@ -254,7 +254,7 @@ def _update(t: Trainer, step: int) -> float:
 
 
 def _further(done: EpochProgress, parts: list[_Part], taken: bool, time_s: float) -> EpochProgress:
-    """The progress after one more step."""
+    """Return the progress after one more step."""
     return EpochProgress(
         steps=done.steps + 1,
         loss_sum=done.loss_sum + sum(part.loss * part.seen for part in parts if part.finite),
@@ -266,16 +266,16 @@ def _further(done: EpochProgress, parts: list[_Part], taken: bool, time_s: float
 
 
 def _nonfinite(t: Trainer, parts: list[_Part], epoch: int, step: int, lr: float) -> InputError:
-    """What to say when the loss of a part, perhaps of another process, is not finite; called in all processes."""
+    """Return the error for a non-finite loss in any process; all processes must call this function."""
     number, part = next(((i, p) for i, p in enumerate(parts) if not p.finite), (-1, parts[-1]))
     assert part.images is not None
     with autocast(t.process.device, t.recipe.precision):
         first = first_nonfinite(t.network, part.images)
     if part.finite:
-        return SharedError("the loss of another process is not finite")
+        return SharedError("non-finite loss in another process")
     return NonFiniteError(
-        f"the loss is {part.loss} at epoch {epoch + 1}, step {step + 1}, learning rate {lr:.3g}; the first numbers "
-        f"that are not finite are in {first}; lower lr, or add warmup_epochs or clip_grad_norm, and go on from the "
-        "last checkpoint with --resume",
+        f"non-finite loss ({part.loss}) at epoch {epoch + 1}, step {step + 1}, learning rate {lr:.3g}; first "
+        f"non-finite values: {first}. Lower lr, or add warmup_epochs or clip_grad_norm. Then resume from the last "
+        "checkpoint with --resume",
         step * t.recipe.accumulation + number,
     )

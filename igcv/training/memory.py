@@ -1,4 +1,4 @@
-"""Memory of training: its peak, the largest batch that fits by estimate, and the error where a step needs more."""
+"""Memory of training: estimates, the largest batch that fits, and the error message for a lack of memory."""
 
 import copy
 import traceback
@@ -24,32 +24,32 @@ from igcv.machine.memory import (
 from igcv.machine.precision import autocast
 from igcv.training.job import Job
 
-OVERHEAD = 1.5  # what kernels and fragments add to the tensors of a step, with some room to spare
-TRIAL = (2, 4)  # images of the two steps from which others are estimated
+OVERHEAD = 1.5  # factor for kernels and fragmentation on the tensors of a step, with some reserve
+TRIAL = (2, 4)  # images of the two measured steps
 
 
 class StepMemory(NamedTuple):
-    """Bytes that a training step allocates at its peak, apart from weights and optimizer."""
+    """Peak bytes that a training step allocates, without weights and optimizer state."""
 
     fixed: float
     per_image: float
 
     def images_in(self, room: float) -> int:
-        """Return how many images fit into so many bytes."""
+        """Return the number of images that fit into `room` bytes."""
         return max(int((room - self.fixed) / self.per_image), 0)
 
 
 @contextmanager
 def explained(job: Job, network: nn.Module, images: int) -> Iterator[None]:
-    """Turn a lack of memory into an error that says what was needed and what to change.
+    """Context that replaces an out-of-memory error by an InputError with the required memory and a fix.
 
     Args:
-        job: the run, with the size of the images.
-        network: its network.
-        images: in a batch of this process.
+        job: the run, with the image size.
+        network: the network of the run.
+        images: images in a batch of this process.
 
     Raises:
-        InputError: in place of what torch raises.
+        InputError: a step runs out of memory.
     """
     try:
         yield
@@ -57,35 +57,35 @@ def explained(job: Job, network: nn.Module, images: int) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         peak = peak_mib(job.process.device)
-        traceback.clear_frames(error.__traceback__)  # they hold the tensors of the step
+        traceback.clear_frames(error.__traceback__)  # the frames hold the tensors of the step
         raise InputError(explanation(job, network, images, peak)) from None
 
 
 def explanation(job: Job, network: nn.Module, images: int, peak: int) -> str:
-    """Return the message for `images` in a batch that did not fit; `peak` is in MiB."""
+    """Return the error message for a batch of `images` that did not fit; `peak` is in MiB."""
     recipe, size, processes = job.recipe, job.preprocessing.input_size, job.process.world_size
     shared = f", {processes} processes" if processes > 1 else ""
     held = "tensors" if job.process.device.type == "cuda" else "the process"
     text = (
         f"out of memory: a step on {images} images of {size} x {size} pixels (batch_size={recipe.batch_size}, "
-        f"accumulation={recipe.accumulation}{shared}); {held} took {peak:,} MiB before it failed. "
+        f"accumulation={recipe.accumulation}{shared}); {held} used {peak:,} MiB before the failure. "
     )
     try:
-        room = room_bytes(job)  # before the trial, for which it makes room
+        room = room_bytes(job)  # first, because it frees memory for the trial
         with without_onednn():
             step = step_memory(network, size, job)
-    except (RuntimeError, MemoryError):  # there is not even memory for a trial
+    except (RuntimeError, MemoryError):  # not enough memory for the trial
         return f"{text}Give a smaller batch_size, a larger accumulation or a smaller input_size"
     need = (step.fixed + images * step.per_image) / MIB
     fits = min(step.images_in(room), images - 1)
     return (
-        f"{text}By estimate the step needs {need:,.0f} MiB, {room / MIB:,.0f} MiB are free and {fits} images fit. "
+        f"{text}Estimate: the step needs {need:,.0f} MiB, {room / MIB:,.0f} MiB are free, {fits} images fit. "
         f"Give {' or '.join(remedies(job, fits))}"
     )
 
 
 def remedies(job: Job, fits: int) -> list[str]:
-    """Return the settings with which a step of each process has at most `fits` images at once."""
+    """Return the settings with which a process has at most `fits` images in a micro-batch."""
     recipe, processes = job.recipe, job.process.world_size
     found = []
     if fits >= 2:
@@ -94,20 +94,20 @@ def remedies(job: Job, fits: int) -> list[str]:
     for accumulation in range(recipe.accumulation + 1, recipe.batch_size // 2 + 1):
         images, rest = divmod(recipe.batch_size, accumulation * processes)
         if not rest and 2 <= images <= fits:
-            found.append(f"accumulation={accumulation} (the same batch in smaller parts)")
+            found.append(f"accumulation={accumulation} (the same batch in micro-batches)")
             break
     return [*found, "a smaller input_size"]
 
 
 def largest_batch(job: Job, network: nn.Module) -> int:
-    """Return by estimate the largest batch_size for which the memory suffices that is free now, for bench."""
+    """Return the estimated largest batch_size that fits into the free memory."""
     room = room_bytes(job)
     images = step_memory(network, job.preprocessing.input_size, job).images_in(room)
     return images * job.recipe.accumulation * job.process.world_size
 
 
 def step_memory(network: nn.Module, size: int, job: Job) -> StepMemory:
-    """Estimate the memory of a training step on images of `size` pixels from two small steps of a copy."""
+    """Estimate the memory of a training step on images of `size` pixels from two small steps of a network copy."""
     trial = copy.deepcopy(network).train()
     layout = torch.channels_last if job.recipe.channels_last else torch.contiguous_format
     few, more = (
@@ -121,19 +121,17 @@ def step_memory(network: nn.Module, size: int, job: Job) -> StepMemory:
 
 
 def _peak_of_step(network: nn.Module, images: Tensor, precision: str, layout: torch.memory_format) -> int:
-    """Return the most bytes of tensors that exist at once in a forward and backward pass."""
+    """Return the peak bytes of tensors in a forward and backward pass."""
     with Allocations() as allocations:
         with autocast(images.device, precision):
-            logits = network.forward(
-                images.contiguous(memory_format=layout) + 0
-            )  # not what torch.compile made
+            logits = network.forward(images.contiguous(memory_format=layout) + 0)  # bypasses torch.compile
         logits.float().square().mean().backward()
     network.zero_grad(set_to_none=True)
     return allocations.peak
 
 
 def room_bytes(job: Job) -> float:
-    """Return the bytes that this process may still take on its device, once freed memory is given back."""
+    """Return the bytes that this process may still allocate on its device; first return freed memory to the system."""
     device = job.process.device
     if device.type == "cuda":
         torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""Where numbers stop being finite, to say it when a run has to stop."""
+"""Search for the first non-finite values in a network, for error messages."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -9,28 +9,28 @@ from torch import Tensor, nn
 
 
 def first_nonfinite(network: nn.Module, images: Tensor) -> str:
-    """What first holds a number that is not finite when `network` computes its logits for `images`.
+    """Return the place of the first non-finite values when `network` computes the logits of `images`.
 
     Args:
-        network: in the mode in which the numbers went bad.
-        images: its input, (N, 3, S, S).
+        network: the network, in the mode in which the values became non-finite.
+        images: the network's input, shape (N, 3, S, S).
 
     Returns:
-        For a sentence: the weights or the layer by name, or the images, or the loss where all of these are good.
+        Words for a message: the images, a weight, the output of a layer, or the loss if all of these are finite.
     """
     found: list[str] = []
     with ExitStack() as hooks:
         for name, module in network.named_modules():
             hooks.callback(module.register_forward_hook(_noting(name, found)).remove)
-        # Before anything is decided: other processes may wait for this one in a batch norm.
+        # Run the network first: other processes may wait for this one in a batch norm.
         with torch.no_grad():
             network(images)
     if not _finite(images):
-        return "the images"
+        return "images"
     for name, parameter in network.named_parameters():
         if not _finite(parameter):
-            return f"the weights {name}"
-    return f"the output of {found[0]}" if found else "the loss"
+            return f"weights {name}"
+    return f"output of {found[0]}" if found else "loss"
 
 
 def _noting(name: str, found: list[str]) -> Callable[[nn.Module, Any, Any], None]:

@@ -1,4 +1,4 @@
-"""Optimizer and learning rate of a recipe."""
+"""Optimizer and learning rate schedule of a recipe."""
 
 import math
 from bisect import bisect_right
@@ -11,25 +11,25 @@ from torch import nn
 
 from igcv.training.recipe import Recipe
 
-STAGE_RATE = 0.8  # of a stage's learning rate has the one before it, in fine-tuning in stages
+STAGE_RATE = 0.8  # factor on the learning rate from a stage to the previous one, in fine-tuning in stages
 
 
 def parameter_groups(
     model: nn.Module, weight_decay: float, rule: str, in_stages: bool = False
 ) -> list[dict[str, Any]]:
-    """Split the parameters into those that decay and those that do not.
+    """Split the parameters into groups with and without weight decay.
 
     Args:
         model: the network.
-        weight_decay: of the first group.
-        rule: "weights" decays tensors of two and more dimensions (convolutions, linear layers); "mxnet" decays
-            everything named *_weight or *_gamma there, so batch-norm scales too (Optimizer.set_wd_mult of MXNet);
-            "all" decays every parameter.
-        in_stages: split by stage, too.
+        weight_decay: weight decay of the groups with decay.
+        rule: "weights" decays tensors of two and more dimensions (convolutions, linear layers). "mxnet" also decays
+            batch-norm scales, as MXNet decays all names *_weight and *_gamma (Optimizer.set_wd_mult). "all" decays
+            every parameter.
+        in_stages: also split by stage.
 
     Returns:
-        Groups for the optimizer. "lr_scale" is a group's share of the learning rate, as in timm, and "classifier" says
-        whether it is trained while other layers are frozen: all are, unless `in_stages`.
+        Parameter groups for the optimizer. "lr_scale" is the factor on the learning rate, as in timm. "classifier" is
+        True for the groups that train while other layers are frozen: all groups, unless `in_stages`.
     """
     stages = stages_of(model) if in_stages else {}
     last = max(stages.values(), default=0)
@@ -58,7 +58,7 @@ def stages_of(model: nn.Module) -> dict[str, int]:
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimizer over the parameters of `model`."""
+    """Return the recipe's optimizer for the parameters of `model`."""
     groups = parameter_groups(model, recipe.weight_decay, recipe.decay_rule, in_stages=recipe.freeze > 0)
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=recipe.lr, betas=(recipe.momentum, 0.999))
@@ -69,10 +69,10 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 def set_learning_rate(
     optimizer: torch.optim.Optimizer, lr: float, decay_rule: str, frozen: bool = False
 ) -> None:
-    """Set the rate of all groups, or while the other layers are `frozen` of the classifier's alone.
+    """Set the learning rate of all groups; with `frozen`, only the classifier's is not zero.
 
-    MXNet's momentum holds steps, m = 0.9 m - lr g, where PyTorch's holds gradients, so that a changed rate acts
-    there on new gradients only. Under the "mxnet" rule the buffers are rescaled to give the same arithmetic.
+    MXNet's momentum accumulates steps, m = 0.9 m - lr g; PyTorch's accumulates gradients. In MXNet, a new learning rate
+    thus affects new gradients only. The "mxnet" rule rescales the buffers to give the same arithmetic.
     """
     for group in optimizer.param_groups:
         rate = 0.0 if frozen and not group["classifier"] else lr * group["lr_scale"]
@@ -84,7 +84,7 @@ def set_learning_rate(
         group["lr"] = rate
 
 
-# The factor on the peak rate at `epoch` (fractional) of a recipe, warm-up apart.
+# Factor on the peak learning rate at a fractional epoch, without warm-up.
 SCHEDULES: dict[str, Callable[[Recipe, float], float]] = {
     "constant": lambda recipe, epoch: 1.0,
     "exponential": lambda recipe, epoch: recipe.lr_factor ** math.floor(epoch),
@@ -101,6 +101,6 @@ def _cosine(recipe: Recipe, epoch: float) -> float:
 
 
 def learning_rate(recipe: Recipe, epoch: float) -> float:
-    """The rate at `epoch`, counted in fractions: 1.5 is half way through the second epoch."""
+    """Return the learning rate at a fractional epoch; 1.5 is the middle of the second epoch."""
     warmup = min(1.0, epoch / recipe.warmup_epochs) if recipe.warmup_epochs else 1.0
     return recipe.lr * warmup * SCHEDULES[recipe.schedule](recipe, epoch)

@@ -1,4 +1,4 @@
-"""How long a training will take, measured before its first epoch, and epochs that fit the time that is given."""
+"""Expected time of a training, measured before its first epoch, and the epochs that fit into a time limit."""
 
 import time
 from collections.abc import Generator, Iterator
@@ -24,27 +24,27 @@ from igcv.training.parts import make_loaders
 from igcv.training.reporter import Silent
 from igcv.training.start import make_trainer
 
-STEPS = 4  # timed, after one that warms up
-ROUNDS = 6  # after which epochs and the settings that follow them agree
-LONG_MS = 3000  # milliseconds; where the first step takes longer, it is the only one
-EVALUATED = 0.4  # an image's time in evaluation, of that in training: decoding and a forward pass
-FEWEST_EPOCHS = 4  # where they do not fit the time, an epoch gets fewer images
-LONGEST_EVALUATION = 0.25  # of an epoch's time, where the images of an epoch are ours to choose
+STEPS = 4  # timed steps after one warm-up step
+ROUNDS = 6  # iterations until epochs and dependent settings agree
+LONG_MS = 3000  # milliseconds; if the first step takes longer, no further steps are timed
+EVALUATED = 0.4  # time per image in evaluation (decoding and forward pass), relative to training
+FEWEST_EPOCHS = 4  # if fewer epochs fit, the epochs get fewer images
+LONGEST_EVALUATION = 0.25  # largest share of evaluation in an epoch's time, if igcv chooses epoch_images
 
 Batch = tuple[Tensor, Tensor]
 
 
 class Pace(NamedTuple):
-    """Seconds that an image of input_size takes, in all processes together."""
+    """Seconds per image of input_size, over all processes together."""
 
     train_s: float
     val_s: float
 
 
 class Steps:
-    """As many batches as make `steps` optimizer steps, and the time that waiting for them takes.
+    """The batches of `steps` optimizer steps, with the time spent waiting for them.
 
-    The device finishes its work before the next batch is asked for: what it still has to do is no waiting.
+    The device is synchronized before each request, so the waiting time excludes computation.
     """
 
     def __init__(self, batches: Iterator[Batch], steps: int, t: Trainer) -> None:
@@ -63,15 +63,15 @@ class Steps:
 
 
 class Timed(NamedTuple):
-    """What some optimizer steps took."""
+    """Measured time of some optimizer steps."""
 
-    images: int  # of this process
-    seconds: float  # until the device had done all
-    waiting: float  # share of that, 0 to 1
+    images: int  # images of this process
+    seconds: float  # until the device has finished
+    waiting: float  # share of `seconds` spent waiting for images, 0 to 1
 
 
 def timed_steps(t: Trainer, batches: Iterator[Batch], steps: int) -> Timed:
-    """Train some optimizer steps and say what they took."""
+    """Train some optimizer steps and return their time."""
     part, start = Steps(batches, steps, t), now(t.process.device)
     images = train_epoch(t, part, 0, Silent()).images
     seconds = now(t.process.device) - start
@@ -88,9 +88,9 @@ def endless(loader: Loader) -> Generator[Batch]:
 
 
 def paced(job: Job, network: Network) -> Job:
-    """Return a job that has not begun with its expected time, and with as many epochs as fit into `max_minutes`.
+    """Return a new job with its expected time and with the number of epochs that fits into max_minutes.
 
-    Settings that nobody gave follow the number of epochs. The network stays as it is.
+    Chosen settings adapt to the number of epochs. The network does not change.
     """
     assert job.source.train is not None
     pace = from_main(measured_pace(job, network))
@@ -106,7 +106,7 @@ def paced(job: Job, network: Network) -> Job:
 
 
 def measured_pace(job: Job, network: Network) -> Pace:
-    """Return the pace of some steps of a copy, on training images where these need not be decoded for it first."""
+    """Return the pace of some training steps of a network copy."""
     copy = replace(job, recipe=replace(job.recipe, lr=0.0, compile=False))
     trainer = make_trainer(copy, deepcopy(network))
     with training_batches(job) as batches, explained(job, network, job.batch_size):
@@ -120,7 +120,7 @@ def measured_pace(job: Job, network: Network) -> Pace:
 
 @contextmanager
 def training_batches(job: Job) -> Iterator[Iterator[Batch]]:
-    """Yield batches without end: of the training images, or noise for resident images and streams."""
+    """Yield an endless iterator over batches: training images, or noise for resident images and streams."""
     if job.recipe.resident == "on" or isinstance(job.source.train, StreamImages):
         images = example_images(job, job.recipe.input_size)
         labels = torch.zeros(len(images), dtype=torch.int64, device=images.device)
@@ -138,10 +138,10 @@ def training_batches(job: Job) -> Iterator[Iterator[Batch]]:
 
 
 def fitting(job: Job, pace: Pace) -> tuple[int, int]:
-    """Return how many epochs fit into the minutes of a job, and the images of an epoch, 0 for all.
+    """Return the number of epochs that fit into max_minutes, and the images per epoch (0: all).
 
-    Where even a few whole epochs take longer, an epoch gets fewer images, so that the learning rate can still fall to
-    its end and validation images tell how far it has come.
+    If not even a few whole epochs fit, the epochs get fewer images. The run then still completes its learning rate
+    schedule and is evaluated several times.
     """
     recipe, seconds = job.recipe, 60 * job.recipe.max_minutes
     assert job.source.train is not None

@@ -1,4 +1,4 @@
-"""The parts of a run: epochs on images of one size each, with loaders of their own (progressive resizing)."""
+"""Parts of a run with one image size and loader each (progressive resizing)."""
 
 from igcv.data import BATCHED, Finish, Loader, LoaderSettings, make_loader, train_transform
 from igcv.data.preprocessing import plain_transform
@@ -6,16 +6,16 @@ from igcv.evaluation.accuracy import evaluation_loader
 from igcv.machine.processes import together
 from igcv.training.job import WORTH_WORKERS, Job
 
-Loaders = tuple[Loader, Loader | None]  # of training and of validation images
+Loaders = tuple[Loader, Loader | None]  # training and validation loader
 
 
 class Parts:
-    """The parts of a run, one of which is open.
+    """The parts of a run, one of them open.
 
     Attributes:
-        job: the run, its preprocessing for the images of the open part.
-        train: loader of the training images of that size.
-        val: loader of the validation images of that size; None without any.
+        job: the run, with the preprocessing of the open part.
+        train: training loader of the open part.
+        val: validation loader of the open part; None without validation images.
     """
 
     def __init__(self, job: Job, loaders: Loaders) -> None:
@@ -23,16 +23,16 @@ class Parts:
 
     @classmethod
     def of(cls, job: Job) -> "Parts":
-        """The parts of a run, with the one open that `job` stands in."""
+        """Return the parts of a run and open the part with the preprocessing of `job`."""
         return cls(job, make_loaders(job))
 
     @property
     def size(self) -> int:
-        """Side of the images in pixels."""
+        """The image side of the open part in pixels."""
         return self.job.preprocessing.input_size
 
     def go_to(self, epoch: int) -> bool:
-        """Open the part of `epoch`, counted from 0, and close the one before; return whether the part is another."""
+        """Open the part of `epoch` (from 0) and close the previous one; return whether the part has changed."""
         job = self.job.at(epoch)
         if job.preprocessing == self.job.preprocessing:
             return False
@@ -44,13 +44,13 @@ class Parts:
         return True
 
     def close(self) -> None:
-        """End the loader processes and drop the resident images of the open part."""
+        """End the data-loading workers and free the resident images of the open part."""
         for loader in filter(None, (self.train, self.val)):
             loader.close()
 
 
 def make_loaders(job: Job) -> Loaders:
-    """Return loaders of training and validation batches, the images in the size of the job's preprocessing."""
+    """Return the training and validation loader for the image size of the job's preprocessing."""
     recipe, source, process = job.recipe, job.source, job.process
     assert source.train is not None
     pre, layout = job.preprocessing, recipe.channels_last

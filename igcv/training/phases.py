@@ -1,4 +1,4 @@
-"""A training phase by phase: opened, built, restored, run. `igcv.train` is its entrance."""
+"""Training in phases: opened, built, restored, run. `igcv.train` is the entry point."""
 
 import os
 import re
@@ -34,18 +34,18 @@ from igcv.training.start import lay_out_gradients, make_trainer, resolve_precisi
 from igcv.training.state import EpochProgress, State
 from igcv.writing import check_writable
 
-# Values for which a run stores what it resolved them to.
+# Unresolved values; the recipe of a run stores the resolved ones.
 UNRESOLVED = {"input_size": 0, "strides": (), "resident": "auto", "precision": "auto"}
 
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """A training that has ended.
+    """A finished training.
 
     Attributes:
-        folder: its run folder (see igcv.training.run).
+        folder: the run folder (see igcv.training.run).
         summary: best and last accuracy in percent, time, parameters, and the machine.
-        was_there: whether it had ended before, so that nothing was trained.
+        was_there: whether the run was already finished and nothing was trained.
     """
 
     folder: Path
@@ -54,7 +54,7 @@ class TrainedRun:
 
     @cached_property
     def classifier(self) -> Classifier:
-        """The network of the best epoch, or of the last one where there are no validation images."""
+        """The classifier of the best epoch; without validation images, of the last epoch."""
         return load(self.folder)
 
 
@@ -67,23 +67,26 @@ def train(
     quiet: bool = False,
     **settings: Any,
 ) -> TrainedRun:
-    """Train a network and leave everything in a run folder; `igcv train`.
+    """Train a network and write the results to a run folder.
 
-    Under torchrun the processes share each batch.
+    The command is `igcv train`. Under torchrun, the processes share each batch.
 
     Args:
-        recipe: all settings, a recipe file, or the name of one that comes with igcv; None: what `settings` leave open
-            follows from the data and the device (see igcv.training.auto), or with `resume` the settings of the run.
-        out: the run folder, a new one unless `resume`; None: runs/DATA, with a recipe runs/MODEL-DATA. Where a run
-            with these settings has ended there already, it is what is returned.
-        resume: continue the run in `out` from its newest checkpoint.
+        recipe: a recipe, a recipe file, or the name of a recipe that comes with igcv. None: igcv chooses the settings
+            that are not given from the data and the device (see igcv.training.auto); with `resume`, the run's recipe.
+        out: the run folder, a new one unless `resume`. None: runs/DATA, or runs/MODEL-DATA with a recipe. If it holds
+            a finished run with the same settings, that run is returned.
+        resume: resume the run in `out` from its newest checkpoint.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         quiet: print nothing.
-        settings: changes to the recipe, by its keys, e.g. `data="folder:photos", epochs=30`.
+        settings: changes to the recipe, by key, e.g. `data="folder:photos", epochs=30`.
+
+    Returns:
+        The finished training.
 
     Raises:
-        InputError: for anything the user can fix.
-        Interrupted: SIGINT, SIGTERM or SIGHUP ended it; all is saved.
+        InputError: the input is invalid.
+        Interrupted: SIGINT, SIGTERM or SIGHUP ended the run, and the run is saved.
     """
     out = None if out is None else Path(os.path.expanduser(out))
     if resume and recipe is None:
@@ -93,7 +96,7 @@ def train(
     with process_group(device) as process:
         if not resume and from_main(was_restarted(folder)):
             resume = True
-            if isinstance(resolved, Draft):  # what was left open may follow from how fast it was then
+            if isinstance(resolved, Draft):  # the choices may depend on the speed measured at the first start
                 resolved = resolve_recipe(run_recipe_file(folder), resolved.given)
         if (there := from_main(finished_summary(folder, resolved, resume))) is not None:
             return TrainedRun(folder, there, was_there=True)
@@ -102,14 +105,14 @@ def train(
 
 
 def default_folder(recipe: Recipe | Draft) -> Path:
-    """Return the run folder of a training that names none."""
+    """Return the default run folder of a training."""
     if isinstance(recipe, Draft):
         return Path("runs") / folder_name(recipe.recipe.data_set)
     return Path("runs") / f"{recipe.model}-{folder_name(recipe.data_set)}"
 
 
 def folder_name(data: str) -> str:
-    """Return a name for a folder that tells the data, by what they are called.
+    """Return a folder name for a data set with the given name.
 
     >>> [folder_name(name) for name in ("digits", "my photos", "train.rec, val.rec", "")]
     ['digits', 'my_photos', 'train_rec', 'run']
@@ -119,9 +122,9 @@ def folder_name(data: str) -> str:
 
 
 def finished_summary(folder: Path, recipe: Recipe | Draft, resume: bool = False) -> Metrics | None:
-    """Return the summary of the run in a folder if it has all its epochs and has these settings; else None.
+    """Return the summary of the run in a folder if the run is finished and has these settings; else None.
 
-    A run that was resumed for more epochs has them all, too, unless this is to `resume` it for fewer.
+    A run that was resumed for more epochs also counts, unless `resume` asks for fewer epochs.
     """
     if not (folder / RECIPE).is_file():
         return None
@@ -139,29 +142,29 @@ def finished_summary(folder: Path, recipe: Recipe | Draft, resume: bool = False)
 
 
 def run_recipe_file(out: str | Path | None) -> Path:
-    """Return the recipe in the run folder that is to be resumed."""
+    """Return the recipe file of the run to resume."""
     if out is None:
         raise InputError("--resume needs --out, the folder of the run to resume")
     file = Path(out) / RECIPE
     if not file.is_file():
-        raise InputError(f"there is no run to resume in {out}; leave out --resume to start one")
+        raise InputError(f"no run to resume in '{out}': {RECIPE} is missing. Omit --resume to start a run")
     return file
 
 
 def train_in(
     process: Process, recipe: Recipe | Draft, out: Path, *, resume: bool = False, quiet: bool = False
 ) -> Metrics:
-    """`train` in a process that has joined the others; the first one writes. Returns the summary."""
+    """Train in a process of the process group, where rank 0 writes; return the summary."""
     if process.device.type == "cpu":
         keep_freed_memory()
     with together():
         training = opened(process, recipe, out, resume, quiet)
     training = built(training)
-    with together():  # after `built`, which gives all processes the first one's running statistics
+    with together():  # after `built`, which copies the running statistics of rank 0 to all processes
         training = restored(training, out) if resume else training
     silent = quiet or not process.is_main
     with closing(training.parts), reporter(*_progress(training), silent) as report:
-        if not silent:  # it looks at all files
+        if not silent:  # the headline reads all files
             report.say(headline(training, out))
         if training.parts.job.recipe.form == "measure":
             counts = Counter(training.trainer.use_forms(training.parts.size).values()).most_common()
@@ -171,7 +174,7 @@ def train_in(
 
 
 def opened(process: Process, given: Recipe | Draft, out: Path, resume: bool, quiet: bool = False) -> Training:
-    """Open data, folder and state, and make the network; whatever is wrong with the input shows here."""
+    """Open data, run folder and state, and create the network; invalid input raises here."""
     if process.is_main:
         check_writable(out)
     torch.manual_seed(given.recipe.seed if isinstance(given, Draft) else given.seed)
@@ -186,7 +189,8 @@ def opened(process: Process, given: Recipe | Draft, out: Path, resume: bool, qui
         beyond = state.epoch > recipe.epochs or (state.epoch == recipe.epochs and state.progress)
         if beyond or (state.epoch == recipe.epochs and folder.is_finished(recipe.epochs)):
             raise InputError(
-                f"the run in {out} has its {counted(state.epoch, 'epoch')}; give epochs=N with a larger N to go on"
+                f"the run in '{out}' is complete ({counted(state.epoch, 'epoch')}). To train longer, give a larger "
+                "epochs=N"
             )
     network = start_network(job)
     job = resolve_precision(job, network)
@@ -196,8 +200,8 @@ def opened(process: Process, given: Recipe | Draft, out: Path, resume: bool, qui
     parts = Parts.of(job.at(state.epoch))
     if len(parts.train) < recipe.accumulation:
         raise InputError(
-            f"{recipe.data} makes {counted(len(parts.train), 'batch')}, fewer than accumulation = "
-            f"{recipe.accumulation}; lower accumulation or batch_size"
+            f"'{recipe.data}' gives {counted(len(parts.train), 'batch')}, expected at least accumulation = "
+            f"{recipe.accumulation}. Lower accumulation or batch_size"
         )
     if folder and process.is_main:
         folder.keep_data(job.source, resume)
@@ -207,7 +211,7 @@ def opened(process: Process, given: Recipe | Draft, out: Path, resume: bool, qui
 
 
 def built(training: Training) -> Training:
-    """Choose the forms, and let the network run in parallel with those of other processes."""
+    """Choose the block forms, and wrap the network for several processes."""
     job, trainer = training.parts.job, choose_forms(training.parts.job, training.trainer, training.state)
     process, recipe = job.process, job.recipe
     model = parallel(trainer.network, process, recipe.sync_batch_norm, recipe.accumulation)
@@ -220,12 +224,12 @@ def built(training: Training) -> Training:
 
 
 def restored(training: Training, out: Path) -> Training:
-    """Fill the trainer with the state that the run was left in."""
+    """Load the saved state of the run into the trainer."""
     return replace(training, begun=restore(training.trainer, training.state, out))
 
 
 def _progress(training: Training) -> tuple[list[int], int, int]:
-    """What a progress bar counts: the cost of a step in each epoch in pixels, steps of an epoch, and steps done."""
+    """Return the values for a progress bar: pixels per image in each epoch, steps per epoch, and finished steps."""
     recipe, state = training.parts.job.recipe, training.state
     steps = len(training.parts.train) // recipe.accumulation
     return recipe.step_costs, steps, steps * state.epoch + training.begun.steps

@@ -213,7 +213,7 @@ def _check_parts(recipe: Recipe) -> None:
     sizes, epochs = recipe.progressive_sizes, recipe.progressive_epochs
     for name, values in (("progressive_sizes", sizes), ("progressive_epochs", epochs)):
         if values and min(values) < 1:
-            raise InputError(f"{name}: got {_listed(values)}, expected whole numbers of at least 1")
+            raise InputError(f"{name}: got {_listed(values)}, expected integers >= 1")
     if len(sizes) != len(epochs):
         raise InputError(
             f"progressive_sizes and progressive_epochs: got {len(sizes)} numbers ({_listed(sizes)}) and {len(epochs)} "

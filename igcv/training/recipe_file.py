@@ -127,7 +127,7 @@ def convert(key: str, value: Any) -> Any:
     if kind in (int, bool, str) and type(value) is kind:
         return value
     name = getattr(kind, "__name__", str(kind)) if typing.get_origin(kind) is None else "list of numbers"
-    words = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
+    words = {"int": "an integer", "float": "a number", "bool": "true or false", "str": "text"}
     raise InputError(f"{key}: got {value!r}, expected {words.get(name, 'a list of numbers')}")
 
 
@@ -136,6 +136,6 @@ def _number(key: str, value: Any, kind: type) -> Any:
     if kind is int and isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, bool) or not isinstance(value, int | kind):
-        words = "whole numbers, e.g. 1,2" if kind is int else "numbers, e.g. 100,200"
+        words = "integers, e.g. 1,2" if kind is int else "numbers, e.g. 100,200"
         raise InputError(f"{key}: got {value!r} in the list, expected {words}")
     return kind(value)

@@ -1,4 +1,4 @@
-"""What a run shows while it works: a live display in a terminal, plain lines elsewhere, nothing on other ranks."""
+"""Progress output of a run: a progress bar in a terminal, plain lines elsewhere, nothing on other ranks."""
 
 import sys
 import time
@@ -12,32 +12,32 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from igcv.console import Outliving, PlainConsole
 from igcv.training.run import Metrics
 
-SILENCE_S = 60.0  # seconds after which a long epoch says where it is
+SILENCE_S = 60.0  # seconds without output after which a long epoch prints its progress
 
 
 class Reporter(Protocol):
-    """Where the training loop says how it is going."""
+    """Protocol of the progress output of the training loop."""
 
     def say(self, text: str) -> None:
-        """A message that stays."""
+        """Print a permanent message."""
 
     def step(self, epoch: int, loss: float, images_per_s: float, lr: float) -> None:
-        """One optimizer step done; `loss` is the mean of the epoch so far."""
+        """Report a finished optimizer step; `loss` is the mean of the epoch so far."""
 
     def epoch(self, row: Metrics) -> None:
-        """One epoch done, with its metrics."""
+        """Report a finished epoch with its metrics."""
 
     def refit(self, costs: Sequence[int]) -> None:
-        """The run has another number of epochs from now on, `costs` those of a step in each."""
+        """Set a new number of epochs; `costs` are the costs of a step in each epoch."""
 
 
 def step_text(epoch: int, loss: float, images_per_s: float, lr: float) -> str:
-    """Where the run is within an epoch."""
+    """Return the progress within an epoch as text."""
     return f"epoch {epoch}  loss {loss:.3f}  lr {lr:.2g}  {images_per_s:,.0f} images/s"
 
 
 def epoch_line(row: Metrics, epochs: int) -> str:
-    """An epoch's metrics on one line."""
+    """Return the metrics of an epoch on one line."""
     left = row["time_left_s"]
     parts = [
         f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}",
@@ -54,7 +54,7 @@ def epoch_line(row: Metrics, epochs: int) -> str:
 
 
 class Lines:
-    """A line per epoch, and one a minute within long ones, for logs and pipes."""
+    """Reporter for logs and pipes: a line per epoch, and one per minute in long epochs."""
 
     def __init__(self, console: Console, epochs: int) -> None:
         self.console, self.epochs = console, epochs
@@ -77,7 +77,7 @@ class Lines:
 
 
 class Live(Lines):
-    """The same lines above a bar that moves with every step."""
+    """Reporter for terminals: the same lines above a progress bar."""
 
     def __init__(
         self, console: Console, costs: Sequence[int], steps: int, progress: Progress, task: TaskID
@@ -97,7 +97,7 @@ class Live(Lines):
 
 
 class Silent:
-    """Nothing: for --quiet and for all processes but the first."""
+    """Reporter without output, for --quiet and for all ranks except 0."""
 
     def say(self, text: str) -> None:
         pass
@@ -114,13 +114,13 @@ class Silent:
 
 @contextmanager
 def reporter(costs: Sequence[int], steps: int, done: int, quiet: bool) -> Iterator[Reporter]:
-    """The reporter that suits the place.
+    """Context with a reporter for the standard output.
 
     Args:
-        costs: of a step in each epoch of the run, in any unit; the bar moves by them.
-        steps: optimizer steps of an epoch.
-        done: steps already done, when resuming.
-        quiet: say nothing.
+        costs: cost of a step in each epoch, in any unit; the progress bar advances by them.
+        steps: optimizer steps per epoch.
+        done: finished steps of a resumed run.
+        quiet: print nothing.
     """
     console = PlainConsole(file=Outliving(sys.stdout))
     if quiet:

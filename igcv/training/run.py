@@ -1,20 +1,20 @@
-"""The run folder: what a training run leaves behind, and what it needs to go on.
+"""The run folder: results of a training run, and its state for --resume.
 
-recipe.toml                  every setting, resolved
-split.csv                    which image belongs to which part, where not the data itself says it
-data.json                    the classes, the numbers of images and a digest of their labels
+recipe.toml                  all settings, resolved
+split.csv                    part of each image, unless the data source defines the parts
+data.json                    classes, numbers of images and a digest of the labels
 metrics.jsonl                one JSON object per epoch
 last.safetensors             weights after the newest epoch, with their card
 best.safetensors             weights of the best epoch so far
-state.safetensors            all that is needed to go on, also in the middle of an epoch (see igcv.training.state)
-state.previous.safetensors   the state before it, in case it is damaged
-evaluation.json              what the best epoch's weights take for what, and the images they get most wrong
-bad_images.jsonl             the images that could not be read, if there were any
-report.html                  all of this as a page
+state.safetensors            state for --resume, also within an epoch (see igcv.training.state)
+state.previous.safetensors   previous state, in case the newest is damaged
+evaluation.json              confusion matrix and highest-loss errors of the best epoch
+bad_images.jsonl             unreadable images, if any
+report.html                  the report
 tensorboard/                 the curves as TensorBoard events
-summary.json                 the figures of the finished run
+summary.json                 results of the finished run
 
-Each file is replaced in one step, so that whoever reads it sees the old or the new one, whole.
+Files are replaced atomically: a reader sees either the old or the new file.
 """
 
 import fcntl
@@ -52,13 +52,13 @@ METRICS, EVALUATION, BAD, REPORT, SUMMARY = (
     "report.html",
     "summary.json",
 )
-Metrics = dict[str, Any]  # what an epoch measured, or a whole run: a line of METRICS, or SUMMARY
+Metrics = dict[str, Any]  # measurements of an epoch (a line of METRICS) or of a run (SUMMARY)
 
 STATE, PREVIOUS = "state.safetensors", "state.previous.safetensors"
 LOCK = ".lock"
 
-# What may change when a run goes on: neither its state nor the meaning of its best score depends on these. Data may
-# move to another place; see igcv.training.kept.
+# Settings that may change when a run is resumed: neither the state nor the best score depends on them. Data may move
+# to another place; see igcv.training.kept.
 CHANGEABLE = (
     *("data", "match", "epochs", "epoch_images", "max_minutes", "patience"),
     *("batch_size", "drop_last", "accumulation", "sync_batch_norm", "max_bad_images", "max_left_out"),
@@ -70,16 +70,16 @@ CHANGEABLE = (
 
 
 class Run:
-    """A run folder; open for writing, it keeps other processes from writing there.
+    """A run folder, locked against other processes while it is open for writing.
 
     Args:
-        path: the folder; created if absent.
-        resume: go on with the run in it; without, a folder that holds a run is refused.
-        write: take the folder for this process; else only read.
+        path: the folder; created if missing.
+        resume: open the existing run in the folder; otherwise the folder must not hold a run.
+        write: lock the folder for this process; otherwise only read.
 
     Raises:
-        InputError: for a folder that holds a run already, or none to resume, or cannot be written, or into which
-            another process writes.
+        InputError: the folder already holds a run, holds no run to resume, is not writable, or is locked by another
+            process.
     """
 
     def __init__(self, path: Path, resume: bool, write: bool = True) -> None:
@@ -90,66 +90,66 @@ class Run:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(
-                f"cannot make the folder {path}: {error.strerror}; choose another --out"
+                f"cannot create the folder '{path}': {error.strerror}. Choose another --out"
             ) from error
         if resume and not has_state(path):
             raise InputError(
-                f"there is no run to resume in {path} (no {STATE}); leave out --resume to start one"
+                f"no run to resume in '{path}': {STATE} is missing. Omit --resume to start a run"
             )
         if not resume and holds:
             raise InputError(
-                f"{path} already holds a run; add --resume to go on with it or choose another --out"
+                f"'{path}' already holds a run. Add --resume to continue it, or choose another --out"
             )
         if write:
             self._lock()
 
     def _lock(self) -> None:
-        """Keep other processes out until this one ends, however it ends, or the object is gone."""
+        """Lock the folder until this process ends in any way, or the object is deleted."""
         try:
             file = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise InputError(
-                f"cannot write into {self.path}: {error.strerror}; choose another --out"
+                f"cannot write to '{self.path}': {error.strerror}. Choose another --out"
             ) from error
         weakref.finalize(self, os.close, file)
         try:
-            # Unlike flock, this is not held on to by forked loader processes.
+            # Unlike flock, forked data-loading workers do not inherit this lock.
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             owner = os.read(file, 200).decode(errors="replace").partition("\n")[0]
             raise InputError(
-                f"{owner or 'another process'} is writing into {self.path}; wait for it, or choose another --out"
+                f"{owner or 'another process'} is writing to '{self.path}'. Wait until it ends, or choose another --out"
             ) from None
         except OSError:
             return  # a file system without locks
-        with suppress(OSError):  # a full disk is told about where it matters
+        with suppress(OSError):  # a full disk raises an error later, when results are written
             os.truncate(file, 0)
             os.write(file, f"process {os.getpid()} on {socket.gethostname()}\n{_starter()}\n".encode())
 
     def check_recipe(self, recipe: Recipe) -> Recipe:
-        """Return `recipe` with the run's own choice of precision in place of "auto".
+        """Return `recipe` with precision "auto" replaced by the run's choice.
 
         Raises:
-            InputError: `recipe` cannot resume this run, as something on which its state depends has changed.
+            InputError: a setting on which the state of the run depends has changed.
         """
         stored = load_recipe(self.path / RECIPE)
         check_strides_known(self.path, stored.model, stored.input_size, stored.strides)
-        if not stored.strides:  # as they are today
+        if not stored.strides:  # older runs did not record strides, but use the same ones
             stored = replace(stored, strides=recipe.strides)
         if recipe.precision == "auto":
             recipe = replace(recipe, precision=stored.precision)
         for key, before in vars(stored).items():
             if key not in CHANGEABLE and before != (now := getattr(recipe, key)):
                 raise InputError(
-                    f"the run in {self.path} has {key} = {before or repr(before)}, not {now or repr(now)}; resume it "
-                    "with its own, or start a new run from its weights with --init-from"
+                    f"{key}: got {now or repr(now)}, expected {before or repr(before)} as in the run '{self.path}'. "
+                    "Resume with the run's value, or start a new run from its weights with --init-from"
                 )
         return recipe
 
     def keep_data(self, source: DataSource, resume: bool) -> None:
-        """Keep classes and labels, and which image belongs to which part, where igcv or a list has decided it.
+        """Write the data record and, if igcv or a list has split the data, the split.
 
-        A run keeps its first list.
+        A resumed run keeps its first split.
         """
         if source.divided and not (resume and (self.path / SPLIT).exists()):
             write_file(self.path / SPLIT, list_bytes(source.listed()))
@@ -164,7 +164,7 @@ class Run:
         is_best: bool,
         history: list[dict[str, Any]],
     ) -> None:
-        """Write all of an epoch, the state last, so that it never speaks of what is not there."""
+        """Write all files of an epoch; the state comes last, so the files that it refers to always exist."""
         encoded = encode(state)
         for name in (LAST, BEST) if is_best else (LAST,):
             save_weights(self.path / name, weights, card)
@@ -172,7 +172,7 @@ class Run:
         self._save(recipe, state, encoded)
 
     def save_state(self, recipe: Recipe, state: State) -> None:
-        """Write what is needed to go on from the middle of an epoch."""
+        """Write a state within an epoch, for --resume."""
         self._save(recipe, state, encode(state))
 
     def _save(self, recipe: Recipe, state: State, encoded: bytes) -> None:
@@ -182,12 +182,12 @@ class Run:
         self._newest_is_whole = True
 
     def list_bad(self, bad: dict[str, str]) -> None:
-        """List the images that cannot be read, name -> reason, if there are any."""
+        """Write the list of unreadable images (name -> reason), if there are any."""
         if bad:
             self._write_lines(BAD, [{"image": name, "reason": reason} for name, reason in bad.items()])
 
     def load_state(self) -> State:
-        """The state to go on from: the newest that is whole, with a note if it is not the newest."""
+        """Return the newest undamaged state, with a note if the newest is damaged."""
         try:
             return decode(self.path / STATE)
         except InputError as error:
@@ -198,11 +198,11 @@ class Run:
             return replace(state, note=str(error))
 
     def is_finished(self, epochs: int) -> bool:
-        """Whether the run has come to its end after so many epochs or more, summary and all."""
+        """Return whether the run has finished at least `epochs` epochs and has a summary."""
         return summary_of(self.path, epochs) is not None
 
     def history(self, epochs: int) -> list[dict[str, Any]]:
-        """The logged rows of the first `epochs` epochs."""
+        """Return the rows of the first `epochs` epochs in the metrics log."""
         return [row for row in read_metrics(self.path) if row["epoch"] <= epochs]
 
     def save_evaluation(self, evaluation: dict[str, Any]) -> None:
@@ -216,7 +216,7 @@ class Run:
 
 
 def summary_of(path: Path, epochs: int) -> Metrics | None:
-    """The summary of the run in a folder that has ended after so many epochs or more; else None."""
+    """Return the summary of the run in a folder if it has finished at least `epochs` epochs; else None."""
     try:
         summary = json.loads((path / SUMMARY).read_text())
         return summary if summary["epochs"] >= epochs else None
@@ -225,9 +225,9 @@ def summary_of(path: Path, epochs: int) -> Metrics | None:
 
 
 def was_restarted(path: Path) -> bool:
-    """Whether torchrun has started this command again, and the run in the folder `path` is what it is to go on with.
+    """Return whether torchrun has restarted this command and should resume the run in the folder `path`.
 
-    That is so if the same torchrun had started the process that wrote there last.
+    This is the case if the same torchrun started the process that last wrote to the folder.
     """
     try:
         starter = (path / LOCK).read_text().splitlines()[1]
@@ -237,35 +237,35 @@ def was_restarted(path: Path) -> bool:
 
 
 def _starter() -> str:
-    """The torchrun that started this process; empty if none did."""
+    """Return an identifier of the torchrun that started this process; empty without torchrun."""
     return f"torchrun {os.getppid()} on {socket.gethostname()}" if is_torchelastic_launched() else ""
 
 
 def has_state(path: Path) -> bool:
-    """Whether the folder `path` holds a run that can go on."""
+    """Return whether the folder `path` holds a run that can be resumed."""
     return any((path / name).is_file() for name in (STATE, PREVIOUS))
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a run's metrics log, oldest first; none if it has not logged yet."""
+    """Return the rows of a run's metrics log, oldest first; empty if there is no log yet."""
     file = path / METRICS
     if not file.is_file():
         return []
     try:
-        return [json.loads(line) for line in read_text(file, "one JSON object a line").splitlines()]
+        return [json.loads(line) for line in read_text(file, "one JSON object per line").splitlines()]
     except ValueError as error:
-        raise InputError(f"{file} is not a metrics log ({error}); it holds one JSON object a line") from error
+        raise InputError(f"cannot read '{file}', expected one JSON object per line: {error}") from error
 
 
 def write_events(path: Path, history: list[dict[str, Any]]) -> None:
-    """The metrics as TensorBoard events in the folder `path`, replacing older ones."""
-    from torch.utils.tensorboard import SummaryWriter  # slow to import, needed once
+    """Write the metrics as TensorBoard events to the folder `path`; replace older events."""
+    from torch.utils.tensorboard import SummaryWriter  # slow to import
 
     try:
         path.mkdir(exist_ok=True)
         for old in path.glob("events.*"):
             old.unlink()
-        with tempfile.TemporaryDirectory() as plain:  # TensorBoard takes no folder whose name is not UTF-8
+        with tempfile.TemporaryDirectory() as plain:  # TensorBoard rejects folder names that are not UTF-8
             with SummaryWriter(plain) as writer:
                 for row in history:
                     for name, value in row.items():
@@ -274,4 +274,4 @@ def write_events(path: Path, history: list[dict[str, Any]]) -> None:
             for events in Path(plain).iterdir():
                 shutil.copy(events, path)
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}; free some space") from error
+        raise InputError(f"cannot write to '{path}': {error.strerror}. Free some space") from error

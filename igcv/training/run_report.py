@@ -1,4 +1,4 @@
-"""From run folders to a page: `igcv report`, and what every run leaves at its end."""
+"""HTML report of run folders, for `igcv report` and the end of every run."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -19,22 +19,24 @@ from igcv.training.run import EVALUATION, RECIPE, REPORT, SUMMARY, read_metrics
 from igcv.weights import load_weights
 from igcv.writing import write_file
 
-NEEDED = ("jinja2", "plotly")  # of the extra "report"
+NEEDED = ("jinja2", "plotly")  # packages of the extra "report"
 
 
 def write_report(runs: Sequence[str | Path], out: str | Path | None = None) -> Path:
-    """Write the page of one or more runs, finished or not; `igcv report`.
+    """Write an HTML report of one or more runs, finished or not.
+
+    The command is `igcv report`.
 
     Args:
-        runs: their folders.
-        out: the file, an .html; an older one is replaced. None: report.html in the run folder, of several runs
-            runs.html.
+        runs: the run folders.
+        out: the .html file to write or replace. None: report.html in the run folder; for several runs, runs.html.
 
     Returns:
-        The file.
+        The path of the report.
 
     Raises:
-        InputError: a folder is no run or has no epoch yet, a file of it cannot be read, or `out` cannot be written.
+        InputError: a folder is not a run folder, has no finished epoch or has an unreadable file, or `out` cannot be
+            written.
     """
     for package in NEEDED:
         required(package, "report", "report")
@@ -47,16 +49,18 @@ def write_report(runs: Sequence[str | Path], out: str | Path | None = None) -> P
 
 
 def read_run(path: Path) -> RunReport:
-    """What the files of a run say."""
+    """Return the data of a run for the report.
+
+    Raises:
+        InputError: the folder is not a run folder, has no finished epoch, or has an unreadable file.
+    """
     if not (path / RECIPE).is_file():
-        raise InputError(f"{path} is no run folder (no {RECIPE}); give a folder that igcv train wrote")
+        raise InputError(f"'{path}' is not a run folder: {RECIPE} is missing. Give a folder of igcv train")
     history = read_metrics(path)
     if not all(_is_row(row) for row in history):
-        raise InputError(
-            f"the metrics log in {path} is not as igcv train writes it; resume the run, or start it anew"
-        )
+        raise InputError(f"unexpected content in the metrics log of '{path}'. Resume the run, or train again")
     if not history:
-        raise InputError(f"the run in {path} has no finished epoch yet; come back when its first one is over")
+        raise InputError(f"the run in '{path}' has no finished epoch yet. Try again after the first epoch")
     recipe = load_recipe(path / RECIPE)
     summary = _read_json(path / SUMMARY) or {}
     evaluation = _evaluation(path / EVALUATION)
@@ -74,7 +78,7 @@ def read_run(path: Path) -> RunReport:
 
 
 def judged(path: Path) -> tuple[str | None, str]:
-    """Return the class that a run's best weights are no better than, and a line that says so; None and empty else."""
+    """Return the class whose constant prediction is as good as a run's best weights, with a note."""
     evaluation = _evaluation(path / EVALUATION)
     if evaluation is None or (answer := constant_answer(confusion_of(evaluation))) is None:
         return None, ""
@@ -82,14 +86,14 @@ def judged(path: Path) -> tuple[str | None, str]:
 
 
 def _scores(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The scores of the classes that have images, under plain names."""
+    """Return the scores of the classes that have images, as dictionaries."""
     names = evaluation["classes"]
     found = zip(names, class_scores(confusion_of(evaluation), len(names)), strict=True)
     return [{"class": name, **scores._asdict()} for name, scores in found if scores.images]
 
 
 def _is_row(row: Any) -> bool:
-    """Whether this is an epoch of a metrics log: numbers, and those that every epoch has."""
+    """Return whether an object is a valid row of a metrics log."""
     return (
         isinstance(row, dict)
         and all(isinstance(value, int | float) for value in row.values())
@@ -100,27 +104,27 @@ def _is_row(row: Any) -> bool:
 
 
 def _as_text(recipe: Recipe) -> dict[str, str]:
-    """The settings as a page shows them."""
+    """Return the settings as text for the page."""
     return {key: "" if value is None else str(value) for key, value in asdict(recipe).items()}
 
 
 def _stages(path: Path, recipe: Recipe) -> list[StageCost]:
-    """What the parts of the run's network cost."""
+    """Return the parameters and multiply-adds of the stages of the run's network."""
     _, card = load_weights(path / LAST)
     rows = summarize(network_of(card), recipe.input_size)
     return [StageCost(row.name, row.parameters, row.multiply_adds) for row in rows]
 
 
 def _evaluation(path: Path) -> dict[str, Any] | None:
-    """The evaluation of a run's best epoch; None without validation images."""
+    """Return the evaluation of a run's best epoch; None without validation images."""
     found = _read_json(path)
     if found is not None and not _is_evaluation(found):
-        raise InputError(f"{path} is not as igcv train writes it; remove it, and the report goes without")
+        raise InputError(f"unexpected content in '{path}'. Remove the file to write the report without it")
     return found
 
 
 def _is_evaluation(found: Any) -> bool:
-    """Whether every class that an evaluation speaks of is one of those that it names."""
+    """Return whether an object is a valid evaluation, with labels of its own classes only."""
     try:
         classes = range(len(found["classes"]))
         labels = [label for *pair, _ in found["confusion"] for label in pair]
@@ -140,12 +144,12 @@ def _is_evaluation(found: Any) -> bool:
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
-    """The object in a file, None if there is no file."""
+    """Return the object in a JSON file; None if the file is missing."""
     if not path.is_file():
         return None
     try:
         return json.loads(read_text(path, "JSON"))
     except (ValueError, RecursionError) as error:
         raise InputError(
-            f"{path} cannot be read ({error}); remove it, and the report goes without"
+            f"cannot read '{path}' ({error}). Remove the file to write the report without it"
         ) from error

@@ -1,4 +1,4 @@
-"""What a training starts with: network, precision, optimizer, moving average."""
+"""Initial objects of a training: network, precision, optimizer, EMA."""
 
 from dataclasses import replace
 
@@ -17,11 +17,11 @@ from igcv.training.memory import explained
 from igcv.training.optimize import make_optimizer
 from igcv.weights.files import fill
 
-CLASSIFIER = "classifier."  # how the names of its weights begin
+CLASSIFIER = "classifier."  # prefix of the classifier's weight names
 
 
 def start_network(job: Job) -> Network:
-    """Return the recipe's network on the device, initialized at random or with the weights to start from."""
+    """Return the recipe's network on the device, with random initialization or the initial weights."""
     recipe, classes = job.recipe, len(job.source.class_names)
     network = build_model(
         recipe.model,
@@ -38,9 +38,9 @@ def start_network(job: Job) -> Network:
 
 
 def start_tensors(job: Job, network: Network) -> dict[str, Tensor]:
-    """Return the weights to start from, with a classifier for the classes of the data.
+    """Return the initial weights, with a classifier for the classes of the data.
 
-    Its rows are those of the same classes, or the fresh ones of `network` where the classes are others.
+    The classifier has the trained rows of the same classes. If the classes differ, it has the random rows of `network`.
     """
     assert job.start is not None
     tensors, fresh = job.start.model.state_dict(), network.state_dict()
@@ -51,11 +51,13 @@ def start_tensors(job: Job, network: Network) -> dict[str, Tensor]:
 
 
 def resolve_precision(job: Job, network: Network) -> Job:
-    """Return `job` with precision "auto" replaced by what the first process measures to be faster."""
+    """Return `job` with precision "auto" replaced by the precision that is faster on rank 0."""
     recipe = job.recipe
     if recipe.precision != "auto":
         return job
-    set_form(network, "auto" if recipe.form == "measure" else recipe.form)  # as in training, or close to it
+    set_form(
+        network, "auto" if recipe.form == "measure" else recipe.form
+    )  # same or similar forms as in training
     with together(), explained(job, network, job.batch_size):
         chosen = choose_precision(network, example_images(job, recipe.input_size))
     chosen = from_main(chosen)
@@ -63,7 +65,7 @@ def resolve_precision(job: Job, network: Network) -> Job:
 
 
 def make_trainer(job: Job, network: Network) -> Trainer:
-    """Optimizer, moving average and the rest, fresh."""
+    """Return a trainer with a new optimizer, EMA, loss scaler and mixing."""
     recipe, device = job.recipe, job.process.device
     optimizer = make_optimizer(network, recipe)
     ema = ModelEmaV3(network, decay=recipe.ema_decay, use_warmup=True) if recipe.ema_decay else None
@@ -76,10 +78,10 @@ def make_trainer(job: Job, network: Network) -> Trainer:
 
 
 def lay_out_gradients(job: Job, trainer: Trainer) -> None:
-    """Let DDP put the gradients in the order in which it will exchange them; nothing is learned.
+    """Let DDP determine its order of gradient exchange before the first step, without training.
 
-    It finds that order in its first backward passes, and with three processes and more the order decides how sums
-    are rounded: without this, a run that goes on would not repeat one that was never stopped.
+    DDP determines the order in its first backward passes. With three or more processes, the order affects rounding. A
+    resumed run would otherwise differ from an uninterrupted run.
     """
     buffers = {name: buffer.clone() for name, buffer in trainer.network.named_buffers()}
     trainer.model.train()

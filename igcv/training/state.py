@@ -1,7 +1,7 @@
-"""Where a run stands: all that it needs to go on, as flat tensors and plain values, and as a file.
+"""State of a run for --resume: flat tensors and plain values, and the state file.
 
-Random states are not among it: whatever chance decides follows from the seed and from where the run is (epoch, step,
-image, process), so that to know the place is to know the numbers.
+The state contains no random generator states: all random numbers follow from the seed and the position (epoch, step,
+image, process).
 """
 
 import hashlib
@@ -23,23 +23,23 @@ _PLAIN, _DIGEST = "state", "sha256"  # keys in the file's metadata
 
 @dataclass(frozen=True)
 class EpochProgress:
-    """How far an epoch has come, and what it measured until there, in one process."""
+    """Progress and measurements of an epoch in one process."""
 
-    steps: int = 0  # optimizer steps done
-    loss_sum: float = 0.0  # over the images
+    steps: int = 0  # finished optimizer steps
+    loss_sum: float = 0.0  # sum over the images
     images: int = 0
     time_s: float = 0.0
-    data_wait_s: float = 0.0  # of time_s, spent waiting for images
-    left_out: int = 0  # the last steps in a row that were not taken because their gradients overflowed (fp16)
+    data_wait_s: float = 0.0  # part of time_s spent waiting for images
+    left_out: int = 0  # consecutive steps skipped up to now because gradients overflowed (fp16)
 
     @property
     def loss(self) -> float:
-        """Mean over the images."""
+        """The mean loss of the images."""
         return self.loss_sum / max(self.images, 1)
 
 
 def combined(parts: Sequence[EpochProgress]) -> EpochProgress:
-    """What all processes measured together; the times are the first one's."""
+    """Return the combined measurements of all processes; the times are those of rank 0."""
     first = parts[0]
     return EpochProgress(
         first.steps,
@@ -53,17 +53,17 @@ def combined(parts: Sequence[EpochProgress]) -> EpochProgress:
 
 @dataclass(frozen=True)
 class State:
-    """Where a run stands.
+    """State of a run.
 
     Attributes:
-        epoch: finished epochs.
-        best: score of the best of them by the recipe's best_by (see igcv.report.run.score); None if there is none.
-        batch_size: images in an optimizer step.
-        progress: how far each process has come in the next epoch; empty between two epochs.
-        bad: the images that could not be read, name -> reason.
-        tensors: network, moving average and optimizer, flat; in an epoch the other processes' buffers, too.
-        scalars: plain values of the optimizer and the loss scaler, and how the blocks are computed.
-        note: why it is not the newest state in its folder; empty if it is.
+        epoch: number of finished epochs.
+        best: score of the best epoch by the recipe's best_by (see igcv.report.run.score); None without a score.
+        batch_size: images per optimizer step.
+        progress: progress of each process in the unfinished epoch; empty between two epochs.
+        bad: unreadable images, name -> reason.
+        tensors: network, EMA and optimizer, flat; within an epoch, also the buffers of the other processes.
+        scalars: plain values of the optimizer and the loss scaler, and the block forms.
+        note: reason why this is not the newest state in its folder; empty if it is the newest.
     """
 
     epoch: int = 0
@@ -77,17 +77,17 @@ class State:
 
 
 def encode(state: State) -> bytes:
-    """The state as a safetensors file with a digest of all that is in it.
+    """Return the state as the bytes of a safetensors file with a digest of its content.
 
     Raises:
-        InputError: a number in it is not finite, so that nothing could go on from it.
+        InputError: the state has non-finite values and could not be resumed.
     """
     tensors = on_cpu(state.tensors)
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise InputError(
-                f"{name} holds a number that is not finite after epoch {state.epoch}; lower lr, or add warmup_epochs "
-                "or clip_grad_norm, and go on from the last checkpoint with --resume"
+                f"non-finite values in {name} after epoch {state.epoch}. Lower lr, or add warmup_epochs or "
+                "clip_grad_norm. Then resume from the last checkpoint with --resume"
             )
     kept = ("epoch", "best", "batch_size", "bad", "scalars")
     values = {key: getattr(state, key) for key in kept} | {"progress": [asdict(p) for p in state.progress]}
@@ -96,28 +96,30 @@ def encode(state: State) -> bytes:
 
 
 def decode(path: Path) -> State:
-    """The state in a file that `encode` made.
+    """Return the state in a file written from `encode`.
 
     Raises:
-        InputError: the file is missing, cut short, damaged or something else.
+        InputError: the file is missing, truncated, damaged or not a state file.
     """
     tensors, metadata = read_tensors(path)
     try:
         plain = metadata[_PLAIN]
         if metadata[_DIGEST] != _digest(tensors, plain):
-            raise ValueError("its digest does not fit")
+            raise ValueError("the digest does not match")
         values = json.loads(plain)
         progress = tuple(EpochProgress(**part) for part in values.pop("progress"))
-        if "best_top1" in values:  # of version 0.1.0 and before best_by, where -1 stood for none
+        if "best_top1" in values:  # version 0.1.0 and versions before best_by, where -1 means None
             top1 = values.pop("best_top1")
             values["best"] = top1 if top1 >= 0 else None
         return State(**values, progress=progress, tensors=tensors)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is no whole state of a run ({error}); start the run anew") from error
+        raise InputError(
+            f"'{path}' is not an intact state of a run ({error}). Start the run again"
+        ) from error
 
 
 def _digest(tensors: dict[str, Tensor], plain: str) -> str:
-    """SHA-256 over all names, shapes, types and numbers."""
+    """Return the SHA-256 digest of all names, shapes, types and values."""
     digest = hashlib.sha256(plain.encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -126,7 +128,7 @@ def _digest(tensors: dict[str, Tensor], plain: str) -> str:
 
 
 def flatten_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The optimizer's state as flat tensors ("optimizer.3.momentum_buffer") and plain values."""
+    """Return the optimizer's state as flat tensors ("optimizer.3.momentum_buffer") and plain values."""
     tensors: dict[str, Tensor] = {}
     plain: dict[str, Any] = {}
     for index, entries in optimizer.state_dict()["state"].items():
@@ -140,7 +142,7 @@ def flatten_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tenso
 def restore_optimizer(
     optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], plain: dict[str, Any]
 ) -> None:
-    """The inverse of `flatten_optimizer`; what has the shape of a parameter gets its memory layout, too."""
+    """Load the output of `flatten_optimizer`; tensors of a parameter's shape also get its memory layout."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Any]] = {}
     for name, value in (*tensors.items(), *plain.items()):

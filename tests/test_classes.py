@@ -307,7 +307,7 @@ def test_logits_that_are_no_numbers_stop_a_run(photos: Path, tmp_path: Path) -> 
     }
     with pytest.raises(
         InputError,
-        match=r"non-finite logits for 10 of 10 images, .* after epoch 2; lower lr, .* with --resume",
+        match=r"non-finite logits for 10 of 10 images, .* after epoch 2. Lower lr, .* with --resume",
     ):
         run(photos, tmp_path / "run", "epochs=2", "lr=1e20", *settings, resume=True)
     assert before == {name: (tmp_path / "run" / name).read_bytes() for name in before}

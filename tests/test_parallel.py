@@ -260,7 +260,7 @@ def test_data_is_opened_by_one_process_first(several: Launch) -> None:
 
 def test_a_batch_that_cannot_be_shared(tmp_path: Path) -> None:
     recipe = load_recipe(None, [*work.RECIPE, "data=photos", "batch_size=18", "accumulation=2"])
-    message = "batch_size: got 18, expected a multiple of 8 (4 processes with accumulation = 2)"
+    message = r"batch_size: got 18, expected a multiple of 8 \(4 processes with accumulation = 2\)"
     with pytest.raises(igcv.InputError, match=message):
         opened(Process(CPU, 3, 4), recipe, tmp_path / "out", False)
 

@@ -24,11 +24,11 @@ class Recipe:
     data_name: str = setting("", "name of the data set in reports; empty: its folder or file")
     split: str = setting("", "CSV list of the images: path, label, split, group (igcv train --help)")
     input_size: int = setting(
-        0, "side of the input images in pixels; 0: that of the data, at most the network's own", low=0
+        0, "side of the input images in pixels; 0: image size of the data, at most the network's", low=0
     )
     strides: tuple[int, ...] = setting(
         (),
-        "stride of the stem, then of each stage, e.g. 1,1,1,2,2,1,1,1; empty: the network's for input_size",
+        "stride of the stem, then of each stage, e.g. 1,1,1,2,2,1,1,1; empty: default for input_size",
     )
     progressive_sizes: tuple[int, ...] = setting(
         (), "image sides in pixels of the first parts of the run, e.g. 16,24; the last part uses input_size"
@@ -49,7 +49,7 @@ class Recipe:
     )
     freeze: int = setting(
         0,
-        "first epochs that train only the classifier; later epochs train all layers, each stage at 0.8 times the "
+        "number of first epochs that train only the classifier; later epochs train all layers, each stage at 0.8 times the "
         "learning rate of the next stage; 0: all layers at one learning rate",
         low=0,
     )

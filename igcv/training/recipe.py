@@ -49,8 +49,8 @@ class Recipe:
     )
     freeze: int = setting(
         0,
-        "number of first epochs that train only the classifier; later epochs train all layers, each stage at 0.8 times the "
-        "learning rate of the next stage; 0: all layers at one learning rate",
+        "number of first epochs that train only the classifier; later epochs train all layers, each stage at 0.8 times "
+        "the learning rate of the next stage; 0: all layers at one learning rate",
         low=0,
     )
 

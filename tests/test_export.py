@@ -1,4 +1,4 @@
-"""Exported files: what is in them, that their engines agree with the network, and what is refused."""
+"""Tests of exported files: content, agreement with the network, and invalid input."""
 
 import json
 import re
@@ -21,6 +21,7 @@ from igcv.deploy.samples import normalized, sample_pixels
 from igcv.deploy.write import write_compared
 from igcv.deploy.writers.onnx import onnx_graph
 from igcv.deploy.writers.settings import ExportSettings
+from igcv.deploy.writers.table import WRITERS
 from igcv.engines.onnxruntime import OnnxSession
 from igcv.engines.opened import card_of, files_of, open_session
 from igcv.engines.table import ENGINES
@@ -33,8 +34,10 @@ SUFFIXES = {name: engine.suffix for name, engine in ENGINES.items()}
 RELEASED = "igcv3_w_025.digits"  # trained, with half the blocks of `digits_run`
 
 
-@pytest.mark.parametrize("format", ENGINES)
-@pytest.mark.parametrize("inside", [False, True], ids=["float32", "uint8"])
+INSIDE = [(name, True) for name, writer in WRITERS.items() if "with_preprocessing" in writer.can]
+
+
+@pytest.mark.parametrize(("format", "inside"), [*((name, False) for name in WRITERS), *INSIDE])
 def test_every_format(tmp_path: Path, format: str, inside: bool) -> None:
     classifier = igcv.load(RELEASED)
     file = tmp_path / f"network{SUFFIXES[format]}"
@@ -43,14 +46,14 @@ def test_every_format(tmp_path: Path, format: str, inside: bool) -> None:
     _, found = write_compared(classifier, file, settings, pixels)
     assert found.images == 5 and found.error < 1e-4 and found.agreement == 1
     assert sorted(tmp_path.iterdir()) == sorted(files_of(file))
-    if format == "openvino":  # what does not depend on the images was computed by the conversion
+    if format == "openvino":  # the conversion precomputes everything that does not depend on the images
         assert not {"ShapeOf", "Broadcast"} & set(re.findall(r'type="(\w+)"', file.read_text()))
     opened = load(file)
     card = opened.card
     assert (card.model, card.class_names) == (classifier.card.model, classifier.card.class_names)
     assert card.source["export"]["forms"]["stages.0.0"] == "group_branches"
     images = torch.from_numpy(normalized(pixels, classifier.preprocessing))
-    for count in (1, 3):  # the batch is open
+    for count in (1, 3):  # also where the batch size of the file is fixed
         expected = classifier.model(images[:count]).detach()
         torch.testing.assert_close(opened.model(images[:count]), expected, rtol=1e-3, atol=1e-3)
 
@@ -111,7 +114,9 @@ def test_poolings(pooling: str) -> None:
 
 def test_a_pooling_that_cannot_be_written() -> None:
     model = igcv.create_model("igcv3_d_025", 4, input_size=32, global_pool="avgmax").eval()
-    with pytest.raises(InputError, match=r"the operation 'mul'\. Use a network with global_pool='avg' or 'max'\."):
+    with pytest.raises(
+        InputError, match=r"the operation 'mul'\. Use a network with global_pool='avg' or 'max'\."
+    ):
         onnx_graph(igcv.fold(model, "dense"), torch.zeros(1, 3, 32, 32))
 
 
@@ -201,8 +206,8 @@ def test_wrong_input_leaves_no_file(digits_run: Path, tmp_path: Path, igcv_comma
     )
     cases = (
         (
-            (digits_run, "--out", tmp_path / "a.tflite"),
-            "expected .onnx, .xml or .pt2. Change the file name or give --format.",
+            (digits_run, "--out", tmp_path / "a.engine"),
+            "expected one of .pt2, .onnx, .xml, .tflite, .param. Change the file name or give --format.",
         ),
         ((digits_run, "--out", tmp_path / "a.onnx", "--format", "tf"), "unknown format 'tf'"),
         ((digits_run, "--out", tmp_path / "a.onnx", "--format", "openvino"), "expected the suffix .xml"),
@@ -215,9 +220,9 @@ def test_wrong_input_leaves_no_file(digits_run: Path, tmp_path: Path, igcv_comma
         ),
         (
             (digits_run, "--out", tmp_path / "a.pt2", "--opset", "18"),
-            "the format 'torch' has no option opset",
+            "the format 'torch' does not support --opset",
         ),
-        ((digits_run, "--out", tmp_path / "a.pt2", "--int8"), "the format 'torch' has no option int8"),
+        ((digits_run, "--out", tmp_path / "a.pt2", "--int8"), "the format 'torch' does not support --int8"),
         ((digits_run, "--out", tmp_path / "a.onnx", "--calibrate", "digits"), "--calibrate needs --int8"),
         ((digits_run, "--out", tmp_path / "a.onnx", "--form", "fastest"), "unknown form 'fastest'"),
         ((other, "--out", tmp_path / "a.onnx", "--int8"), "names no training data"),

@@ -6,19 +6,30 @@ from typing import Annotated
 
 import typer
 
-from igcv.commands.options import BatchOption, Engine, Force, Form, Match, Threads
+from igcv.commands.options import FORM_HELP, BatchOption, Engine, Force, Form, Match, Threads
 from igcv.commands.printing.deploy import print_export, print_latency
 from igcv.commands.printing.lines import print_error, print_line, working
 
 
 def export(
     weights: Annotated[str, typer.Argument(metavar="RUN|WEIGHTS", help="run, weights file or weights name")],
-    out: Annotated[Path, typer.Option(help="output file: .onnx, .xml (OpenVINO) or .pt2 (torch.export)")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="output file: .onnx, .xml (OpenVINO), .pt2 (torch.export), .tflite (LiteRT) or .param (ncnn)"
+        ),
+    ],
     format: Annotated[
-        str | None, typer.Option(help="onnx, openvino or torch; default: by the suffix of --out")
+        str | None,
+        typer.Option(help="onnx, openvino, torch, litert or ncnn; default: by the suffix of --out"),
     ] = None,
-    form: Form = "auto",
+    form: Annotated[
+        str | None, typer.Option(help=f"{FORM_HELP}; default: auto for onnx, openvino and torch")
+    ] = None,
     int8: Annotated[bool, typer.Option("--int8", help="quantize to int8, for onnx and openvino")] = False,
+    float16: Annotated[
+        bool, typer.Option("--float16", help="weights in 16 bits, for litert and ncnn")
+    ] = False,
     calibrate: Annotated[
         str | None, typer.Option(help="calibration images for --int8; default: the data of the training run")
     ] = None,
@@ -55,6 +66,7 @@ def export(
             format=format,
             form=form,
             int8=int8,
+            float16=float16,
             calibrate=calibrate,
             data=data,
             match=match,

@@ -53,15 +53,15 @@ Match = Annotated[
 ]
 Engine = Annotated[
     str | None,
-    typer.Option(help="torch, onnx or openvino; default: torch, for an exported file its own engine"),
-]
-Form = Annotated[
-    str,
     typer.Option(
-        help="implementation of the blocks: auto (measured on this machine), literal (the papers' layers), "
-        "or a form such as dense, group_branches, partial_sums"
+        help="torch, onnx, openvino, litert or ncnn; default: torch, for an exported file its own engine"
     ),
 ]
+FORM_HELP = (
+    "implementation of the blocks: auto (measured on this machine), literal (the papers' layers), "
+    "or a form such as dense, group_branches, partial_sums"
+)
+Form = Annotated[str, typer.Option(help=FORM_HELP)]
 Threads = Annotated[int, typer.Option(help="threads of the engine", min=1)]
 Force = Annotated[bool, typer.Option("--force", help="replace existing output")]
 BatchOption = Annotated[int, typer.Option(help="batch size in images", min=1)]

@@ -9,12 +9,11 @@ from igcv.classifier import Classifier, as_trained
 from igcv.data import DataSource
 from igcv.data.classes import NAME
 from igcv.deploy.compare import Comparison
-from igcv.deploy.folding.plan import AUTO
 from igcv.deploy.int8.comparison import beside_float32
 from igcv.deploy.samples import matching_source, own_source, sample_pixels
 from igcv.deploy.write import check_target, write_compared
 from igcv.deploy.writers.settings import ExportSettings
-from igcv.deploy.writers.table import format_of
+from igcv.deploy.writers.table import WRITERS, format_of
 from igcv.engines.opened import size_of
 from igcv.errors import InputError
 
@@ -66,6 +65,7 @@ def export(
     format: str | None = None,
     form: str | None = None,
     int8: bool = False,
+    float16: bool = False,
     calibrate: str | DataSource | None = None,
     data: str | DataSource | None = None,
     match: str = NAME,
@@ -86,17 +86,22 @@ def export(
     Args:
         network: a classifier, or anything that `igcv.load` opens. The classifier is not changed.
         out, force: the file to write, and whether to replace an existing file.
-        format: "onnx", "openvino" or "torch" (torch.export); None: inferred from the suffix of `out`.
-        form: the form of the blocks; None or "auto" measures the forms on this machine; see `igcv.fold`.
+        format: a name in `igcv.deploy.writers.table.WRITERS`: "onnx", "openvino", "torch" (torch.export), "litert" or
+            "ncnn"; None: inferred from the suffix of `out`.
+        form: the form of the blocks (see `igcv.fold`). "auto" measures the forms on this machine. None: "auto" for
+            ONNX, OpenVINO and torch.export; for the other formats a form that was fastest on x86.
         int8, calibrate: quantize to int8, for ONNX Runtime and OpenVINO, with these calibration images; None: the
             images of the training run.
+        float16: store the weights in 16 bits, for LiteRT and ncnn.
         data: images for the comparison; None: the images of the training run if available, else two photographs.
         match: how to match the classes of these images with the classes of the network: by "name" or by "order".
         with_preprocessing: take uint8 RGB images (N, S, S, 3) and normalize them inside the file; otherwise the file
             takes float32 images (N, 3, S, S).
-        dynamic_size: make the height and width of the images dynamic. The batch size is always dynamic.
+        dynamic_size: make the height and width of the images dynamic, for ONNX, OpenVINO and torch.export. Their
+            batch size is always dynamic.
         opset: version of the ONNX operators; None: the default of igcv.
-        batch_size, threads: images per batch and number of threads in the measurements of "auto" and of int8 files.
+        batch_size, threads: images per batch and number of threads in the measurements of "auto" and of int8 files. A
+            LiteRT file takes exactly `batch_size` images at once.
         compare_int8: with `int8`, also compare accuracy, size and latency with a float32 file. This takes minutes.
         say: callback for progress messages and notes.
 
@@ -104,15 +109,17 @@ def export(
         InputError: if an argument is invalid, or the file differs from the network beyond the tolerance.
     """
     classifier, out, say = as_trained(network), Path(out), say or _say_nothing
+    format = format_of(format, out)
     settings = ExportSettings(
-        format=format_of(format, out),
-        form=form or AUTO,
+        format=format,
+        form=form or WRITERS[format].form(classifier.card.input_size),
         with_preprocessing=with_preprocessing,
         dynamic_size=dynamic_size,
         opset=opset,
         batch_size=batch_size,
         threads=threads,
         int8=int8,
+        float16=float16,
     )
     check_target(out, settings, force)
     calibration = _images_to_quantize(classifier, calibrate, match, int8)

@@ -22,10 +22,10 @@ from igcv.deploy.int8.onnx import quantize
 from igcv.deploy.int8.prepare import prepared
 from igcv.deploy.samples import normalized
 from igcv.deploy.writers.settings import ExportSettings, exported_card
-from igcv.deploy.writers.table import WRITERS
+from igcv.deploy.writers.table import WRITERS, Batch, check_settings
 from igcv.engines.opened import files_of
 from igcv.engines.table import engine as find_engine
-from igcv.errors import InputError, unknown
+from igcv.errors import InputError
 from igcv.models import Network
 from igcv.weights.card import CARD_KEY
 from igcv.writing import built_beside, check_absent
@@ -76,15 +76,25 @@ def write_compared(
     def check(path: Path) -> Comparison:
         session = find_engine(settings.format).open(path, settings.threads)
         found = compare(on_cpu(classifier.model), session, inputs, given)
-        limit = float("inf") if settings.int8 else found.limit
-        if not found.error < limit:
+        expected = compare(rounded(folded), session, inputs, given) if settings.float16 else found
+        limit = float("inf") if settings.int8 else expected.limit
+        if not expected.error < limit:
             raise InputError(
-                f"the file differs from the network by {found.error:.1e} of the largest logit (limit: {limit:.1e}) "
+                f"the file differs from the network by {expected.error:.1e} of the largest logit (limit: {limit:.1e}) "
                 "and was deleted. Try another --form, or report a bug."
             )
         return found
 
     return folded, write_checked(out, write, check)
+
+
+def rounded(network: nn.Module) -> nn.Module:
+    """Return a copy of a network with the weights that a float16 file has: rounded, but for the biases."""
+    copy = deepcopy(network)
+    for parameter in copy.parameters():
+        if parameter.ndim > 1:
+            parameter.copy_(parameter.half())
+    return copy
 
 
 def folded_for(
@@ -142,7 +152,8 @@ def write_network(
     network: nn.Module = folded if calibration is None else prepared(folded, normalized(calibration, pre))
     if settings.with_preprocessing:
         network = nn.Sequential(Preprocess(pre.mean, pre.std), network)
-    example = torch.from_numpy(as_given(np.zeros((1, pre.input_size, pre.input_size, 3), np.uint8)))
+    count = settings.batch_size if WRITERS[settings.format].batch is Batch.FIXED else 1
+    example = torch.from_numpy(as_given(np.zeros((count, pre.input_size, pre.input_size, 3), np.uint8)))
     quantized = {} if calibration is None else {"rewrite": partial(quantize, given=as_given(calibration))}
     write = WRITERS[settings.format].load()
     write(network.eval(), example, path, settings, dict(metadata or {}), **quantized)
@@ -150,16 +161,9 @@ def write_network(
 
 def check_target(out: Path, settings: ExportSettings, force: bool = False) -> None:
     """Raise InputError unless a file with these settings can be written at `out`; `force` allows an existing file."""
-    if settings.format not in WRITERS:
-        raise unknown("format", settings.format, WRITERS)
-    if not WRITERS[settings.format].from_onnx and (settings.int8 or settings.opset is not None):
-        what = "int8" if settings.int8 else "opset"
-        others = " or ".join(name for name, writer in WRITERS.items() if writer.from_onnx)
-        raise InputError(
-            f"the format '{settings.format}' has no option {what}. Omit --{what} or give --format {others}."
-        )
+    check_settings(settings)
     suffix = find_engine(settings.format).suffix
-    if out.is_dir():
+    if out.is_dir() and out.suffix != suffix:
         raise InputError(
             f"out: got the folder '{out}', expected a file name such as '{out / f'network{suffix}'}'"
         )

@@ -13,7 +13,8 @@ from igcv.weights.card import CARD_KEY
 class OnnxSession:
     """Session of ONNX Runtime on the CPU."""
 
-    package, suffix = "onnxruntime", ".onnx"
+    package, suffix, extra = "onnxruntime", ".onnx", "deploy"
+    beside: tuple[str, ...] = ()
 
     def __init__(self, model: bytes | str, threads: int | None = None) -> None:
         ort = required(self.package, "onnx", "deploy")

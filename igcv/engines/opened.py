@@ -45,13 +45,15 @@ def is_exported(path: str | Path) -> bool:
 
 
 def files_of(path: Path) -> list[Path]:
-    """Return the files of an export."""
-    return [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
+    """Return the files of an export: the file itself, then the files of the same name next to it."""
+    return [path, *(path.with_suffix(suffix) for suffix in ENGINES[SUFFIXES[path.suffix]].beside)]
 
 
 def size_of(path: Path) -> int:
     """Return the total size of the files of an export, in bytes."""
-    return sum(file.stat().st_size for file in files_of(path))
+    return sum(
+        file.stat().st_size for each in files_of(path) for file in (each, *each.rglob("*")) if file.is_file()
+    )
 
 
 def open_session(path: Path, engine: str | None = None, threads: int | None = None) -> Session:

@@ -14,7 +14,8 @@ from igcv.weights.card import CARD_KEY
 class OpenVinoSession:
     """Session of OpenVINO on the CPU. OpenVINO reads .onnx files, and .xml files with a .bin file of the same name."""
 
-    package, suffix = "openvino", ".xml"
+    package, suffix, extra = "openvino", ".xml", "deploy"
+    beside: tuple[str, ...] = (".bin",)
 
     def __init__(self, model: bytes | str, threads: int | None = None) -> None:
         ov = required(self.package, "openvino", "deploy")

@@ -14,7 +14,8 @@ from igcv.weights.card import CARD_KEY
 class TorchSession:
     """Session of PyTorch on the CPU, in channels-last memory format."""
 
-    package, suffix = "torch", ".pt2"
+    package, suffix, extra = "torch", ".pt2", "deploy"
+    beside: tuple[str, ...] = ()
 
     def __init__(self, network: nn.Module, threads: int | None = None, card: str = "") -> None:
         self.threads = threads or torch.get_num_threads()

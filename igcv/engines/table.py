@@ -4,16 +4,24 @@ A session takes NumPy images, float32 (N, 3, S, S), or uint8 (N, S, S, 3) if the
 It returns the logits as a NumPy array, float32 (N, num_classes).
 """
 
-from importlib import import_module
+from importlib.metadata import version
 from typing import Any
 
+from igcv.engines.litert import LiteRtSession
+from igcv.engines.ncnn import NcnnSession
 from igcv.engines.onnxruntime import OnnxSession
 from igcv.engines.openvino import OpenVinoSession
 from igcv.engines.pytorch import TorchSession
 from igcv.errors import unknown
 from igcv.extras import required
 
-ENGINES: dict[str, Any] = {"torch": TorchSession, "onnx": OnnxSession, "openvino": OpenVinoSession}
+ENGINES: dict[str, Any] = {
+    "torch": TorchSession,
+    "onnx": OnnxSession,
+    "openvino": OpenVinoSession,
+    "litert": LiteRtSession,
+    "ncnn": NcnnSession,
+}
 
 
 def engine(name: str) -> Any:
@@ -24,11 +32,11 @@ def engine(name: str) -> Any:
     """
     if name not in ENGINES:
         raise unknown("engine", name, ENGINES)
-    required(ENGINES[name].package, name, "deploy")
+    required(ENGINES[name].package, name, ENGINES[name].extra)
     return ENGINES[name]
 
 
 def version_of(name: str) -> str:
     """Return the name and version of the package of an engine."""
     package = ENGINES[name].package
-    return f"{package} {import_module(package).__version__}"
+    return f"{package} {version(package)}"

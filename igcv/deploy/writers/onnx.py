@@ -5,7 +5,6 @@ so the forms of a block can be measured in the inference engines themselves. Glo
 single nodes, which the engines can fuse.
 """
 
-import operator
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,16 +13,14 @@ import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
-from igcv.deploy.folding.network import ChannelShuffle, Preprocess
-from igcv.deploy.writers.graph import operations
+from igcv.deploy.writers.graph import INPUT, OUTPUT, Convert, Operation, convert, graph_of
 from igcv.deploy.writers.settings import ExportSettings
 from igcv.errors import InputError
 
 OPSET = 21  # the default; engines of the last two years read it
 OLDEST_OPSET = 13  # the first opset with per-channel scales in quantized graphs
-INPUT, OUTPUT = "images", "logits"
 ELEMENT_TYPES = {
     torch.float32: TensorProto.FLOAT,
     torch.float64: TensorProto.DOUBLE,
@@ -34,8 +31,8 @@ ELEMENT_TYPES = {
 Rewrite = Callable[[onnx.ModelProto], onnx.ModelProto]  # a transformation of the graph, such as quantization
 
 
-class Graph:
-    """Nodes and constants of a graph under construction. Every method returns the name of the new item."""
+class Builder:
+    """Nodes and constants of a graph under construction."""
 
     def __init__(self, opset: int) -> None:
         self.opset = opset
@@ -43,84 +40,88 @@ class Graph:
         self.constants: dict[str, onnx.TensorProto] = {}
 
     def constant(self, name: str, value: Any, dtype: Any = None) -> str:
-        """Add a constant, unless a constant with this name exists."""
+        """Add a constant, unless a constant with this name exists, and return its name."""
         array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value, dtype)
         self.constants.setdefault(name, numpy_helper.from_array(np.ascontiguousarray(array), name))
         return name
 
-    def add(self, kind: str, inputs: list[str], name: str, **attributes: Any) -> str:
-        """Add a node with one output."""
-        self.nodes.append(helper.make_node(kind, inputs, [name], name=name, **attributes))
-        return name
+    def add(
+        self, kind: str, name: str, inputs: Sequence[str], outputs: Sequence[str] = (), **how: Any
+    ) -> str:
+        """Add a node and return the name of its first output: `outputs`, or `name` for one of the same name."""
+        found = [*(outputs or (name,))]
+        self.nodes.append(helper.make_node(kind, [*inputs], found, name=name, **how))
+        return found[0]
 
 
-def _conv(graph: Graph, name: str, layer: nn.Conv2d, x: str) -> str:
-    inputs = [x, graph.constant(f"{name}.weight", layer.weight)]
+def _conv(builder: Builder, op: Operation) -> None:
+    layer, inputs = op.layer, [*op.inputs, builder.constant(f"{op.name}.weight", op.layer.weight)]
     if layer.bias is not None:
-        inputs.append(graph.constant(f"{name}.bias", layer.bias))
+        inputs.append(builder.constant(f"{op.name}.bias", layer.bias))
     pads = 2 * [int(padding) for padding in layer.padding]
     shape, strides = [*layer.kernel_size], [*layer.stride]
-    return graph.add("Conv", inputs, name, kernel_shape=shape, strides=strides, pads=pads, group=layer.groups)
+    how = {"kernel_shape": shape, "strides": strides, "pads": pads, "group": layer.groups}
+    builder.add("Conv", op.name, inputs, op.outputs, **how)
 
 
-def _linear(graph: Graph, name: str, layer: nn.Linear, x: str) -> str:
-    inputs = [x, graph.constant(f"{name}.weight", layer.weight), graph.constant(f"{name}.bias", layer.bias)]
-    return graph.add("Gemm", inputs, name, transB=1)
+def _linear(builder: Builder, op: Operation) -> None:
+    weight, bias = (builder.constant(f"{op.name}.{n}", getattr(op.layer, n)) for n in ("weight", "bias"))
+    builder.add("Gemm", op.name, [*op.inputs, weight, bias], op.outputs, transB=1)
 
 
-def _relu6(graph: Graph, name: str, layer: nn.ReLU6, x: str) -> str:
-    bounds = [graph.constant(bound, value, np.float32) for bound, value in (("zero", 0), ("six", 6))]
-    return graph.add("Clip", [x, *bounds], name)
+def _relu6(builder: Builder, op: Operation) -> None:
+    bounds = [builder.constant(bound, value, np.float32) for bound, value in (("zero", 0), ("six", 6))]
+    builder.add("Clip", op.name, [*op.inputs, *bounds], op.outputs)
 
 
-def _max_pool(graph: Graph, name: str, layer: Any, x: str) -> str:
+def _max_pool(builder: Builder, op: Operation) -> None:
+    layer = op.layer
     size, strides, pads = [layer.kernel_size] * 2, [layer.stride] * 2, [layer.padding] * 4
-    return graph.add("MaxPool", [x], name, kernel_shape=size, strides=strides, pads=pads)
+    builder.add("MaxPool", op.name, op.inputs, op.outputs, kernel_shape=size, strides=strides, pads=pads)
 
 
-def _shuffle(graph: Graph, name: str, layer: ChannelShuffle, x: str) -> str:
-    parts = [0, layer.groups, layer.channels // layer.groups, -1]
-    parted = graph.add("Reshape", [x, graph.constant(f"{name}.parts", parts, np.int64)], f"{name}.part")
-    swapped = graph.add("Transpose", [parted], f"{name}.swap", perm=[0, 2, 1, 3])
-    return graph.add("Reshape", [swapped, graph.add("Shape", [x], f"{name}.shape")], name)
+def _shuffle(builder: Builder, op: Operation) -> None:
+    name, layer = op.name, op.layer
+    parts = builder.constant(f"{name}.parts", [0, layer.groups, layer.channels // layer.groups, -1], np.int64)
+    parted = builder.add("Reshape", f"{name}.part", [*op.inputs, parts])
+    swapped = builder.add("Transpose", f"{name}.swap", [parted], perm=[0, 2, 1, 3])
+    shape = builder.add("Shape", f"{name}.shape", op.inputs)
+    builder.add("Reshape", name, [swapped, shape], op.outputs)
 
 
-def _preprocess(graph: Graph, name: str, layer: Any, x: str) -> str:
-    turned = graph.add("Transpose", [x], f"{name}.turn", perm=[0, 3, 1, 2])
-    x = graph.add("Cast", [turned], f"{name}.float", to=TensorProto.FLOAT)
-    x = graph.add("Sub", [x, graph.constant(f"{name}.mean", layer.mean)], f"{name}.center")
-    return graph.add("Div", [x, graph.constant(f"{name}.std", layer.std)], name)
+def _preprocess(builder: Builder, op: Operation) -> None:
+    name = op.name
+    mean, std = (builder.constant(f"{name}.{n}", getattr(op.layer, n)) for n in ("mean", "std"))
+    turned = builder.add("Transpose", f"{name}.turn", op.inputs, perm=[0, 3, 1, 2])
+    x = builder.add("Cast", f"{name}.float", [turned], to=TensorProto.FLOAT)
+    x = builder.add("Sub", f"{name}.center", [x, mean])
+    builder.add("Div", name, [x, std], op.outputs)
 
 
-def _concat(graph: Graph, name: str, parts: tuple[str, ...], dim: int) -> str:
-    return graph.add("Concat", [*parts], name, axis=dim)
+def _split(builder: Builder, op: Operation) -> None:
+    count: dict[str, Any] = {"num_outputs": len(op.outputs)} if builder.opset >= 18 else {}
+    builder.add("Split", op.name, op.inputs, op.outputs, axis=1, **count)
 
 
-def _chunk(graph: Graph, name: str, x: str, chunks: int, dim: int) -> list[str]:
-    parts = [f"{name}.{i}" for i in range(chunks)]
-    count: dict[str, Any] = {"num_outputs": chunks} if graph.opset >= 18 else {}
-    graph.nodes.append(helper.make_node("Split", [x], parts, name=name, axis=dim, **count))
-    return parts
+def _node(kind: str, **how: Any) -> Convert:
+    """Return the row of an operation that is one node without constants."""
+    return lambda builder, op: builder.add(kind, op.name, op.inputs, op.outputs, **how)
 
 
-MODULES: dict[type[nn.Module], Callable[[Graph, str, Any, str], str]] = {
-    nn.Conv2d: _conv,
-    nn.Linear: _linear,
-    nn.ReLU6: _relu6,
-    nn.ReLU: lambda graph, name, layer, x: graph.add("Relu", [x], name),
-    nn.MaxPool2d: _max_pool,
-    nn.AdaptiveAvgPool2d: lambda graph, name, layer, x: graph.add("GlobalAveragePool", [x], name),
-    nn.AdaptiveMaxPool2d: lambda graph, name, layer, x: graph.add("GlobalMaxPool", [x], name),
-    nn.Flatten: lambda graph, name, layer, x: graph.add("Flatten", [x], name),
-    nn.Identity: lambda graph, name, layer, x: x,
-    ChannelShuffle: _shuffle,
-    Preprocess: _preprocess,
-}
-FUNCTIONS: dict[Any, Callable[..., Any]] = {
-    operator.add: lambda graph, name, a, b: graph.add("Add", [a, b], name),
-    operator.getitem: lambda graph, name, parts, i: parts[i],
-    torch.cat: _concat,
-    torch.chunk: _chunk,
+OPERATIONS: dict[str, Convert] = {
+    "conv": _conv,
+    "linear": _linear,
+    "relu6": _relu6,
+    "relu": _node("Relu"),
+    "max_pool": _max_pool,
+    "global_mean": _node("GlobalAveragePool"),
+    "global_max": _node("GlobalMaxPool"),
+    "flatten": _node("Flatten"),
+    "shuffle": _shuffle,
+    "preprocess": _preprocess,
+    "add": _node("Add"),
+    "concat": _node("Concat", axis=1),
+    "split": _split,
 }
 
 
@@ -135,7 +136,7 @@ def write_onnx(
     """Write a folded network as an ONNX file.
 
     Args:
-        network: a network of layers in `MODULES`.
+        network: a network of operations in `OPERATIONS`.
         example: an input of one image.
         path: the file to write.
         settings: settings of the export.
@@ -169,7 +170,7 @@ def onnx_graph(
     """Return a folded network, or a part of one that takes images, as an ONNX model.
 
     Args:
-        network: a network of layers in `MODULES`.
+        network: a network of operations in `OPERATIONS`.
         images: an example input. The batch size of the model is dynamic.
         opset: version of the ONNX operators.
         dynamic_size: make the height and width of the images dynamic, too.
@@ -181,20 +182,12 @@ def onnx_graph(
     newest = onnx.defs.onnx_opset_version()
     if not OLDEST_OPSET <= opset <= newest:
         raise InputError(f"opset: got {opset}, expected an integer from {OLDEST_OPSET} to {newest}")
-    graph = Graph(opset)
-    values: dict[fx.Node, Any] = {}
-    layers = dict(network.named_modules())
-    for node in operations(network, MODULES):
-        if node.op == "placeholder":
-            values[node] = INPUT
-        elif node.op == "output":
-            graph.add("Identity", [values[node.args[0]]], OUTPUT)
-        else:
-            values[node] = _convert(graph, node, layers, fx.map_arg(node.args, values.__getitem__))
+    builder = Builder(opset)
+    convert(builder, graph_of(network, images), OPERATIONS, "onnx")
     dims = dynamic_dims(images.shape, dynamic_size)
     model = helper.make_model(
         helper.make_graph(
-            graph.nodes,
+            builder.nodes,
             "igcv",
             [helper.make_tensor_value_info(INPUT, ELEMENT_TYPES[images.dtype], dims)],
             [
@@ -202,7 +195,7 @@ def onnx_graph(
                     OUTPUT, ELEMENT_TYPES[next(network.parameters()).dtype], ["batch", None]
                 )
             ],
-            [*graph.constants.values()],
+            [*builder.constants.values()],
         ),
         opset_imports=[helper.make_opsetid("", opset)],
         ir_version=min(helper.find_min_ir_version_for([helper.make_opsetid("", opset)]), onnx.IR_VERSION),
@@ -211,20 +204,6 @@ def onnx_graph(
     helper.set_model_props(model, dict(metadata or {}))
     onnx.checker.check_model(model, full_check=True)
     return model
-
-
-def _convert(graph: Graph, node: fx.Node, layers: Mapping[str, nn.Module], inputs: Any) -> Any:
-    """Add the nodes of one traced operation, and return its output."""
-    if node.op == "call_module":
-        layer = layers[str(node.target)]
-        if type(layer) in MODULES:
-            name = str(node.target) if node.name == str(node.target).replace(".", "_") else node.name
-            return MODULES[type(layer)](graph, name, layer, *inputs)
-    elif node.op == "call_function" and node.target in FUNCTIONS:
-        return FUNCTIONS[node.target](graph, node.name, *inputs)
-    raise InputError(
-        f"igcv cannot convert '{node.target}' ({node.op}) to ONNX. Use global_pool='avg' or 'max'."
-    )
 
 
 def dynamic_dims(shape: Sequence[int], dynamic_size: bool) -> list[int | str]:

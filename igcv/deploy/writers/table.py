@@ -1,13 +1,26 @@
 """Table of the export formats. The readers, in `igcv.engines`, do not need the writers."""
 
 from collections.abc import Callable
+from enum import Enum
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from igcv.deploy.folding.plan import AUTO
+from igcv.deploy.writers.settings import ExportSettings
 from igcv.engines.table import ENGINES
 from igcv.errors import InputError, unknown
 from igcv.extras import required
+
+LARGEST_SMALL = 64  # pixels; networks for images up to this size keep early strides at 1
+
+
+class Batch(Enum):
+    """Batch size of a file."""
+
+    DYNAMIC = "any"
+    FIXED = "set by --batch"
+    SINGLE = "1"
 
 
 class Writer(NamedTuple):
@@ -16,12 +29,18 @@ class Writer(NamedTuple):
     Attributes:
         place: the function, as "module:name"; imported on first use, because it may need packages of an extra.
         package: the package that the writer needs in addition to the engine.
-        from_onnx: whether the writer starts from an ONNX graph, which has an opset and can be quantized.
+        extra: the extra of igcv that installs the package.
+        can: the settings in `OPTIONAL` that the format supports.
+        batch: the batch size of a file.
+        forms: the default form for images of up to `LARGEST_SMALL` pixels, and for larger images.
     """
 
     place: str
     package: str
-    from_onnx: bool
+    extra: str
+    can: tuple[str, ...]
+    batch: Batch = Batch.DYNAMIC
+    forms: tuple[str, str] = (AUTO, AUTO)
 
     def load(self) -> Callable[..., Any]:
         """Return the function.
@@ -29,15 +48,46 @@ class Writer(NamedTuple):
         Raises:
             InputError: if the package is missing; the message gives the install command.
         """
-        required(self.package, self.package, "deploy")
+        required(self.package, self.package, self.extra)
         module, _, name = self.place.partition(":")
         return getattr(import_module(f"igcv.deploy.writers.{module}"), name)
 
+    def form(self, input_size: int) -> str:
+        """Return the default form for images of a size in pixels."""
+        small, large = self.forms
+        return small if input_size <= LARGEST_SMALL else large
 
+
+# The forms of the mobile engines are the fastest on x86 (docs/engines.md); ARM was not measured.
 WRITERS = {
-    "torch": Writer("program:write_program", "torch", from_onnx=False),
-    "onnx": Writer("onnx:write_onnx", "onnx", from_onnx=True),
-    "openvino": Writer("openvino:write_openvino", "onnx", from_onnx=True),
+    "torch": Writer("program:write_program", "torch", "deploy", ("with_preprocessing", "dynamic_size")),
+    "onnx": Writer(
+        "onnx:write_onnx", "onnx", "deploy", ("with_preprocessing", "dynamic_size", "opset", "int8")
+    ),
+    "openvino": Writer(
+        "openvino:write_openvino", "onnx", "deploy", ("with_preprocessing", "dynamic_size", "opset", "int8")
+    ),
+    "litert": Writer(
+        "litert:write_litert",
+        "ai_edge_litert",
+        "litert",
+        ("with_preprocessing", "float16"),
+        Batch.FIXED,
+        ("partial_sums", "sources_group"),
+    ),
+    "ncnn": Writer(
+        "ncnn:write_ncnn", "ncnn", "ncnn", ("float16",), Batch.SINGLE, ("sources_group", "partial_sums")
+    ),
+}
+OPTIONAL = {
+    "int8": "--int8",
+    "float16": "--float16",
+    "opset": "--opset",
+    "dynamic_size": "--dynamic-size",
+    "with_preprocessing": "--with-preprocessing",
+}
+ELSEWHERE = {  # what to do instead of an option that only some formats support
+    "with_preprocessing": "Normalize the images in your program; the card has mean and standard deviation.",
 }
 
 
@@ -50,11 +100,31 @@ def format_of(name: str | None, out: Path) -> str:
     if name is None:
         found = next((known for known in WRITERS if ENGINES[known].suffix == out.suffix), None)
         if found is None:
+            suffixes = ", ".join(ENGINES[known].suffix for known in WRITERS)
             raise InputError(
-                f"cannot infer the format from '{out}'; expected .onnx, .xml or .pt2. "
+                f"cannot infer the format from '{out}'; expected one of {suffixes}. "
                 "Change the file name or give --format."
             )
         return found
     if name not in WRITERS:
         raise unknown("format", name, WRITERS)
     return name
+
+
+def check_settings(settings: ExportSettings) -> None:
+    """Raise InputError if a format does not exist or does not support a setting."""
+    if settings.format not in WRITERS:
+        raise unknown("format", settings.format, WRITERS)
+    writer = WRITERS[settings.format]
+    for setting, option in OPTIONAL.items():
+        if getattr(settings, setting) not in (None, False) and setting not in writer.can:
+            others = " or ".join(name for name, other in WRITERS.items() if setting in other.can)
+            instead = ELSEWHERE.get(setting, f"Omit it, or give --format {others}.")
+            raise InputError(f"the format '{settings.format}' does not support {option}. {instead}")
+    if settings.int8 and settings.float16:
+        raise InputError("--int8 and --float16 exclude each other. Give one of them.")
+    if writer.batch is Batch.SINGLE and settings.batch_size != 1:
+        raise InputError(
+            f"batch: got {settings.batch_size}, but a file of the format '{settings.format}' takes one image at a "
+            "time. Omit --batch."
+        )

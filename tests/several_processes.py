@@ -72,7 +72,7 @@ def everything() -> None:
             "errors": gather(error_of(lambda: fail_last(process))),
             "other data": gather(error_of(lambda: open_other_data(process))),
             "opened": gather(first_on_machine(process, opening)),
-            "bad numbers": gather(error_of(lambda: lose_numbers(process))),
+            "non-finite loss": gather(error_of(lambda: lose_numbers(process))),
         }
     if process.is_main:
         Path("results.json").write_text(json.dumps(found))

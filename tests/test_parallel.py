@@ -238,7 +238,7 @@ def test_an_error_of_one_process_is_shared(several: Launch) -> None:
 
 
 def test_numbers_of_one_process_stop_all(several: Launch) -> None:
-    *others, last = several.found["bad numbers"]
+    *others, last = several.found["non-finite loss"]
     assert set(others) == {"SharedError: non-finite loss in another process"}
     assert last.startswith(
         "InputError: non-finite loss (nan) at epoch 1, step 1, learning rate 0; first non-finite values"

@@ -23,6 +23,7 @@ check: $(INSTALLED)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+	$(VENV)/bin/codespell *.md *.py docs examples igcv recipes studies tests
 
 format: $(INSTALLED)
 	$(VENV)/bin/ruff check --fix .

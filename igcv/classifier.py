@@ -71,7 +71,7 @@ class Classifier:
         namings = (self.card.class_names, self.card.class_ids)
         return KnownClasses(self.card.num_classes, tuple(filter(None, namings)))
 
-    def labelled(self, source: DataSource, match: str = NAME) -> DataSource:
+    def labeled(self, source: DataSource, match: str = NAME) -> DataSource:
         """Return a source with the network's labels.
 
         Args:

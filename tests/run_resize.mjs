@@ -4,7 +4,7 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { pathToFileURL } from "node:url";
 
 const [page, folder] = process.argv.slice(2);
-const { centreSquare } = await import(pathToFileURL(`${page}/resize.js`));
+const { centerSquare } = await import(pathToFileURL(`${page}/resize.js`));
 
 for (const { name, width, height, preprocessing } of JSON.parse(readFileSync(`${folder}/images.json`))) {
   const pixels = readFileSync(`${folder}/${name}.rgba`);
@@ -16,5 +16,5 @@ for (const { name, width, height, preprocessing } of JSON.parse(readFileSync(`${
     }
     return part;
   };
-  writeFileSync(`${folder}/${name}.rgb`, centreSquare({ width, height, read }, preprocessing));
+  writeFileSync(`${folder}/${name}.rgb`, centerSquare({ width, height, read }, preprocessing));
 }

@@ -251,7 +251,7 @@ def test_a_drawing_shows_every_channel_and_wire(tmp_path: Path) -> None:
     heights = sorted({float(start) for _, start, *_ in wires})
     targets = {int(i): heights.index(float(end)) for i, _, end, _ in wires}
     assert targets == {0: 0, 1: 2, 2: 4, 3: 1, 4: 3, 5: 5}
-    assert len({colour for *_, colour in wires[:3]}) == 1 and len({colour for *_, colour in wires}) == 2
+    assert len({color for *_, color in wires[:3]}) == 1 and len({color for *_, color in wires}) == 2
     draw_block(rows, tmp_path / "again.svg", "IGCV1")
     assert (tmp_path / "again.svg").read_text() == text
 

@@ -67,7 +67,7 @@ def test_mxnet_input_is_0_to_255_less_the_mean():
 
 
 @pytest.mark.parametrize("size", [(256, 256), (400, 256), (256, 400)])
-def test_evaluation_crops_the_centre(size):
+def test_evaluation_crops_the_center(size):
     image = noise_image(*size)
     left, top = (size[0] - 224) // 2, (size[1] - 224) // 2
     plain = dataclasses.replace(IMAGENET, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))  # resizes to 256 first
@@ -108,12 +108,12 @@ def test_flip_crop_mirrors_half_of_the_images():
     assert 115 < mirrored < 185 and len({tuple(row) for row in rows}) == 6
 
 
-def test_mxnet_scales_mirrors_and_shifts_colours():
+def test_mxnet_scales_mirrors_and_shifts_colors():
     torch.manual_seed(0)
     pre = dataclasses.replace(PLAIN, input_size=64)
     transform = train_transform(pre, "mxnet")
-    grey = torch.stack([transform(Image.new("RGB", (128, 128), (128, 128, 128))) for _ in range(60)])
-    assert 128 * 0.80 - 3 < grey.min() < 110 and 146 < grey.max() < 128 * 1.2 + 3
+    gray = torch.stack([transform(Image.new("RGB", (128, 128), (128, 128, 128))) for _ in range(60)])
+    assert 128 * 0.80 - 3 < gray.min() < 110 and 146 < gray.max() < 128 * 1.2 + 3
     ramp = np.linspace(0, 255, 120, dtype=np.uint8)[None, :, None].repeat(120, axis=0).repeat(3, axis=2)
     spans = [int(t.amax() - t.amin()) / 255 for t in (transform(Image.fromarray(ramp)) for _ in range(60))]
     assert min(spans) < 0.55 and max(spans) > 0.8  # 64 of 120 pixels at scale 1, all 64 of 64 at 0.533

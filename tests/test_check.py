@@ -57,7 +57,7 @@ def test_all_that_is_wrong_is_named(photos: Path, tmp_path: Path, igcv_command: 
     shutil.copy(photos / "train" / "cat" / "1.png", photos / "train" / "dog" / "copy.png")
     scene(2).resize((200, 150)).save(photos / "val" / "cat" / "larger.jpg", quality=60)
     (photos / "train" / "dog" / "broken.jpg").write_text("no image")
-    scene(900).convert("L").save(photos / "train" / "dog" / "grey.png")
+    scene(900).convert("L").save(photos / "train" / "dog" / "gray.png")
     page = tmp_path / "check.html"
     outcome = igcv_command("check", f"folder:{photos}", *SET, "--device", "cpu", "--out", page)
     assert outcome.status == 1

@@ -207,8 +207,8 @@ def test_half_precision_stays_as_close_as_the_literal_layers():
 def test_what_the_forms_cannot_stand_in_for_stays_literal():
     made = block(4, 24, 4, 1, (2, 2))
     assert applies(made.expand, made.depthwise)
-    synchronised = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(made))
-    assert not applies(synchronised.expand, synchronised.depthwise)
+    synchronized = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(made))
+    assert not applies(synchronized.expand, synchronized.depthwise)
     assert not applies(made.eval().expand, made.depthwise)  # would need gradients with running statistics
     with torch.no_grad():
         assert applies(made.expand, made.depthwise)

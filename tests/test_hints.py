@@ -49,7 +49,7 @@ def test_the_table_of_usual_names_holds() -> None:
     assert {ours for ours in USUAL_NAMES if not ours.startswith("--")} <= keys
     usual = [name for names in USUAL_NAMES.values() for name in names]
     assert len(usual) == len(set(usual)) and keys.isdisjoint(usual)
-    assert our_name("colour") is None
+    assert our_name("color") is None
 
 
 @pytest.mark.parametrize(

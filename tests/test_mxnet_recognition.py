@@ -70,7 +70,7 @@ def test_original_widths_differ_with_a_multiplier_only():
             build_model("igcv3_d_005_mxnet")
 
 
-RECOGNISED = [
+RECOGNIZED = [
     *("igcv3_d_100", "igcv3_d_069", "igcv3_d_070_mxnet", "igcv3_d_140_mxnet", "igcv3_w_100"),
     *("igcv3_d_half", "igcv3_d_half_075", "igcv3_w_050", "igcv3_w_035_mxnet"),
     *("igcv3_d_p50", "igcv3_d_p50_050", "igcv3_d_p70_140", "igcv3_d_p70_140_mxnet"),
@@ -87,7 +87,7 @@ RECOGNISED = [
 ]
 
 
-@pytest.mark.parametrize("name", RECOGNISED)
+@pytest.mark.parametrize("name", RECOGNIZED)
 def test_recognizes(name):
     shapes = {key[4:]: shape for key, shape in mxnet_shapes(name, 7).items()}
     found = recognize(shapes)

@@ -197,31 +197,40 @@ def found(tmp_path: Path) -> list[Column]:
     return columns(tmp_path)
 
 
+def row_of(text: str, model: str) -> list[str]:
+    """Return the cells of the row of a network, the first one in a text."""
+    row = next(line for line in text.splitlines() if f"`{model}`" in line)
+    return [cell.strip() for cell in row.split("|")[1:-1]]
+
+
 def test_tables_say_what_was_found(found: list[Column]) -> None:
-    text = pages.tables(found)
-    assert "| CIFAR-10, cifar_table, 200 epochs, measured |" in text.splitlines()[0]
-    row = next(line for line in text.splitlines() if line.startswith("| IGCV3-D 1.0x | `igcv3_d_100`"))
-    assert [cell.strip() for cell in row.split("|")[1:-1]] == [
-        *("IGCV3-D 1.0x", "`igcv3_d_100`", "2.22 / 2.34 M", "2.4 M", "94.96 ± 0.07", "77.95 ± 0.39"),
-        *("95.01 / 78.24", "95.00 ± 1.00"),
-    ]
-    half = next(line for line in text.splitlines() if "igcv3_d_half" in line)
-    assert half == "| IGCV3-D half depth | `igcv3_d_half` | 1.38 / 1.50 M |  |  |  | 94.75 / 77.65 |  |"
+    measured, published = pages.tables(found).split("### Accuracy, published")
+    assert measured.splitlines()[2] == "| network | `--model` | CIFAR-10, cifar_table, 200 epochs |"
+    assert row_of(measured, "igcv3_d_100") == ["IGCV3-D 1.0x", "`igcv3_d_100`", "95.00 ± 1.00"]
     # binomial error of one seed: sqrt(0.945 * 0.055 / 10000)
-    assert "| 94.50 ± 0.23 (one seed) |" in next(
-        line for line in text.splitlines() if line.startswith("| MobileNetV2")
-    )
-    assert "(cpu, torch 2.15.0, Python 3.11.7)" in text
+    assert row_of(measured, "mobilenetv2_100")[-1] == "94.50 ± 0.23 (one seed)"
+    assert "igcv3_d_half" not in measured  # not trained
+    assert "(cpu, torch 2.15.0, Python 3.11.7)" in measured
+    assert row_of(published, "igcv3_d_100") == [
+        *("IGCV3-D 1.0x", "`igcv3_d_100`", "2.22 / 2.34 M", "2.4 M", "94.96 ± 0.07", "77.95 ± 0.39"),
+        "95.01 / 78.24",
+    ]
+    assert row_of(published, "igcv3_d_half")[2:] == ["1.38 / 1.50 M", "", "", "", "94.75 / 77.65"]
+    assert "95.00" not in published
 
 
-def test_tiny_imagenet_has_a_table_of_its_own(tmp_path: Path) -> None:
+def test_tiny_imagenet(tmp_path: Path) -> None:
     folder = tmp_path / "tinyimagenet" / "tinyimagenet_cpu" / "igcv3_d_p50-seed0"
     folder.mkdir(parents=True)
     (folder / "summary.json").write_text(summary(50.0))
-    text = pages.tables(columns(tmp_path))
-    row = "| `igcv3_d_p50` | 1.36 M | 50.00 ± 0.50 (one seed) | Tiny-ImageNet, tinyimagenet_cpu, 200 epochs |"
-    assert row in text.splitlines()
-    assert "Tiny-ImageNet" not in text.splitlines()[0]
+    measured, published = pages.tables(columns(tmp_path)).split("### Accuracy, published")
+    assert measured.splitlines()[2].endswith("| Tiny-ImageNet, tinyimagenet_cpu, 200 epochs |")
+    assert row_of(measured, "igcv3_d_p50")[-1] == "50.00 ± 0.50 (one seed)"
+    assert "MobileNetV2 48.26, EfficientNet 57.34, ResNet-50 66.21" in published
+
+
+def test_nothing_measured() -> None:
+    assert "igcv has not measured an accuracy yet." in pages.tables([])
 
 
 def test_plot(found: list[Column], tmp_path: Path) -> None:

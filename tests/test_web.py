@@ -87,7 +87,7 @@ def pictures(folder: Path) -> dict[str, Path]:
         "digit.png": val[5][0],
         "photo.png": photo,
         "high.png": photo.crop((0, 0, 120, 400)),
-        "grey.png": photo.convert("L"),
+        "gray.png": photo.convert("L"),
     }
     for name, picture in made.items():
         picture.save(folder / name)

@@ -78,8 +78,8 @@ def look_at(images: Images, i: int) -> Look:
     except InputError as error:  # raised for a damaged record, too
         return Look(error=str(error))
     mode, digest = _of_file(images.name(i), image)
-    grey = image.convert("L").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
-    return Look(size, mode, digest, _phash(image, min(size)), np.asarray(grey))
+    gray = image.convert("L").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
+    return Look(size, mode, digest, _phash(image, min(size)), np.asarray(gray))
 
 
 def _of_file(name: str, image: Image.Image) -> tuple[str, bytes]:
@@ -180,7 +180,7 @@ def _similar(first: Look, second: Look) -> bool:
     """Return whether two images with similar hashes are near duplicates with unequal bytes."""
     if first.digest == second.digest:
         return False
-    grey = np.stack([first.thumbnail, second.thumbnail]).reshape(2, -1).astype(float)
-    grey -= grey.mean(1, keepdims=True)
-    lengths = np.linalg.norm(grey, axis=1).prod()
-    return bool(lengths > 0 and grey[0] @ grey[1] >= NEAR_CORRELATION * lengths)
+    gray = np.stack([first.thumbnail, second.thumbnail]).reshape(2, -1).astype(float)
+    gray -= gray.mean(1, keepdims=True)
+    lengths = np.linalg.norm(gray, axis=1).prod()
+    return bool(lengths > 0 and gray[0] @ gray[1] >= NEAR_CORRELATION * lengths)

@@ -32,7 +32,7 @@ def matching_source(classifier: Classifier, data: str | DataSource | None, match
             f"image size of '{source.spec}': got {size} pixels, expected about {classifier.card.input_size}. "
             "Give images similar to the training images."
         )
-    return classifier.labelled(source, match)
+    return classifier.labeled(source, match)
 
 
 def own_source(classifier: Classifier, match: str = NAME) -> tuple[DataSource | None, str]:

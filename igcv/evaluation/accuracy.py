@@ -259,7 +259,7 @@ def evaluate(
             if isinstance(data, DataSource)
             else first_on_machine(process, lambda: classifier.open_data(data, split=split))
         )
-        source = classifier.labelled(source, match)
+        source = classifier.labeled(source, match)
         return evaluate_in(
             process, classifier, source, batch_size=batch_size, workers=workers, part=part, progress=progress
         )

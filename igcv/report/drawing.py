@@ -17,8 +17,8 @@ from igcv.errors import InputError
 MOST = 24  # legible channels per column; wider blocks are drawn reduced
 FEW = 4  # a reduced form keeps the number of groups up to this, if possible
 SAME_PATHS = 4  # a reduced form keeps the paths per channel pair if they are fewer than this
-COLOURS = ("#3465a4", "#cc6600", "#3d8f2e", "#a03070", "#8a7a00", "#1f8f8f", "#7050b0", "#b03030")
-INK, GREY = "#202020", "#606060"
+COLORS = ("#3465a4", "#cc6600", "#3d8f2e", "#a03070", "#8a7a00", "#1f8f8f", "#7050b0", "#b03030")
+INK, GRAY = "#202020", "#606060"
 STEP, HEIGHT = 2.2, 5.0  # width of a layer and height of the columns, in inches
 PICTURE_FORMATS = (".svg", ".png", ".pdf")
 
@@ -80,7 +80,7 @@ def _figure(layers: Sequence[Layer], drawn: Sequence[Layer], title: str) -> Figu
         axes.text((i + 0.5) * STEP, -0.18, layer.label, ha="center", color=INK, fontsize=10)
     for i, (channels, small_channels) in enumerate(zip(_columns(layers), _columns(drawn), strict=True)):
         _draw_column(axes, i, channels, small_channels)
-    axes.text(width / 2, HEIGHT + 0.58, _caption(layers, drawn), ha="center", color=GREY, fontsize=9)
+    axes.text(width / 2, HEIGHT + 0.58, _caption(layers, drawn), ha="center", color=GRAY, fontsize=9)
     axes.text(width / 2, -0.46, title, ha="center", color=INK, fontsize=12, weight="bold")
     return figure
 
@@ -113,14 +113,14 @@ def _draw_boxes(axes: Axes, index: int, layer: Layer) -> None:
     tall = HEIGHT / layer.groups
     gap = min(0.12 * tall, 0.06)
     for group in range(layer.groups):
-        colour = GREY if layer.channel_wise or layer.groups == 1 else COLOURS[group % len(COLOURS)]
+        color = GRAY if layer.channel_wise or layer.groups == 1 else COLORS[group % len(COLORS)]
         box = FancyBboxPatch(
             (index * STEP + 0.05, group * tall + gap),
             STEP - 0.1,
             tall - 2 * gap,
             boxstyle=f"round,pad=0,rounding_size={min(0.1, tall / 3)}",
-            facecolor=colour + "38",
-            edgecolor=colour,
+            facecolor=color + "38",
+            edgecolor=color,
             linewidth=1,
         )
         box.set_gid(f"box-{index}-{group}")
@@ -134,7 +134,7 @@ def _draw_wires(axes: Axes, index: int, layer: Layer) -> None:
         group, i = divmod(channel, size)
         heights = (_height(channel, channels), _height(i * layer.groups + group, channels))
         wire = Line2D((index * STEP, (index + 1) * STEP), heights, linewidth=1.3)
-        wire.set(color=COLOURS[group % len(COLOURS)], gid=f"wire-{index}-{channel}")
+        wire.set(color=COLORS[group % len(COLORS)], gid=f"wire-{index}-{channel}")
         axes.add_line(wire)
 
 

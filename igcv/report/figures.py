@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from igcv.report.run import images_of
 
 Metrics = Mapping[str, Any]
-COLOURS = ("#4c8dd6", "#e07b28", "#3ba55d", "#c2559b", "#b39b00", "#2aa6a6", "#8f6fd8", "#d05050")
+COLORS = ("#4c8dd6", "#e07b28", "#3ba55d", "#c2559b", "#b39b00", "#2aa6a6", "#8f6fd8", "#d05050")
 MARKED = 40  # draw markers below this number of epochs
 COUNTED = 12  # print the counts in a confusion matrix up to this many classes
 MOST_CLASSES = 40  # per figure
@@ -57,14 +57,14 @@ def curves(panel: Panel, histories: Mapping[str, Sequence[Metrics]]) -> str:
         histories: the metrics log of each run, by run name.
     """
     figure = go.Figure()
-    for colour, (run, history) in zip(run_colours(len(histories)), histories.items(), strict=True):
+    for color, (run, history) in zip(run_colors(len(histories)), histories.items(), strict=True):
         for dash, (curve, value) in zip(("solid", "dot", "dash"), panel.curves.items(), strict=False):
             points = [(row["epoch"], y) for row in history if (y := value(row)) is not None]
             if points:
                 name = ", ".join([run] * (len(histories) > 1) + [curve] * (len(panel.curves) > 1))
                 epochs, values = zip(*points, strict=True)
                 mode = "lines+markers" if len(points) < MARKED else "lines"
-                line = {"color": colour, "dash": dash, "width": 2}
+                line = {"color": color, "dash": dash, "width": 2}
                 figure.add_scatter(x=epochs, y=values, name=name, mode=mode, line=line, marker={"size": 5})
     longest = max(map(len, histories.values()))
     figure.update_xaxes(title="epoch", tickformat="d", dtick=1 if longest <= 10 else None)
@@ -79,7 +79,7 @@ def confusion(counts: Mapping[tuple[int, int], int], names: Sequence[str]) -> st
     total = images_of(counts)
     figure = go.Figure()
     # Errors have their own color scale, as they are few compared with correct predictions.
-    for colour, right in ((COLOURS[0], True), (COLOURS[1], False)):
+    for color, right in ((COLORS[0], True), (COLORS[1], False)):
         cells = [
             [counts.get((label, guess)) if (label == guess) is right else None for guess in shown]
             for label in shown
@@ -90,7 +90,7 @@ def confusion(counts: Mapping[tuple[int, int], int], names: Sequence[str]) -> st
         figure.add_heatmap(
             z=shares,
             text=[["" if n is None else n for n in row] for row in cells],
-            colorscale=((0, _faint(colour)), (1, colour)),
+            colorscale=((0, _faint(color)), (1, color)),
             zmin=0,
             zmax=max((share for row in shares for share in row if share), default=100),
             showscale=False,
@@ -127,7 +127,7 @@ def class_accuracy(counts: Mapping[tuple[int, int], int], names: Sequence[str]) 
         x=[shares[label] for label in shown],
         y=list(range(len(shown))),
         orientation="h",
-        marker={"color": COLOURS[0]},
+        marker={"color": COLORS[0]},
         customdata=[(names[label], counts.get((label, label), 0), total[label]) for label in shown],
         hovertemplate="%{customdata[0]}: %{customdata[1]} of %{customdata[2]}, %{x:.2f} %<extra></extra>",
     )
@@ -157,7 +157,7 @@ def stage_costs(parts: Mapping[str, tuple[int, int]]) -> str:
             y=list(parts),
             name=what,
             orientation="h",
-            marker={"color": COLOURS[i]},
+            marker={"color": COLORS[i]},
             customdata=values,
             hovertemplate="%{y}: %{customdata:,} " + what + ", %{x:.1f} %<extra></extra>",
         )
@@ -179,14 +179,14 @@ def hardest(counts: Mapping[tuple[int, int], int], classes: int) -> list[int]:
     return sorted(sorted(part, key=lambda label: -part[label])[:MOST_CLASSES])
 
 
-def run_colours(runs: int) -> list[str]:
+def run_colors(runs: int) -> list[str]:
     """Return the color of each run, the same in all figures."""
-    return [COLOURS[i % len(COLOURS)] for i in range(runs)]
+    return [COLORS[i % len(COLORS)] for i in range(runs)]
 
 
-def _faint(colour: str) -> str:
+def _faint(color: str) -> str:
     """Return a nearly transparent version of a color."""
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({red}, {green}, {blue}, 0.08)"
 
 

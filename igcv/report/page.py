@@ -13,7 +13,7 @@ from igcv.report.figures import (
     class_accuracy,
     confusion,
     curves,
-    run_colours,
+    run_colors,
     stage_costs,
 )
 from igcv.report.run import RunReport, duration
@@ -45,7 +45,7 @@ def report_page(runs: Sequence[RunReport]) -> str:
         title=f"{len(runs)} runs"
         if len(runs) > 1
         else f"{runs[0].recipe['model']} on {runs[0].recipe['data']}",
-        colours=run_colours(len(runs)),
+        colors=run_colors(len(runs)),
         panels=[(panel.title, panel.unit, curves(panel, histories)) for panel in PANELS],
         differing=[key for key in keys if len({run.recipe.get(key, "") for run in runs}) > 1],
         columns=columns_of([row for run in runs for row in run.history]),

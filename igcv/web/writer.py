@@ -192,8 +192,8 @@ def drawable(source: DataSource | None) -> int | None:
     if source is None or source.image_size is None or source.image_size > PAD_SIDE:
         return None
     pixels = [np.asarray(image) for image, _ in validation_images(source)]
-    grey = all((p == p[..., :1]).all() and p[0, 0, 0] < 64 and p.mean() < 128 for p in pixels)
-    return source.image_size if pixels and grey else None
+    gray = all((p == p[..., :1]).all() and p[0, 0, 0] < 64 and p.mean() < 128 for p in pixels)
+    return source.image_size if pixels and gray else None
 
 
 def describe(

@@ -21,22 +21,36 @@ TINY = "tinyimagenet"
 TINY_BY_OTHERS = (("MobileNetV2", 48.26), ("EfficientNet", 57.34), ("ResNet-50", 66.21))
 
 
-def accuracy_table(found: Sequence[Column]) -> str:
-    """Return published and measured accuracies side by side, in Markdown."""
-    head = [
-        "network",
-        "`--model`",
-        "parameters",
-        "parameters, published",
-        "CIFAR-10, paper",
-        "CIFAR-100, paper",
-        "reproduction, published",
-    ]
-    lines = [table_row([*head, *(f"{column.label}, measured" for column in found)])]
-    lines.append("|---|---|" + "---:|" * (5 + len(found)))
+def measured_table(found: Sequence[Column]) -> str:
+    """Return the measured accuracies and their conditions, in Markdown."""
+    summaries = [summary for column in found for summary in column.summaries]
+    if not summaries:
+        return "igcv has not measured an accuracy yet."
+    lines = [table_row(["network", "`--model`", *(column.label for column in found)])]
+    lines.append("|---|---|" + "---:|" * len(found))
     for row in NETWORKS:
-        if not (row.published or row.by_others or any(column.networks[row.model].top1 for column in found)):
-            continue  # no result is known
+        figures = [str(column.networks[row.model]) for column in found]
+        lines += [table_row([row.label, f"`{row.model}`", *figures])] if any(figures) else []
+    seen = {(s["machine"]["device"], s["machine"]["torch"], s["machine"]["python"]) for s in summaries}
+    machines = "; ".join(
+        f"{device}, torch {torch}, Python {python}" for device, torch, python in sorted(seen)
+    )
+    note = (
+        "Top-1 accuracy in percent after the last epoch, in the precision of the training: mean and standard deviation "
+        "over the seeds; for one seed, the binomial standard error over the test images "
+        f"({machines}). No published accuracy has been reproduced yet."
+    )
+    return "\n\n".join(["\n".join(lines), note])
+
+
+def published_table() -> str:
+    """Return the published accuracies on CIFAR, in Markdown."""
+    head = ["network", "`--model`", "parameters", "parameters, IGCV3 paper"]
+    head += ["CIFAR-10, IGCV3 paper", "CIFAR-100, IGCV3 paper", "CIFAR-10 / CIFAR-100, independent paper"]
+    lines = [table_row(head), "|---|---|" + "---:|" * 5]
+    for row in NETWORKS:
+        if not (row.published or row.by_others):
+            continue  # nothing is published
         parameters = " / ".join(f"{model_cost(row.model, n, 32).parameters / 1e6:.2f}" for n in (10, 100))
         listed = f"{row.published_parameters} M" if row.published_parameters else ""
         published = [
@@ -44,55 +58,40 @@ def accuracy_table(found: Sequence[Column]) -> str:
             for d in DATA
         ]
         others = " / ".join(f"{row.by_others[d]:.2f}" for d in DATA) if row.by_others else ""
-        figures = [str(column.networks[row.model]) for column in found]
-        lines.append(
-            table_row([row.label, f"`{row.model}`", f"{parameters} M", listed, *published, others, *figures])
-        )
+        lines.append(table_row([row.label, f"`{row.model}`", f"{parameters} M", listed, *published, others]))
     return "\n".join(lines)
 
 
 def imagenet_table() -> str:
     """Return the published ImageNet accuracies, in Markdown."""
     lines = [
-        "| network | parameters | ImageNet top-1 / top-5, published | after retraining, published |",
+        "| network | parameters, IGCV3 paper | ImageNet top-1 / top-5 | after the retrain stage |",
         "|---|---:|---:|---:|",
     ]
     return "\n".join([*lines, *(table_row([name, f"{size} M", *rest]) for name, size, *rest in IMAGENET)])
 
 
 def tables(found: Sequence[Column]) -> str:
-    """Return the accuracy tables and their conditions, in Markdown."""
-    summaries = [summary for column in found for summary in column.summaries]
-    tiny, cifar = ([c for c in found if (c.data == TINY) == is_tiny] for is_tiny in (True, False))
-    note = (
-        "Top-1 accuracy in percent. Parameters: counted by igcv, with 10 / 100 classes. Paper: arXiv:1806.00178, mean "
-        "and standard deviation of five runs; the training settings are not known. The paper's row 0.5x has half the "
+    """Return the accuracy tables, measured and published, in Markdown."""
+    published = (
+        "Top-1 accuracy in percent. Parameters: counted by igcv, with 10 / 100 classes. IGCV3 paper: arXiv:1806.00178, "
+        "mean and standard deviation of five runs; the training settings are not known. Its row 0.5x has half the "
         "parameters at full width, and its row 0.7x seven tenths. The block counts are igcv's choice, because the "
-        "authors published none. Reproduction: CIFAR-10 / CIFAR-100 in arXiv:1905.03672, 400 epochs. "
-        f"{how(summaries)}"
+        "authors published none. Independent paper: arXiv:1905.03672, 400 epochs."
     )
-    parts = [accuracy_table(cifar), *([tiny_table(tiny)] if tiny else []), imagenet_table(), note]
-    return "\n\n".join(parts)
+    tiny = [tiny_line()] if any(column.data == TINY for column in found) else []
+    return "\n\n".join(
+        [
+            *("### Accuracy, measured", measured_table(found)),
+            *("### Accuracy, published", published_table(), imagenet_table(), published, *tiny),
+        ]
+    )
 
 
-def tiny_table(found: Sequence[Column]) -> str:
-    """Return the measured and published accuracies on Tiny-ImageNet, in Markdown."""
-    lines = [
-        table_row(["Tiny-ImageNet, 200 classes", "parameters", "top-1 %", "source"]),
-        "|---|---:|---:|---|",
-    ]
-    for column in found:
-        for row in NETWORKS:
-            if column.networks[row.model].top1:
-                parameters = f"{model_cost(row.model, 200, 64).parameters / 1e6:.2f} M"
-                lines.append(
-                    table_row([f"`{row.model}`", parameters, str(column.networks[row.model]), column.label])
-                )
-    by_others = [
-        table_row([name, "", f"{top1:.2f}", "published by others, from scratch"])
-        for name, top1 in TINY_BY_OTHERS
-    ]
-    return "\n".join([*lines, *by_others])
+def tiny_line() -> str:
+    """Return the accuracies on Tiny-ImageNet that others published, as a sentence."""
+    listed = ", ".join(f"{name} {top1:.2f}" for name, top1 in TINY_BY_OTHERS)
+    return f"Tiny-ImageNet, trained from scratch (github.com/JunrQ/pytorch-cifar100): {listed}."
 
 
 def results_page(text: str, ablations: Mapping[str, Path], latencies: Mapping[str, Any] | None) -> str:
@@ -101,7 +100,7 @@ def results_page(text: str, ablations: Mapping[str, Path], latencies: Mapping[st
         "# Results",
         "Written by `python -m studies.table report` from the folders next to this file. Each training has a folder "
         "with its resolved recipe, its metrics log and its summary.",
-        text,
+        text.replace("### ", "## "),
         "![Accuracy versus parameters, multiply-adds and latency](accuracy.png)",
     ]
     for name, folder in ablations.items():
@@ -152,7 +151,7 @@ def cost_table(latencies: Mapping[str, Any]) -> str:
             times = [_spread(networks[row.model]["ratio"]) for networks in sizes.values()]
             lines.append(table_row([row.label, f"`{row.model}`", *counts, *times]))
     note = f"Relative time: ratio to `{BASELINE}`. Parameters and multiply-adds: counted with 10 classes."
-    return "\n\n".join(["\n".join(lines), f"{note} {latency_conditions(latencies)}"])
+    return "\n\n".join(["### Speed, measured", "\n".join(lines), f"{note} {latency_conditions(latencies)}"])
 
 
 def _spread(figures: Mapping[str, float]) -> str:
@@ -167,20 +166,6 @@ def ablation_table(folder: Path, model: str) -> str:
         found = read_measured(folder, [f"{model}-{variant.replace(' ', '_')}-seed{seed}" for seed in SEEDS])
         lines.append(table_row([variant, f"`{' '.join(changes)}`" if changes else "", str(found)]))
     return "\n".join(lines)
-
-
-def how(summaries: Sequence[Mapping[str, Any]]) -> str:
-    """Return the conditions of the measured accuracies."""
-    if not summaries:
-        return "igcv has not reproduced these accuracies yet."
-    seen = {(s["machine"]["device"], s["machine"]["torch"], s["machine"]["python"]) for s in summaries}
-    machines = "; ".join(
-        f"{device}, torch {torch}, Python {python}" for device, torch, python in sorted(seen)
-    )
-    return (
-        "Measured: after the last epoch, mean and standard deviation over the seeds; for one seed, the binomial "
-        f"standard error over the test images ({machines})."
-    )
 
 
 def with_results(page: str, text: str) -> str:

@@ -62,5 +62,5 @@ def halved(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def accuracy_of(file: Path, data: str | None = None) -> Evaluation:
     """Evaluate released weights on the data set in their card, or on `data`."""
     classifier = load(file)
-    source = classifier.labelled(classifier.open_data(data))
+    source = classifier.labeled(classifier.open_data(data))
     return evaluate_in(CPU, classifier, source, batch_size=128)

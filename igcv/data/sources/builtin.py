@@ -15,8 +15,8 @@ def open_digits(request: Request) -> Parts:
     from sklearn.datasets import load_digits  # slow to import, needed here only
 
     digits = load_digits()
-    grey = np.round(digits.images * (255 / 16)).astype(np.uint8)  # (1797, 8, 8), 0..16 -> 0..255
-    images = ArrayImages(np.repeat(grey[..., None], 3, axis=-1), digits.target, request.kind)
+    gray = np.round(digits.images * (255 / 16)).astype(np.uint8)  # (1797, 8, 8), 0..16 -> 0..255
+    images = ArrayImages(np.repeat(gray[..., None], 3, axis=-1), digits.target, request.kind)
     return Parts(*by_position(images, seed=0), [str(digit) for digit in range(10)])
 
 

@@ -18,13 +18,13 @@ def open_records(request: Request) -> Parts:
             f"data source 'rec:{request.argument}': got {sum(map(bool, paths))} files, expected {KINDS['rec'].syntax}"
         )
     notes: list[str] = []
-    train, val = (_labelled(path, notes) if path else None for path in (*paths, "")[:2])
+    train, val = (_labeled(path, notes) if path else None for path in (*paths, "")[:2])
     names = names_beside(Path(paths[0] or paths[1]))
     numbers = names or names_by_number(train, val)
     return Parts(train, val, numbers, notes=tuple(notes), named=bool(names))
 
 
-def _labelled(path: str, notes: list[str]) -> Images:
+def _labeled(path: str, notes: list[str]) -> Images:
     """Return the labeled images of a file, and add a line about other records to `notes`."""
     images = RecordImages(path)
     left = np.flatnonzero(images.labels == UNLABELLED)

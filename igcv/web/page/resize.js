@@ -42,17 +42,17 @@ export function contributions(length, resized, from, to, filter) {
   const stretch = Math.max(scale, 1); // antialiasing: a smaller output needs a wider filter
   const support = filter.support * stretch;
   return Array.from({ length: to - from }, (_, i) => {
-    const centre = (from + i + 0.5) * scale;
-    const start = Math.max(Math.trunc(centre - support + 0.5), 0);
-    const end = Math.min(Math.trunc(centre + support + 0.5), length);
-    return { start, weights: wholeNumbers(start, end, centre, stretch, filter) };
+    const center = (from + i + 0.5) * scale;
+    const start = Math.max(Math.trunc(center - support + 0.5), 0);
+    const end = Math.min(Math.trunc(center + support + 0.5), length);
+    return { start, weights: wholeNumbers(start, end, center, stretch, filter) };
   });
 }
 
-function wholeNumbers(start, end, centre, stretch, filter) {
+function wholeNumbers(start, end, center, stretch, filter) {
   const weights = new Float64Array(end - start);
   for (let x = start; x < end; x++) {
-    const distance = Math.abs((x - centre + 0.5) * (1 / stretch));
+    const distance = Math.abs((x - center + 0.5) * (1 / stretch));
     weights[x - start] = distance < filter.support ? filter.weight(distance) : 0;
   }
   const sum = weights.reduce((a, b) => a + b, 0);
@@ -69,7 +69,7 @@ function wholeNumbers(start, end, centre, stretch, filter) {
  * @param preprocessing `short_side`, `input_size` and `interpolation` of page.json.
  * @returns Uint8Array of input_size x input_size x 3: red, green, blue.
  */
-export function centreSquare(image, preprocessing) {
+export function centerSquare(image, preprocessing) {
   const { short_side: shortSide, input_size: side, interpolation } = preprocessing;
   const [width, height] = resizedSize(image.width, image.height, shortSide);
   const left = halved(width - side); // never below 0, as short_side is at least input_size

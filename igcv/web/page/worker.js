@@ -3,7 +3,7 @@
 
 import * as ort from "./ort/ort.wasm.min.mjs";
 import { decoded, readable } from "./pixels.js";
-import { centreSquare } from "./resize.js";
+import { centerSquare } from "./resize.js";
 
 // Threads need shared memory, which browsers provide only to pages with cross-origin isolation headers.
 const THREADS = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency) : 1;
@@ -28,7 +28,7 @@ async function open(request) {
 async function classify({ image }) {
   const bitmap = image instanceof Blob ? await decoded(image) : image;
   const start = performance.now();
-  const pixels = centreSquare(readable(bitmap), preprocessing);
+  const pixels = centerSquare(readable(bitmap), preprocessing);
   bitmap.close();
   const resized = performance.now();
   const probabilities = softmax(await run(pixels));

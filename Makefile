@@ -61,7 +61,7 @@ table: $(INSTALLED)
 	$(VENV)/bin/python -m studies.table train $(DATA:%=--data %) $(RECIPE:%=--recipe %) --minutes $(MINUTES)
 	$(VENV)/bin/python -m studies.table report
 
-# Runs the long reliability tests: one hour, as root (mounts small disks). Writes docs/reliability.md.
+# Runs the long reliability tests: about 40 minutes, as root (mounts small disks). Writes docs/reliability.md.
 soak: $(INSTALLED)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[soak]'
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m studies.soak

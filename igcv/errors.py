@@ -1,7 +1,7 @@
 """Exceptions of igcv, and helpers for their messages.
 
-The message of an `InputError` states the given value, the expected value and a fix. The command line prints the message
-on one line and exits with status 2.
+The message of an `InputError` states the given value, the expected value and, where the fix is not obvious, the fix.
+The command line prints the message on one line and exits with status 2.
 """
 
 import difflib

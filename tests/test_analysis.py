@@ -216,7 +216,7 @@ def test_a_summary_of_real_weights_leaves_them_alone() -> None:
         (lambda: Permutation(6, 4), "groups: got 4, expected a divisor of the 6 channels"),
         (
             lambda: path_counts([ConvFactor(6, 8, 2), Permutation(6, 2)]),
-            "has 6 input channels, but .* has 8 outputs",
+            "got 6 input channels, expected 8, the outputs of ConvFactor",
         ),
         (lambda: path_counts([]), "at least one factor"),
         (lambda: describe(nn.ReLU()), "module: got ReLU, expected an InterleavedConv"),

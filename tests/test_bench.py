@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from igcv.commands.printing.training import print_data_bench
+
 
 def bench(igcv_command, digit_folder, *more):
     return igcv_command(
@@ -35,15 +37,38 @@ def test_table_of_the_data_pipeline(igcv_command, digit_folder):
     ended = bench(igcv_command, digit_folder, "augment=flip_crop", "resident=off")
     assert ended.status == 0, ended.err
     assert (
-        "24 training images, augment flip_crop; batches of 8, 16 px; 0 data-loading workers; cpu" in ended.out
+        "24 training images, augment flip_crop; batches of 8, 16 px; no data-loading workers; cpu"
+        in ended.out
     )
+    assert "per data-loading worker" not in ended.out
     for row in (
         "loading only, images/s",
-        "per data-loading worker",
         "training igcv3_d_p50, images/s",
         " % to ",
     ):
         assert row in ended.out
+
+
+def test_the_speed_per_worker_by_hand(capsys: pytest.CaptureFixture[str]) -> None:
+    spread = {"median": 90.0, "low": 60.0, "high": 120.0}
+    figures = {
+        **{"data": "photos", "images": 24, "resident": "off", "augment": "none", "batch_size": 8},
+        **{"input_size": 16, "machine": {"device": "cpu"}, "model": "igcv3_d_p50", "peak_memory_mib": 1},
+        **{
+            "largest_batch_size": 8,
+            "loading": spread,
+            "training": spread,
+            "waiting": dict.fromkeys(spread, 0.1),
+        },
+    }
+    print_data_bench({**figures, "workers": 3})
+    out = capsys.readouterr().out
+    assert "; 3 data-loading workers; cpu" in out
+    assert [line.split() for line in out.splitlines() if "per data-loading worker" in line] == [
+        ["per", "data-loading", "worker", "30.0", "20.0", "to", "40.0"]
+    ]
+    print_data_bench({**figures, "workers": 1})
+    assert "; 1 data-loading worker; cpu" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,22 @@ def test_a_card_that_promises_too_much(change: dict) -> None:
     assert len(message) < 1000
 
 
+@pytest.mark.parametrize(
+    "field, value, got, expected",
+    [
+        ("model", 3, "3", "text"),
+        ("input_size", 0, "0", "1 to 65536"),
+        ("class_names", [1] * 10, "(1, 1, 1, 1, 1, 1, ...)", "a list of texts"),
+        ("class_ids", ["n1"] * 9, "9 names", "10, as num_classes says"),
+        ("strides", [1.5], "(1.5,)", "integers"),
+    ],
+)
+def test_the_error_of_a_card_field(field: str, value: object, got: str, expected: str) -> None:
+    card = json.loads((CORPUS / "card" / "small").read_text()) | {"num_classes": 10, "class_names": []}
+    message = READERS["card"](json.dumps(card | {field: value}).encode())
+    assert f"card field '{field}': got {got}, expected {expected}. Save the weights again." in message
+
+
 @pytest.mark.parametrize("field, value", [("input_size", 10**9), ("crop", 1e-12)])
 def test_preprocessing_of_a_stranger_cannot_fill_the_memory(field: str, value: float) -> None:
     card = json.loads((CORPUS / "card" / "small").read_text())

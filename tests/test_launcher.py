@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from igcv.errors import InputError
+from igcv.training.launch import gpu_list
 from igcv.training.run import STATE
 from igcv.training.state import decode
 from studies.soak.lives import LIMIT_S, SETTINGS
@@ -23,6 +25,35 @@ from tests.test_survival import STEPWISE, wait_for
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a data set of 48 training images: four steps per epoch."""
     return write_digits(tmp_path_factory.mktemp("photos"), train=24)
+
+
+@pytest.mark.parametrize(
+    "count, message",
+    [
+        (0, "--gpus: got '1,2', but igcv found no GPU. Omit --gpus to use the CPU"),
+        (
+            1,
+            "--gpus: got '1,2', expected numbers from 0 to 0: this machine has 1 GPU. Give --gpus with such numbers",
+        ),
+        (
+            2,
+            "--gpus: got '1,2', expected numbers from 0 to 1: this machine has 2 GPUs. Give --gpus with such numbers",
+        ),
+    ],
+)
+def test_gpus_that_do_not_exist(count: int, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: count)
+    with pytest.raises(InputError) as caught:
+        gpu_list("1,2")
+    assert str(caught.value) == message
+
+
+def test_gpus_as_entries_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert gpu_list("2, 0") == ["2", "0"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,7")
+    assert gpu_list("2, 0") == ["7", "4"]
 
 
 def test_a_signal_to_the_launcher_reaches_all_processes(photos: Path, tmp_path: Path) -> None:

@@ -355,7 +355,6 @@ def test_a_run_is_never_overwritten(finished: Path, digit_folder: Path, igcv_com
         (["train", "--data", "digits", "--resume"], "--resume needs --out"),
         (["train", "--data", "digits", "--resume", "--out", "/nowhere"], "no run to resume in '/nowhere'"),
         (["train", "--data", "digits", "--gpus", "a"], "--gpus: got 'a', expected different GPU numbers"),
-        (["train", "--data", "digits", "--gpus", "0,99"], "this machine has"),
         (["train", "--data", "digits", "--out", "/proc/none"], "cannot write to '/proc': "),
         (["evaluate", "/nowhere"], "file not found: '/nowhere'"),
         (["predict", "README.md", "x.png"], "'README.md' is not a readable safetensors file"),

@@ -180,7 +180,8 @@ def _check_chain(factors: Sequence[Factor]) -> None:
     for before, after in itertools.pairwise(factors):
         if before.out_channels != after.in_channels:
             raise InputError(
-                f"{after} has {after.in_channels} input channels, but {before} has {before.out_channels} outputs"
+                f"{after}: got {after.in_channels} input channels, expected {before.out_channels}, the outputs of "
+                f"{before}"
             )
 
 

@@ -53,7 +53,9 @@ def compare(
     plain = network(inputs).numpy()
     found = session.bind(images if given is None else given)()
     if found.shape != exact.shape:
-        raise InputError(f"logits of the engine: got shape {found.shape}, expected {exact.shape}")
+        raise InputError(
+            f"logits of the engine: got shape {found.shape}, expected {exact.shape}. Choose another form"
+        )
     scale = max(float(np.abs(exact).max()), 1e-12)
     return Comparison(
         len(images),

@@ -42,9 +42,11 @@ def gpu_list(gpus: str) -> list[str]:
     if not all(number.isdigit() for number in numbers) or len(set(numbers)) < len(numbers):
         raise InputError(f"--gpus: got '{gpus}', expected different GPU numbers, e.g. --gpus 0,1,2,3")
     if max(map(int, numbers)) >= count:
+        if not count:
+            raise InputError(f"--gpus: got '{gpus}', but igcv found no GPU. Omit --gpus to use the CPU")
         raise InputError(
-            f"--gpus: got '{gpus}', but this machine has {counted(count, 'GPU')}, numbered from 0. Omit --gpus to use "
-            f"{'the first GPU' if count else 'the CPU'}"
+            f"--gpus: got '{gpus}', expected numbers from 0 to {count - 1}: this machine has {counted(count, 'GPU')}. "
+            "Give --gpus with such numbers"
         )
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(count)))).split(",")
     return [visible[int(number)] for number in numbers]

@@ -66,25 +66,25 @@ class Card:
             ) from error
         for name, kinds in _CARD_TYPES.items():
             if type(value := getattr(card, name)) not in kinds:
-                raise InputError(
-                    f"{path}: card field '{name}': got {reprlib.repr(value)}, expected {_IN_WORDS[kinds[0]]}"
-                )
+                raise _invalid(path, name, reprlib.repr(value), _IN_WORDS[kinds[0]])
         for name, (low, high) in _CARD_RANGES.items():
-            if not low <= getattr(card, name) <= high:
-                raise InputError(
-                    f"{path}: card field '{name}': got {getattr(card, name)}, expected {low} to {high}"
-                )
-        for names in (card.class_names, card.class_ids):
-            if not all(isinstance(name, str) for name in names):
-                raise InputError(f"{path}: card field 'class_names': expected only texts")
+            if not low <= (value := getattr(card, name)) <= high:
+                raise _invalid(path, name, value, f"{low} to {high}")
+        for name in ("class_names", "class_ids"):
+            names = getattr(card, name)
+            if not all(isinstance(text, str) for text in names):
+                raise _invalid(path, name, reprlib.repr(names), "a list of texts")
             if names and len(names) != card.num_classes:
-                raise InputError(
-                    f"{path}: class names in the card: got {len(names)}, expected {card.num_classes}"
-                )
+                raise _invalid(path, name, f"{len(names)} names", f"{card.num_classes}, as num_classes says")
         if not all(type(stride) is int for stride in card.strides):
-            raise InputError(f"{path}: card field 'strides': got {card.strides}, expected integers")
+            raise _invalid(path, "strides", reprlib.repr(card.strides), "integers")
         check_strides_known(path, card.model, card.input_size, card.strides)
         return card
+
+
+def _invalid(path: Path, name: str, got: object, expected: str) -> InputError:
+    """Return the error of a field of the card."""
+    return InputError(f"{path}: card field '{name}': got {got}, expected {expected}. Save the weights again.")
 
 
 _CARD_TYPES: dict[str, tuple[type, ...]] = {

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from igcv.terminal import counted
 from studies.markdown import replaced
 
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
@@ -70,5 +71,6 @@ def _measured(name: str, result: dict[str, Any]) -> str:
     host = result["machine"]
     return (
         f"- {name}: measured {host['date']} in {result['seconds'] / 60:.0f} minutes; {host['processor']}, "
-        f"{host['cores']} cores, Python {host['python']}, torch {host['torch']}"
+        f"{host['cores']} cores, Python {host['python']}, torch {host['torch']}, igcv {host['igcv']}, "
+        f"{counted(host['threads'], 'thread')} per process"
     )

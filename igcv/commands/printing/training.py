@@ -98,20 +98,30 @@ def best_text(summary: Mapping[str, Any]) -> str:
 def print_data_bench(figures: dict[str, Any]) -> None:
     """Print the data-loading speed and the share of the training time spent waiting for images."""
     kept = "cached in device memory" if figures["resident"] == "on" else f"augment {figures['augment']}"
+    workers = (
+        counted(figures["workers"], "data-loading worker")
+        if figures["workers"]
+        else "no data-loading workers"
+    )
     print_line(
         f"{figures['data']}: {figures['images']:,} training images, {kept}; batches of {figures['batch_size']}, "
-        f"{figures['input_size']} px; {figures['workers']} data-loading workers; {figures['machine']['device']}"
+        f"{figures['input_size']} px; {workers}; {figures['machine']['device']}"
     )
     table = Table("", "median", "range", box=None, header_style="bold")
-    apart = {key: value / max(figures["workers"], 1) for key, value in figures["loading"].items()}
-    for name, spread in (
-        ("loading only, images/s", figures["loading"]),
-        ("  per data-loading worker", apart),
-        (f"training {figures['model']}, images/s", figures["training"]),
-    ):
+    rows = {
+        "loading only, images/s": figures["loading"],
+        **({"  per data-loading worker": _per_worker(figures)} if figures["workers"] else {}),
+        f"training {figures['model']}, images/s": figures["training"],
+    }
+    for name, spread in rows.items():
         table.add_row(name, f"{spread['median']:,.1f}", f"{spread['low']:,.1f} to {spread['high']:,.1f}")
     median, low, high = (f"{100 * figures['waiting'][key]:.1f} %" for key in ("median", "low", "high"))
     table.add_row("  time waiting for images", median, f"{low} to {high}")
     table.add_row("peak memory, MiB", f"{figures['peak_memory_mib']:,}", "")
     table.add_row("estimated largest batch_size", f"{figures['largest_batch_size']:,}", "")
     console.print(table)
+
+
+def _per_worker(figures: Mapping[str, Any]) -> dict[str, float]:
+    """Return the data-loading speed divided by the number of data-loading workers."""
+    return {key: value / figures["workers"] for key, value in figures["loading"].items()}

@@ -121,7 +121,7 @@ def test_int8(visit: Visit, folder: Path, tmp_path: Path) -> None:
     file = pictures(tmp_path)["digit.png"]
     give(visit, file)
     visit.tab.get_by_role("radio", name="int8").check()
-    visit.tab.get_by_text("Weights and activations in 8 bits.").wait_for()
+    visit.tab.get_by_text("Activations in 8 bits, weights in 7 bits.").wait_for()
     expected = load(folder / "int8.onnx").predict([file])[0]
     found = give(visit, file)
     assert found[0] == (expected[0].name, pytest.approx(100 * expected[0].probability, abs=1))

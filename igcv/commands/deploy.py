@@ -53,7 +53,8 @@ def export(
 ) -> None:
     """Export a trained network for an inference engine, and compare its outputs with the trained network.
 
-    Batch norms and permutations are folded into the convolutions. --form auto measures with --batch and --threads.
+    Batch norms are folded into the convolutions, and permutations too, except with --form literal.
+    --form auto measures with --batch and --threads, which takes seconds to minutes.
 
     Example: igcv export runs/digits --out digits.onnx --with-preprocessing
     """

@@ -31,7 +31,8 @@ def models(
 ) -> None:
     """List the networks with their parameters and multiply-adds, or the trained weights.
 
-    Other commands accept these names. Weights of other projects are downloaded once.
+    --model, igcv summary and igcv bench latency take network names.
+    Commands that load a network take weights names. Weights of other projects are downloaded once.
 
     Example: igcv models 'igcv3*' --pretrained
     """

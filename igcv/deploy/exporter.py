@@ -80,11 +80,13 @@ def export(
 ) -> Exported:
     """Write a trained network as a file for an inference engine; this is `igcv export`.
 
-    The export folds batch norms and permutations into the convolutions. It then compares the logits of the file with
-    the logits of the network. If a float32 file differs beyond the tolerance, the export fails and leaves no file.
+    The export folds batch norms into the convolutions, and permutations too, except in the form "literal". It then
+    compares the logits of the file with the logits of the network. If a float32 file differs beyond the tolerance, the
+    export fails and leaves no file. An int8 file fails only for non-finite logits or a wrong shape.
 
     Args:
-        network: a classifier, or anything that `igcv.load` opens. The classifier is not changed.
+        network: a classifier, or anything that `igcv.load` opens except an exported file. The classifier is not
+            changed.
         out, force: the file to write, and whether to replace an existing file.
         format: a name in `igcv.deploy.writers.table.WRITERS`: "onnx", "openvino", "torch" (torch.export), "litert" or
             "ncnn"; None: inferred from the suffix of `out`.

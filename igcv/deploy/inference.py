@@ -20,14 +20,15 @@ def fold(
     """Return an equivalent network for inference. `model` is not changed.
 
     Folding merges batch norms into the convolutions before them, and permutations into the order of the channels. The
-    folded network consists of convolutions with biases, activations and sums.
+    folded network consists of convolutions with biases, activations, sums and concatenations. The form "literal" also
+    keeps the permutations.
 
     Args:
         model: a network of the catalog.
         form: form of the blocks. "auto" measures the forms of each distinct block on this machine and takes the
-            fastest, which takes seconds. "literal" keeps the layers and permutations of the papers. A name in
-            `igcv.deploy.FORMS` applies to every block that has this form. A dictionary gives a form per block name;
-            its other blocks are "dense".
+            fastest. The measurement takes seconds to minutes, and its result is cached (see `igcv.cache`). "literal"
+            keeps the layers and permutations of the papers. A name in `igcv.deploy.FORMS` applies to every block that
+            has this form. A dictionary gives a form per block name; its other blocks are "dense".
         engine: engine for the measurements of "auto": "torch", "onnx" or "openvino".
         input_size: side of the images for the measurements, in pixels; None: the input size of the network.
         batch_size: images per batch in the measurements.

@@ -70,7 +70,7 @@ def write_page(
     The command is `igcv web`.
 
     Args:
-        network: a classifier, or an argument of `igcv.load`.
+        network: a classifier, or anything that `igcv.load` opens except an exported file.
         out: the folder, created when the page is complete.
         calibrate: data source for int8 calibration; None: the source of the training run, if available and matching.
         examples: put validation images into the page; None: only those of public data sets (digits, CIFAR,

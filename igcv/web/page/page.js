@@ -42,7 +42,7 @@ function describeNetwork({ name, bytes, agreement, agreement_images: images }) {
   element("size").textContent = `${(bytes / 1e6).toPrecision(3)} MB`;
   const notes = [];
   if (page.networks.length === 1) notes.push(NO_INT8);
-  if (name === "int8") notes.push("Weights and activations in 8 bits.");
+  if (name === "int8") notes.push("Activations in 8 bits, weights in 7 bits.");
   if (agreement !== undefined) {
     const share = (100 * agreement).toFixed(1);
     notes.push(`Same class as float32 for ${share} % of ${images.toLocaleString("en")} validation images.`);

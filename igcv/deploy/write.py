@@ -64,7 +64,7 @@ def write_compared(
     pre = classifier.preprocessing
     if settings.form == AUTO:
         kept = f"result not cached: {why}" if (why := unwritable()) else "the result is cached"
-        say(f"measuring the fastest form on this machine (takes up to minutes; {kept})")
+        say(f"measuring the fastest form on this machine (takes seconds to minutes; {kept})")
     folded = folded_for(classifier, settings, calibration)
     inputs = normalized(pixels, pre)
     given = pixels if settings.with_preprocessing else inputs

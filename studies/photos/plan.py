@@ -57,7 +57,7 @@ HAND_RECIPE = [
 TIMM_MODEL = "mobilenetv2_050"  # the smallest network of the family in timm
 
 METHODS = {  # in the order of the table columns
-    "scratch": "`igcv train --data folder:…`, random weights",
+    "scratch": "`igcv train --data folder:… init_from=none max_minutes=…`",
     "start": "the same, released weights",
     "by_hand": "manual settings of 0.1.0, 40 and 100 epochs",
     "timm": f"timm's `train.py`, {TIMM_MODEL}, default settings",

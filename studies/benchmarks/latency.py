@@ -17,26 +17,15 @@ import json
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from igcv.deploy.latency import matrix_rate, time_networks
-from igcv.engines.table import ENGINES
-from studies.benchmarks.conditions import host_and_versions
-from studies.benchmarks.latency_entries import entries
+from studies.benchmarks.conditions import earlier_rows, host_and_versions
+from studies.benchmarks.latency_entries import ENGINES_MEASURED, entries
 from studies.benchmarks.latency_page import Place, page, place_of
 from studies.benchmarks.latency_plot import plot
 
 SETTINGS = [(batch, threads) for batch in (1, 16) for threads in (1, 2)]
 QUICK = [(1, 1), (16, 2)]
-
-
-def earlier_rows(file: Path, about: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the rows that an earlier call measured on this machine with the same versions."""
-    if not file.is_file():
-        return []
-    before = json.loads(file.read_text())
-    same = {**before["machine"], "date": ""} == {**about, "date": ""}
-    return before["rows"] if same else []
 
 
 def run(rounds: int, places: list[Place], out: Path) -> None:
@@ -66,7 +55,9 @@ def run(rounds: int, places: list[Place], out: Path) -> None:
                 for measured in time_networks(entered, batch, threads, rounds)
             ]
             rows = [*(r for r in rows if place_of(r) != (size, engine, batch, threads)), *new]
-            rows.sort(key=lambda r: (-r["size"], [*ENGINES].index(r["engine"]), r["batch"], r["threads"]))
+            rows.sort(
+                key=lambda r: (-r["size"], ENGINES_MEASURED.index(r["engine"]), r["batch"], r["threads"])
+            )
             result = {"machine": about, "matmul_gflop_per_s": rates, "rows": rows}
             (out / "latency_cpu.json").write_text(json.dumps(result, indent=1) + "\n")
             (out / "latency_cpu.md").write_text(page(result))
@@ -93,8 +84,8 @@ def main() -> None:
     parser.add_argument(
         "--engines",
         nargs="+",
-        default=[*ENGINES],
-        choices=[*ENGINES],
+        default=ENGINES_MEASURED,
+        choices=ENGINES_MEASURED,
         help="inference engines (default: all)",
     )
     parser.add_argument(

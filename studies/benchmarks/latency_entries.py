@@ -24,6 +24,7 @@ from igcv.engines.table import ENGINES
 from igcv.weights.card import Card
 from studies.benchmarks.networks import NETWORKS
 
+ENGINES_MEASURED = ("torch", "onnx", "openvino")  # the last two read ONNX files
 OURS, BASELINE = "igcv3_d_100 folded", "mobilenetv2_100 folded"
 LITERAL, INT8, KEPT = "igcv3_d_100 literal", "igcv3_d_100 int8", ", malloc keeps freed memory"
 OTHERS = ("torchvision mobilenet_v2", "timm mobilenetv2_100", "pytorchcv igcv3_w1")

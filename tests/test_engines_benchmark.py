@@ -40,6 +40,7 @@ def rows(engine: str, size: int) -> list[dict[str, Any]]:
 def result(*places: tuple[str, int]) -> dict[str, Any]:
     """Return a made-up result."""
     about = {
+        "architecture": "x86_64",
         "processor": "some",
         "cores": 2,
         "threads": 1,
@@ -51,9 +52,12 @@ def result(*places: tuple[str, int]) -> dict[str, Any]:
 
 
 def test_the_page_gives_targets_times_and_forms() -> None:
-    page = engines_page.page(result(("litert", 224), ("ncnn", 224), ("litert", 32)))
+    given = result(("litert", 224), ("ncnn", 224), ("litert", 32))
+    page = engines_page.page(given)
     title, *lines = page.splitlines()
-    assert "(x86; not measured on ARM)" in title
+    assert title == "# IGCV3 and MobileNetV2 in mobile engines (x86; not measured on ARM)"
+    given["machine"]["architecture"] = "aarch64"
+    assert engines_page.page(given).startswith("# IGCV3 and MobileNetV2 in mobile engines (ARM)\n")
     assert "Versions: python 3, ncnn 1.0." in lines
     assert "Engines that were not measured: ExecuTorch, MNN, ONNX Runtime." in lines
     reached, absent = "0.500, reached", "not measured"

@@ -14,6 +14,7 @@ Requires igcv[deploy,litert,ncnn,executorch], and MNN for the engine of this nam
 import argparse
 import json
 import multiprocessing
+import platform
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -33,7 +34,7 @@ PACKAGES = ("torch", "numpy", "onnx", *(engine.package for engine in MEASURED.va
 
 def run(settings: Sequence[Setting], out: Path) -> None:
     """Measure settings. Write the results after each setting, in place of its earlier results."""
-    about = host_and_versions(packages=PACKAGES)
+    about = {"architecture": platform.machine(), **host_and_versions(packages=PACKAGES)}
     rows = earlier_rows(out / f"{NAME}.json", about)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, context, max_tasks_per_child=1) as processes:

@@ -8,7 +8,7 @@ from igcv.deploy.folding.forms import LITERAL
 from studies.benchmarks.engines_timing import BASELINE, CANDIDATES, MEASURED, NETWORKS
 from studies.benchmarks.spreads import spread, with_quartiles
 
-TITLE = "IGCV3 and MobileNetV2 in mobile engines (x86; not measured on ARM)"
+ARCHITECTURES = {"x86_64": "x86; not measured on ARM", "aarch64": "ARM"}
 LITERAL_FORM = "its literal form"
 TARGETS = (  # image size, network in its best form, what it is compared with, highest ratio of the times
     (224, "igcv3_d_p50", BASELINE, 0.66),
@@ -42,7 +42,10 @@ class Place(NamedTuple):
 def page(result: dict[str, Any]) -> str:
     """Return the results as Markdown."""
     places = places_of(result["rows"])
-    lines = [f"# {TITLE}", "", *introduction(result, places), "", "## Targets", "", *target_table(places)]
+    architecture = result["machine"]["architecture"]
+    where = ARCHITECTURES.get(architecture, architecture)
+    lines = [f"# IGCV3 and MobileNetV2 in mobile engines ({where})", "", *introduction(result, places)]
+    lines += ["", "## Targets", "", *target_table(places)]
     for size in dict.fromkeys(place.size for place in places):
         lines += ["", f"## {size} x {size} pixels", ""]
         lines += time_table([place for place in places if place.size == size])
@@ -62,7 +65,7 @@ def introduction(result: dict[str, Any], places: Sequence[Place]) -> Iterator[st
     """Yield the conditions and the method."""
     about = result["machine"]
     rounds = sorted({len(place.base["cpu_ms"]) for place in places})
-    others = ("processor", "cores", "threads", "date")
+    others = ("architecture", "processor", "cores", "threads", "date")
     versions = ", ".join(f"{name} {value}" for name, value in about.items() if name not in others)
     yield (
         f"Measured {about['date']}: {about['processor']}, {about['cores']} cores; float32, batch 1, "

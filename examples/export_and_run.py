@@ -2,7 +2,7 @@
 
     python examples/export_and_run.py igcv3_d_p50.cifar10 photo.jpg
 
-The function `classify` needs ONNX Runtime, NumPy and Pillow: neither PyTorch nor igcv.
+The function `classify` and `pixels.py` need ONNX Runtime, NumPy and Pillow: neither PyTorch nor igcv.
 """
 
 import json
@@ -10,7 +10,7 @@ from argparse import ArgumentParser
 
 import numpy as np
 import onnxruntime
-from PIL import Image, ImageOps
+from pixels import pixels_of
 
 import igcv
 
@@ -24,17 +24,8 @@ def classify(file: str, image: str) -> tuple[str, float]:
     """
     session = onnxruntime.InferenceSession(file)
     card = json.loads(session.get_modelmeta().custom_metadata_map["igcv"])
-    pre = card["preprocessing"]
-    pixels = ImageOps.exif_transpose(Image.open(image)).convert("RGBA")  # upright
-    pixels = Image.alpha_composite(Image.new("RGBA", pixels.size, "white"), pixels).convert("RGB")
-    side, short = pre["input_size"], round(pre["input_size"] / pre["crop"])
-    size = [int(short * length / min(pixels.size)) for length in pixels.size]
-    pixels = pixels.resize(size, Image.Resampling[pre["interpolation"].upper()])
-    left, top = (round((length - side) / 2) for length in size)
-    pixels = pixels.crop((left, top, left + side, top + side))
-    (logits,) = session.run(None, {"images": np.asarray(pixels)[None]})[
-        0
-    ]  # uint8 (1, S, S, 3) -> (1, classes)
+    pixels = pixels_of(image, card["preprocessing"])  # uint8 (1, S, S, 3)
+    (logits,) = session.run(None, {"images": pixels})[0]  # (1, classes)
     probabilities = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
     best = int(probabilities.argmax())
     return card["class_names"][best], float(probabilities[best])

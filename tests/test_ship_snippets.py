@@ -1,4 +1,4 @@
-"""The examples on docs/ship_it.md give the predictions of `igcv predict` on photographs."""
+"""The examples on the pages about deployment give the predictions of `igcv predict` on photographs."""
 
 import shutil
 from dataclasses import replace
@@ -21,7 +21,7 @@ from tests.conftest import randomized
 from tests.page_commands import ROOT
 from tests.test_pages import blocks
 
-PAGE = ROOT / "docs" / "ship_it.md"
+PAGES = ROOT / "docs" / "deploy"
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "imagenet_photos"
 # A page for the example, with an import map in place of the npm installation.
 HTML = """<script type="importmap">{"imports": {"onnxruntime-web": "./ort/ort.wasm.min.mjs"}}</script>
@@ -31,10 +31,12 @@ window.classify = async (name) => classify(await (await fetch(name)).blob());
 </script>"""
 
 
-def example(language: str, word: str) -> str:
-    """Return the block of the page that contains a word."""
-    (found,) = (block.text for block in blocks(PAGE) if block.language == language and word in block.text)
-    return found
+FILES = {"onnx": "photos.onnx", "litert": "photos.tflite", "ncnn": "photos.param"}  # by page
+
+
+def example(page: str, language: str) -> str:
+    """Return the first block of a language on a page about deployment."""
+    return next(block.text for block in blocks(PAGES / f"{page}.md") if block.language == language)
 
 
 @pytest.fixture(scope="module")
@@ -83,28 +85,33 @@ def network(photos: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -
         preprocessing=pre.to_dict(),
     )
     save_weights(folder / "w.safetensors", network.state_dict(), card)
-    igcv.export(folder / "w.safetensors", folder / "photos.onnx", form="dense", with_preprocessing=True)
+    for file in FILES.values():
+        inside = not file.endswith(".param")  # ncnn takes normalized images
+        igcv.export(folder / "w.safetensors", folder / file, form="dense", with_preprocessing=inside)
     return folder
 
 
-def test_the_python_example(
+@pytest.mark.parametrize("page", FILES)
+def test_the_python_examples(
+    page: str,
     photos: dict[str, Path],
     network: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    shutil.copy(network / "photos.onnx", tmp_path)
-    code = compile(example("python", "onnxruntime"), "example", "exec")
-    classifier = igcv.load(network / "photos.onnx")
+    monkeypatch.chdir(shutil.copytree(network, tmp_path / "place"))
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    code = compile(example(page, "python"), "example", "exec")
+    classifier = igcv.load(network / FILES[page])
     for name, file in photos.items():
         shutil.copy(file, "photo.jpg")  # in any format
         variables: dict[str, Any] = {}
         exec(code, variables)
         expected = classifier.predict(file, top=200)[0]
         assert capsys.readouterr().out.strip() == expected[0].name, name
-        shares = np.exp(variables["logits"] - variables["logits"].max())
+        logits = np.array(variables["logits"])
+        shares = np.exp(logits - logits.max())
         shares /= shares.sum()
         for guess in expected:
             assert shares[guess.label] == pytest.approx(guess.probability, abs=1e-5), name
@@ -118,7 +125,7 @@ def test_the_javascript_example(
         folder = write_page(igcv.load(network / "w.safetensors"), tmp_path / "page").folder
     shutil.copy(network / "photos.onnx", folder)
     (folder / "own.html").write_text(HTML)
-    (folder / "example.mjs").write_text(example("js", "onnxruntime-web"))
+    (folder / "example.mjs").write_text(example("browser", "js"))
     for file in photos.values():
         shutil.copy(file, folder)
     classifier = igcv.load(network / "photos.onnx")

@@ -20,7 +20,8 @@ from igcv.weights.card import CARD_KEY, Card
 
 MAGIC = 7767517  # first line of a .param file
 FLOAT32, FLOAT16 = 0, 0x01306B47  # tags before weights in a .bin file
-ACTIVATIONS: dict[str, dict[Any, Any]] = {"": {}, "relu": {9: 1}, "relu6": {9: 3, -23310: (2, 0, 6)}}
+# The bounds are floats: older versions of ncnn read the bits of an integer as a float.
+ACTIVATIONS: dict[str, dict[int, Any]] = {"": {}, "relu": {9: 1}, "relu6": {9: 3, -23310: (2, 0.0, 6.0)}}
 MAX, MEAN = 0, 1  # kinds of pooling
 
 
@@ -120,7 +121,7 @@ def _split(builder: Builder, op: Operation) -> None:
 OPERATIONS: dict[str, Convert] = {
     "conv": _conv,
     "linear": _linear,
-    "relu6": lambda builder, op: builder.layer("Clip", op.name, op.inputs, op.outputs, p0=0, p1=6),
+    "relu6": lambda builder, op: builder.layer("Clip", op.name, op.inputs, op.outputs, p0=0.0, p1=6.0),
     "relu": lambda builder, op: builder.layer("ReLU", op.name, op.inputs, op.outputs),
     "max_pool": _max_pool,
     "global_mean": _global(MEAN),

@@ -109,13 +109,17 @@ def test_a_param_file_against_hand_written_lines(tmp_path: Path) -> None:
     np.testing.assert_array_equal(written, np.concatenate(expected).astype(np.float32))
 
 
+@pytest.mark.parametrize("inside", [False, True])
 @pytest.mark.parametrize("form", [LITERAL, "group_branches", "sources_group", "partial_sums", "group_group"])
-def test_litert_runs_a_file_as_one_delegate(form: str, tmp_path: Path) -> None:
-    igcv.export(WEIGHTS, tmp_path / "a.tflite", form=form, with_preprocessing=True)
+def test_litert_runs_a_file_as_one_delegate(form: str, inside: bool, tmp_path: Path) -> None:
+    """From the images to the logits; only the conversion of uint8 images runs before it."""
+    igcv.export(WEIGHTS, tmp_path / "a.tflite", form=form, with_preprocessing=inside)
     session: Any = open_session(tmp_path / "a.tflite")
-    found = [op for op in session.interpreter._get_ops_details() if op["op_name"] == "DELEGATE"]
-    assert len(found) == 1
-    assert session.given["index"] in found[0]["inputs"] and session.found["index"] in found[0]["outputs"]
+    operations = session.interpreter._get_ops_details()
+    (delegate,) = (operation for operation in operations if operation["op_name"] == "DELEGATE")
+    first = operations[0]["outputs"][0] if inside else session.given["index"]
+    assert operations[0]["op_name"] == "CAST" or not inside
+    assert first in delegate["inputs"] and session.found["index"] in delegate["outputs"]
 
 
 def test_card_and_labels_in_a_litert_file(tmp_path: Path) -> None:

@@ -36,9 +36,10 @@ def measured_table(found: Sequence[Column]) -> str:
         f"{device}, torch {torch}, Python {python}" for device, torch, python in sorted(seen)
     )
     note = (
-        "Top-1 accuracy in percent after the last epoch, in the precision of the training: mean and standard deviation "
-        "over the seeds; for one seed, the binomial standard error over the test images "
-        f"({machines}). No published accuracy has been reproduced yet."
+        "Top-1 accuracy in percent after the last epoch: mean and standard deviation over the seeds; for one seed, the "
+        f"binomial standard error over the test images ({machines}). A training measures in its own precision, often "
+        "bf16. Cards of released weights have the accuracy in float32, which can differ by some hundredths. "
+        "No published accuracy has been reproduced yet."
     )
     return "\n\n".join(["\n".join(lines), note])
 

@@ -207,7 +207,7 @@ def test_wrong_input_leaves_no_file(digits_run: Path, tmp_path: Path, igcv_comma
     cases = (
         (
             (digits_run, "--out", tmp_path / "a.engine"),
-            "expected one of .pt2, .onnx, .xml, .tflite, .param. Change the file name or give --format.",
+            f"expected one of {', '.join(SUFFIXES[name] for name in WRITERS)}. Change the file name or give --format.",
         ),
         ((digits_run, "--out", tmp_path / "a.onnx", "--format", "tf"), "unknown format 'tf'"),
         ((digits_run, "--out", tmp_path / "a.onnx", "--format", "openvino"), "expected the suffix .xml"),

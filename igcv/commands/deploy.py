@@ -16,12 +16,15 @@ def export(
     out: Annotated[
         Path,
         typer.Option(
-            help="output file: .onnx, .xml (OpenVINO), .pt2 (torch.export), .tflite (LiteRT) or .param (ncnn)"
+            help="output file: .onnx, .xml (OpenVINO), .pt2 (torch.export), .tflite (LiteRT), .param (ncnn) "
+            "or .pte (ExecuTorch)"
         ),
     ],
     format: Annotated[
         str | None,
-        typer.Option(help="onnx, openvino, torch, litert or ncnn; default: by the suffix of --out"),
+        typer.Option(
+            help="onnx, openvino, torch, litert, ncnn or executorch; default: by the suffix of --out"
+        ),
     ] = None,
     form: Annotated[
         str | None, typer.Option(help=f"{FORM_HELP}; default: auto for onnx, openvino and torch")

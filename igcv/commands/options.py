@@ -54,7 +54,7 @@ Match = Annotated[
 Engine = Annotated[
     str | None,
     typer.Option(
-        help="torch, onnx, openvino, litert or ncnn; default: torch, for an exported file its own engine"
+        help="torch, onnx, openvino, litert, ncnn or executorch; default: torch, for an exported file its own engine"
     ),
 ]
 FORM_HELP = (

@@ -5,8 +5,10 @@ alternately in the engine. A pointwise convolution before the block and a global
 in the layout of the engine, as in a whole network. A file in the cache keeps the measured plans.
 """
 
+import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -29,6 +31,7 @@ from igcv.deploy.folding.plan import (
     stream_groups,
 )
 from igcv.deploy.plans import remembered
+from igcv.deploy.writers.graph import FormError
 from igcv.deploy.writers.session import session_of
 from igcv.engines.opened import open_session, size_of
 from igcv.engines.table import ENGINES
@@ -128,11 +131,15 @@ class Probe(nn.Module):
 def fastest_runs(
     probes: Sequence[nn.Module], shape: tuple[int, int, int], *, engine: str, batch_size: int, threads: int
 ) -> list[float]:
-    """Return the shortest time of each probe, in seconds, on inputs of shape (C, H, W)."""
+    """Return the shortest time of each probe, in seconds, on inputs of shape (C, H, W); infinity if it cannot run."""
     images = torch.randn(batch_size, *shape, generator=torch.Generator().manual_seed(0))
-    sessions = [session_of(probe.eval(), images[:1], engine, threads) for probe in probes]
+    runs: dict[int, Callable[[], np.ndarray]] = {}
+    for i, probe in enumerate(probes):
+        with suppress(FormError):
+            runs[i] = session_of(probe.eval(), images[:1], engine, threads).bind(images.numpy())
     with using_threads(threads):
-        return shortest_times([session.bind(images.numpy()) for session in sessions])
+        times = dict(zip(runs, shortest_times([*runs.values()]), strict=True)) if runs else {}
+    return [times.get(i, math.inf) for i in range(len(probes))]
 
 
 def input_shapes(model: Network, input_size: int) -> dict[str, tuple[int, int]]:

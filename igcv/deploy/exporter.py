@@ -88,8 +88,8 @@ def export(
         network: a classifier, or anything that `igcv.load` opens except an exported file. The classifier is not
             changed.
         out, force: the file to write, and whether to replace an existing file.
-        format: a name in `igcv.deploy.writers.table.WRITERS`: "onnx", "openvino", "torch" (torch.export), "litert" or
-            "ncnn"; None: inferred from the suffix of `out`.
+        format: a name in `igcv.deploy.writers.table.WRITERS`: "onnx", "openvino", "torch" (torch.export), "litert",
+            "ncnn" or "executorch"; None: inferred from the suffix of `out`.
         form: the form of the blocks (see `igcv.fold`). "auto" measures the forms on this machine. None: "auto" for
             ONNX, OpenVINO and torch.export; for the other formats a form that was fastest on x86.
         int8, calibrate: quantize to int8, for ONNX Runtime and OpenVINO, with these calibration images; None: the
@@ -103,7 +103,7 @@ def export(
             batch size is always dynamic.
         opset: version of the ONNX operators; None: the default of igcv.
         batch_size, threads: images per batch and number of threads in the measurements of "auto" and of int8 files. A
-            LiteRT file takes exactly `batch_size` images at once.
+            LiteRT or ExecuTorch file takes exactly `batch_size` images at once.
         compare_int8: with `int8`, also compare accuracy, size and latency with a float32 file. This takes minutes.
         say: callback for progress messages and notes.
 

@@ -1,9 +1,6 @@
 """LiteRT (the successor of TensorFlow Lite) as an engine."""
 
-import os
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +8,9 @@ import numpy as np
 import torch
 
 from igcv.engines.session import Inference, check_images, in_batches
+from igcv.errors import InputError
 from igcv.extras import required
+from igcv.silence import silent
 
 CARD_FILE, LABELS_FILE = "igcv.json", "labels.txt"  # in the zip archive at the end of a file
 
@@ -27,7 +26,7 @@ class LiteRtSession:
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
         litert = required("ai_edge_litert.interpreter", "litert", self.extra)
-        with silent():
+        with silent():  # LiteRT reports every delegate
             self.interpreter: Any = litert.Interpreter(
                 model_path=str(path), num_threads=threads or torch.get_num_threads()
             )
@@ -59,22 +58,16 @@ class LiteRtSession:
         return run
 
 
-@contextmanager
-def silent() -> Iterator[None]:
-    """Discard standard error inside the block: LiteRT reports every delegate there, below Python."""
-    kept = os.dup(2)
-    try:
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-
-
 def _card(path: Path) -> str:
     """Return the card in the zip archive at the end of a file; empty if there is none."""
     if not zipfile.is_zipfile(path):
         return ""
     with zipfile.ZipFile(path) as archive:
-        return archive.read(CARD_FILE).decode() if CARD_FILE in archive.namelist() else ""
+        if CARD_FILE not in archive.namelist():
+            return ""
+        size = archive.getinfo(CARD_FILE).file_size
+        if size > path.stat().st_size:  # compressed: a small file could fill the memory
+            raise InputError(
+                f"'{path}': got a card of {size:,} bytes, more than the file has. Open only files of igcv export."
+            )
+        return archive.read(CARD_FILE).decode()

@@ -7,6 +7,7 @@ It returns the logits as a NumPy array, float32 (N, num_classes).
 from importlib.metadata import version
 from typing import Any
 
+from igcv.engines.executorch import ExecuTorchSession
 from igcv.engines.litert import LiteRtSession
 from igcv.engines.ncnn import NcnnSession
 from igcv.engines.onnxruntime import OnnxSession
@@ -21,6 +22,7 @@ ENGINES: dict[str, Any] = {
     "openvino": OpenVinoSession,
     "litert": LiteRtSession,
     "ncnn": NcnnSession,
+    "executorch": ExecuTorchSession,
 }
 
 

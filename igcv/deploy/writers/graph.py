@@ -34,6 +34,10 @@ ACTIVATIONS = ("relu", "relu6")
 INPUT, OUTPUT = "images", "logits"
 
 
+class FormError(InputError):
+    """A form of the blocks that a format cannot represent, or not well."""
+
+
 @dataclass(frozen=True)
 class Operation:
     """One step of a graph.
@@ -182,11 +186,11 @@ def convert(builder: Any, graph: Graph, table: Mapping[str, Convert], format: st
     """Convert every operation of a graph with the table of a writer.
 
     Raises:
-        InputError: if the format has no equivalent of an operation.
+        FormError: if the format has no equivalent of an operation.
     """
     for operation in graph.operations:
         if operation.kind not in table:
-            raise InputError(
+            raise FormError(
                 f"the format '{format}' has no '{operation.kind}' ({operation.name}). Choose another form or format."
             )
         table[operation.kind](builder, operation)

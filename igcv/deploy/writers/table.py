@@ -78,6 +78,14 @@ WRITERS = {
     "ncnn": Writer(
         "ncnn:write_ncnn", "ncnn", "ncnn", ("float16",), Batch.SINGLE, ("sources_group", "partial_sums")
     ),
+    "executorch": Writer(
+        "executorch:write_executorch",
+        "executorch",
+        "executorch",
+        (),
+        Batch.FIXED,
+        ("group_branches", "sources_group"),
+    ),
 }
 OPTIONAL = {
     "int8": "--int8",

@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,12 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+def state_of_process() -> tuple[Any, ...]:
+    """Return what a conversion must leave as it is: threads, log levels, log handlers and filters of warnings."""
+    root = logging.root
+    return torch.get_num_threads(), root.level, root.manager.disable, [*root.handlers], [*warnings.filters]
+
+
 @pytest.mark.parametrize(
     ("name", "form"),
     [
@@ -56,19 +63,14 @@ def test_agreement_with_pytorch(name: str, form: str) -> None:
     images = torch.randn(3, 3, 32, 32)
     before = {key: tensor.clone() for key, tensor in folded.state_dict().items()}
     places = {key: tensor.stride() for key, tensor in folded.state_dict().items()}
-    state = (torch.get_num_threads(), logging.root.level, logging.root.manager.disable, logging.root.handlers)
+    state = state_of_process()
     session = session_of(folded, images[:BATCH].to(memory_format=torch.channels_last), "executorch", 2)
     found = compare(model, session, images.numpy())
     assert found.error < found.limit and found.agreement == 1
     after = folded.state_dict()
     assert all(torch.equal(after[key], tensor) for key, tensor in before.items())
     assert {key: tensor.stride() for key, tensor in after.items()} == places
-    assert state == (
-        torch.get_num_threads(),
-        logging.root.level,
-        logging.root.manager.disable,
-        logging.root.handlers,
-    )
+    assert state == state_of_process()
 
 
 def test_a_refused_form_leaves_nothing(tmp_path: Path, igcv_command: Igcv) -> None:

@@ -42,6 +42,7 @@ FIRST_PAGES = [
     *(ROOT / "docs" / f"{name}.md" for name in ("start", "train", "fine_tune")),
 ]
 BLOCK = re.compile(r"^( *)```(\w*)(?: title=\"(\S+)\")?\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+NEEDED = {"executorch.md": "executorch", "coreml.md": "coremltools"}  # packages that may be missing, by page
 RUNS = ("photos", "digits", "imagenet", "c10")  # run folders used by commands on the pages
 FOREIGN = re.compile(
     r"<(?:script|link|img|iframe)\b[^>]*(?:src|href)=\"?(?:https?:)?//[^>]*>|url\(\"?(?:https?:)?//"
@@ -112,11 +113,14 @@ def make_networks() -> None:
     )
 
 
+@pytest.mark.filterwarnings("ignore:This API is experimental")  # of executorch
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_blocks(
     page: Path, everything: Path, igcv_command: Igcv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The blocks of a page run from top to bottom, in a separate folder per page."""
+    if (package := NEEDED.get(page.name)) and find_spec(package) is None:
+        pytest.skip(f"{package} is not installed")
     monkeypatch.syspath_prepend(ROOT / "examples")  # pixels.py
     monkeypatch.chdir(shutil.copytree(everything, tmp_path / "place"))
     try_page(page, igcv_command)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from igcv.engines.session import Inference, check_images
+from igcv.errors import InputError
 from igcv.extras import required
 from igcv.weights.card import CARD_KEY
 
@@ -68,4 +69,10 @@ class NcnnSession:
 def _about(path: Path) -> dict[str, Any]:
     """Return what the .json file next to a .param file says; empty if there is none."""
     file = path.with_suffix(".json")
-    return json.loads(file.read_text()) if file.is_file() else {}
+    about = json.loads(file.read_text()) if file.is_file() else {}
+    shape = about.get("shape", []) if isinstance(about, dict) else None
+    if not isinstance(shape, list) or any(type(size) is not int for size in shape):
+        raise InputError(
+            f"'{file}': expected a JSON object, with integers as 'shape' if it has one. Export it again."
+        )
+    return about

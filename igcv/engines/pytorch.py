@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from igcv.engines.program import read_program
 from igcv.engines.session import Inference
 from igcv.machine.threads import using_threads
-from igcv.weights.card import CARD_KEY
 
 
 class TorchSession:
@@ -24,9 +24,8 @@ class TorchSession:
     @classmethod
     def open(cls, path: Path, threads: int | None = None) -> "TorchSession":
         """Return a session of a torch.export program."""
-        extra = {CARD_KEY: ""}
-        program = torch.export.load(path, extra_files=extra)
-        return cls(program.module(), threads, extra[CARD_KEY])
+        program, card = read_program(path)
+        return cls(program.module(), threads, card)
 
     def bind(self, images: np.ndarray) -> Inference:
         given = torch.from_numpy(images)

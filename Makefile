@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 # These tests load inference engines, whose threads stay in the process. They run separately from tests that start processes.
-ENGINE_TESTS := $(addprefix tests/test_,arm.py engines_benchmark.py entrances.py executorch.py export.py fold.py latency.py mobile.py quantize.py pages.py ship_snippets.py web.py web_troubles.py)
+ENGINE_TESTS := $(addprefix tests/test_,arm.py coreml.py engines_benchmark.py entrances.py executorch.py export.py fold.py latency.py mobile.py quantize.py pages.py ship_snippets.py web.py web_troubles.py)
 INSTALLED := $(VENV)/.installed
 
 .PHONY: demo test tests check format table web-demo docs docs-serve soak clean

@@ -17,7 +17,7 @@ from igcv.data.sources.listed import SplitList, read_list
 from igcv.data.sources.open import DataSource, open_source
 from igcv.data.sources.parts import Rule
 from igcv.data.sources.spec import same_source
-from igcv.engines.opened import EngineModule, card_of, is_exported, open_session, takes_pixels
+from igcv.engines.opened import EngineModule, card_of, is_exported, note_of, open_session, takes_pixels
 from igcv.errors import InputError, unknown
 from igcv.models import Network, build_model
 from igcv.weights.card import Card
@@ -64,6 +64,11 @@ class Classifier:
     def class_names(self) -> Sequence[str]:
         """Class names in label order; the labels as text if the card has no names."""
         return self.card.class_names or tuple(str(label) for label in range(self.card.num_classes))
+
+    @property
+    def note(self) -> str:
+        """A note on the results of an exported file, if its engine cannot run it here; otherwise empty."""
+        return self.model.note if isinstance(self.model, EngineModule) else ""
 
     @property
     def known_classes(self) -> KnownClasses:
@@ -194,8 +199,9 @@ def load(what: str | Path, device: str | torch.device = "cpu") -> Classifier:
     """Open a trained network.
 
     Args:
-        what: a run folder, a .safetensors file written by igcv, a file written by `igcv.export`, or the name of
-            weights, e.g. igcv3_d_100.imagenet (`igcv models --pretrained`), which are downloaded once.
+        what: a run folder, a .safetensors file written by igcv, a file written by `igcv.export` (for Core ML a
+            folder, .mlpackage), or the name of weights, e.g. igcv3_d_100.imagenet (`igcv models --pretrained`), which
+            are downloaded once.
         device: device of a PyTorch network; engines run exported files on the CPU.
 
     Raises:
@@ -219,14 +225,14 @@ def _run_folder(file: Path) -> Path | None:
 
 def _opened(file: Path) -> Classifier:
     """Return a classifier that runs an exported file."""
-    if not file.is_file():
+    if not file.exists():
         raise InputError(
             f"file not found: '{file}'. Give a run folder, a .safetensors file or a file of igcv export"
         )
     session = open_session(file)
     card = card_of(session, file)
     pre = Preprocessing.from_dict(card.preprocessing) if takes_pixels(card) else None
-    engine: Any = EngineModule(session, pre)  # a module, but not a catalog network
+    engine: Any = EngineModule(session, pre, note_of(file))  # a module, but not a catalog network
     return Classifier(engine, card, _run_folder(file))
 
 

@@ -1,10 +1,14 @@
 """Optional dependencies (extras), imported at their point of use."""
 
+from contextlib import nullcontext
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
 from igcv.errors import InputError
+from igcv.silence import silent
+
+LOUD = ("coremltools",)  # packages that report missing and untested packages on import
 
 
 def required(package: str, purpose: str, extra: str) -> Any:
@@ -22,7 +26,8 @@ def required(package: str, purpose: str, extra: str) -> Any:
         raise InputError(
             f"'{purpose}' needs the package {package}, which is not installed: pip install 'igcv[{extra}]'"
         )
-    return import_module(package)
+    with silent() if package.partition(".")[0] in LOUD else nullcontext():
+        return import_module(package)
 
 
 def installed(*packages: str) -> bool:

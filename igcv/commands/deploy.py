@@ -12,26 +12,29 @@ from igcv.commands.printing.lines import print_error, print_line, working
 
 
 def export(
-    weights: Annotated[str, typer.Argument(metavar="RUN|WEIGHTS", help="run, weights file or weights name")],
+    weights: Annotated[
+        str, typer.Argument(metavar="RUN|WEIGHTS", help="run folder, .safetensors file or weights name")
+    ],
     out: Annotated[
         Path,
         typer.Option(
-            help="output file: .onnx, .xml (OpenVINO), .pt2 (torch.export), .tflite (LiteRT), .param (ncnn) "
-            "or .pte (ExecuTorch)"
+            help="output file: .onnx, .xml (OpenVINO), .pt2 (torch.export), .tflite (LiteRT), .param (ncnn), "
+            ".pte (ExecuTorch) or .mlpackage (Core ML, a folder)"
         ),
     ],
     format: Annotated[
         str | None,
         typer.Option(
-            help="onnx, openvino, torch, litert, ncnn or executorch; default: by the suffix of --out"
+            help="onnx, openvino, torch, litert, ncnn, executorch or coreml; default: by the suffix of --out"
         ),
     ] = None,
     form: Annotated[
-        str | None, typer.Option(help=f"{FORM_HELP}; default: auto for onnx, openvino and torch")
+        str | None,
+        typer.Option(help=f"{FORM_HELP}; default: auto for onnx, openvino, torch; fixed for others"),
     ] = None,
     int8: Annotated[bool, typer.Option("--int8", help="quantize to int8, for onnx and openvino")] = False,
     float16: Annotated[
-        bool, typer.Option("--float16", help="weights in 16 bits, for litert and ncnn")
+        bool, typer.Option("--float16", help="weights in 16 bits, for litert, ncnn and coreml")
     ] = False,
     calibrate: Annotated[
         str | None, typer.Option(help="calibration images for --int8; default: the data of the training run")
@@ -43,10 +46,13 @@ def export(
     match: Match = "name",
     with_preprocessing: Annotated[
         bool,
-        typer.Option("--with-preprocessing", help="uint8 RGB input (N, S, S, 3), normalized inside the file"),
+        typer.Option(
+            "--with-preprocessing",
+            help="uint8 RGB input (N, S, S, 3), normalized inside the file; always for coreml",
+        ),
     ] = False,
     dynamic_size: Annotated[
-        bool, typer.Option("--dynamic-size", help="dynamic height and width, as the batch size always is")
+        bool, typer.Option("--dynamic-size", help="dynamic height and width, for onnx, openvino and torch")
     ] = False,
     opset: Annotated[int | None, typer.Option(help="ONNX opset version; default: 21")] = None,
     batch: BatchOption = 1,
@@ -58,6 +64,7 @@ def export(
 
     Batch norms are folded into the convolutions, and permutations too, except with --form literal.
     --form auto measures with --batch and --threads, which takes seconds to minutes.
+    LiteRT and ExecuTorch files take exactly --batch images, ncnn and Core ML files one image, other files any number.
 
     Example: igcv export runs/digits --out digits.onnx --with-preprocessing
     """
@@ -105,7 +112,7 @@ def bench_latency(
     rounds: Annotated[int, typer.Option(help="measurement rounds", min=1)] = 15,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object per network")] = False,
 ) -> None:
-    """Measure the latency and the memory of networks, in alternating rounds.
+    """Measure the latency and memory of networks in interleaved rounds: each round measures every network.
 
     Example: igcv bench latency igcv3_d_100 mobilenetv2_100 --engine onnx --threads 1 --batch 1
     """

@@ -153,9 +153,12 @@ def answers(
     progress: Callable[[int, int], None],
 ) -> "Iterator[ImagePrediction]":
     """Yield the prediction of each image as soon as it is ready, after the errors of missing images."""
+    from igcv.engines.opened import note_of
     from igcv.evaluation import ImagePrediction, predict_in_batches
     from igcv.evaluation.predictions import skipped_images
 
+    if note := note_of(weights):
+        print_error(note)
     if skipped := skipped_images(named.found):
         print_error(skipped)
     batches = predict_in_batches(

@@ -34,7 +34,7 @@ from igcv.deploy.plans import remembered
 from igcv.deploy.writers.graph import FormError
 from igcv.deploy.writers.session import session_of
 from igcv.engines.opened import open_session, size_of
-from igcv.engines.table import ENGINES
+from igcv.engines.table import ENGINES, check_timed
 from igcv.machine.threads import using_threads
 from igcv.machine.timing import once_for_each, shortest_times
 from igcv.models import Network, block_kind, set_form
@@ -51,8 +51,9 @@ def choose_plan(
     `igcv.fold` describes the arguments.
 
     Raises:
-        InputError: if the engine is unknown or not installed.
+        InputError: if the engine is unknown, not installed or not measured.
     """
+    check_timed(engine)
     threads = threads or torch.get_num_threads()
     setting = f"{input_size} {batch_size} {threads}"
     measure = partial(measure_plan, model, engine, input_size, batch_size, threads)

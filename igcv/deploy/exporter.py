@@ -15,6 +15,7 @@ from igcv.deploy.write import check_target, write_compared
 from igcv.deploy.writers.settings import ExportSettings
 from igcv.deploy.writers.table import WRITERS, format_of
 from igcv.engines.opened import size_of
+from igcv.engines.table import NOTES
 from igcv.errors import InputError
 
 COMPARED, CALIBRATED = 16, 256  # number of images for the comparison, and for calibration
@@ -89,16 +90,18 @@ def export(
             changed.
         out, force: the file to write, and whether to replace an existing file.
         format: a name in `igcv.deploy.writers.table.WRITERS`: "onnx", "openvino", "torch" (torch.export), "litert",
-            "ncnn" or "executorch"; None: inferred from the suffix of `out`.
+            "ncnn", "executorch" or "coreml" (Core ML); None: inferred from the suffix of `out`.
         form: the form of the blocks (see `igcv.fold`). "auto" measures the forms on this machine. None: "auto" for
-            ONNX, OpenVINO and torch.export; for the other formats a form that was fastest on x86.
+            ONNX, OpenVINO and torch.export; for the other formats a form that was fastest on x86,
+            except for Core ML, where no form was measured.
         int8, calibrate: quantize to int8, for ONNX Runtime and OpenVINO, with these calibration images; None: the
             images of the training run.
-        float16: store the weights in 16 bits, for LiteRT and ncnn.
+        float16: store the weights in 16 bits, for LiteRT, ncnn and Core ML. A Core ML package then also computes in
+            16 bits.
         data: images for the comparison; None: the images of the training run if available, else two photographs.
         match: how to match the classes of these images with the classes of the network: by "name" or by "order".
         with_preprocessing: take uint8 RGB images (N, S, S, 3) and normalize them inside the file; otherwise the file
-            takes float32 images (N, 3, S, S).
+            takes float32 images (N, 3, S, S). A Core ML package always includes the preprocessing.
         dynamic_size: make the height and width of the images dynamic, for ONNX, OpenVINO and torch.export. Their
             batch size is always dynamic.
         opset: version of the ONNX operators; None: the default of igcv.
@@ -127,6 +130,8 @@ def export(
     calibration = _images_to_quantize(classifier, calibrate, match, int8)
     source = images_to_compare(classifier, data, match, say)
     written = _written(classifier, out, settings, source, calibration, say)
+    if format in NOTES:
+        say(NOTES[format])
     if not (int8 and compare_int8):
         return written
     say("quantized; comparing accuracy, size and latency with float32")

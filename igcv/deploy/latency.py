@@ -23,8 +23,9 @@ from igcv.classifier import load, network_of
 from igcv.deploy.folding.plan import AUTO
 from igcv.deploy.inference import fold
 from igcv.deploy.writers.session import session_of
-from igcv.engines.opened import card_of, is_exported, open_session, takes_pixels
+from igcv.engines.opened import SUFFIXES, card_of, is_exported, open_session, takes_pixels
 from igcv.engines.session import Session
+from igcv.engines.table import check_timed
 from igcv.engines.table import engine as find_engine
 from igcv.errors import InputError
 from igcv.machine.memory import keep_freed_memory, peak_mib
@@ -102,6 +103,7 @@ def latency_entry(
     if is_exported(what):
         return _file(what, engine, threads, input_size)
     chosen = engine or "torch"
+    check_timed(chosen)
     find_engine(chosen)
     card = None if is_name(what) else load(what).card
     size = input_size or (default_input_size(what) if card is None else card.input_size)
@@ -112,12 +114,13 @@ def latency_entry(
 
 def _file(what: str, engine: str | None, threads: int, input_size: int | None) -> LatencyEntry:
     """Return the entry of an exported file."""
-    if not Path(what).is_file():
+    if not Path(what).exists():
         raise InputError(
             f"file not found: '{what}'. Give an exported file, a run folder, weights or the name of a network."
         )
     if input_size is not None:
         raise InputError(f"the input size of '{what}' is fixed. Omit --input-size.")
+    check_timed(engine or SUFFIXES[Path(what).suffix])
     opener = partial(open_session, Path(what), engine, threads)
     card = card_of(opener(), Path(what))
     size, inside = card.input_size, takes_pixels(card)

@@ -22,9 +22,10 @@ from igcv.deploy.int8.onnx import quantize
 from igcv.deploy.int8.prepare import prepared
 from igcv.deploy.samples import normalized
 from igcv.deploy.writers.settings import ExportSettings, exported_card
-from igcv.deploy.writers.table import WRITERS, Batch, check_settings
+from igcv.deploy.writers.table import WRITERS, Batch, check_settings, with_own
 from igcv.engines.opened import files_of
 from igcv.engines.table import engine as find_engine
+from igcv.engines.table import session_to_check
 from igcv.errors import InputError
 from igcv.models import Network
 from igcv.weights.card import CARD_KEY
@@ -61,7 +62,7 @@ def write_compared(
         InputError: if a setting is invalid, or the file differs from the network beyond the tolerance.
     """
     assert settings.int8 == (calibration is not None)
-    pre = classifier.preprocessing
+    pre, settings = classifier.preprocessing, with_own(settings)
     if settings.form == AUTO:
         kept = f"result not cached: {why}" if (why := unwritable()) else "the result is cached"
         say(f"measuring the fastest form on this machine (takes seconds to minutes; {kept})")
@@ -74,9 +75,10 @@ def write_compared(
         write_network(folded, path, settings, pre, calibration, metadata)
 
     def check(path: Path) -> Comparison:
-        session = find_engine(settings.format).open(path, settings.threads)
+        session = session_to_check(settings.format, path, settings.threads)
         found = compare(on_cpu(classifier.model), session, inputs, given)
-        expected = compare(rounded(folded), session, inputs, given) if settings.float16 else found
+        whole = rounded(folded, WRITERS[settings.format].rounds_biases) if settings.float16 else None
+        expected = found if whole is None else compare(whole, session, inputs, given)
         limit = float("inf") if settings.int8 else expected.limit
         if not expected.error < limit:
             raise InputError(
@@ -88,11 +90,11 @@ def write_compared(
     return folded, write_checked(out, write, check)
 
 
-def rounded(network: nn.Module) -> nn.Module:
-    """Return a copy of a network with the weights that a float16 file has: rounded, but for the biases."""
+def rounded(network: nn.Module, biases: bool = False) -> nn.Module:
+    """Return a copy of a network with the weights that a float16 file has: rounded, with or without the biases."""
     copy = deepcopy(network)
     for parameter in copy.parameters():
-        if parameter.ndim > 1:
+        if biases or parameter.ndim > 1:
             parameter.copy_(parameter.half())
     return copy
 

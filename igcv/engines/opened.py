@@ -1,5 +1,6 @@
 """Exported files as sessions and modules, for evaluation, prediction and measurements."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from igcv.data import as_pixels
 from igcv.data.preprocessing import Preprocessing
 from igcv.engines.session import Session
-from igcv.engines.table import ENGINES
+from igcv.engines.table import ENGINES, NOTES
 from igcv.engines.table import engine as find_engine
 from igcv.errors import InputError
 from igcv.weights.card import Card
@@ -24,11 +25,12 @@ class EngineModule(nn.Module):
         session: the session of an exported file.
         preprocessing: the preprocessing that the file includes, which the module inverts to feed the file uint8
             images; None if the file takes normalized images.
+        note: a note on its results (see `note_of`).
     """
 
-    def __init__(self, session: Session, preprocessing: Preprocessing | None) -> None:
+    def __init__(self, session: Session, preprocessing: Preprocessing | None, note: str = "") -> None:
         super().__init__()
-        self.session, self.preprocessing = session, preprocessing
+        self.session, self.preprocessing, self.note = session, preprocessing, note
         # Callers take the device of a module from its parameters.
         self.place = nn.Parameter(torch.empty(0), requires_grad=False)
 
@@ -54,6 +56,11 @@ def size_of(path: Path) -> int:
     return sum(
         file.stat().st_size for each in files_of(path) for file in (each, *each.rglob("*")) if file.is_file()
     )
+
+
+def note_of(path: str | Path) -> str:
+    """Return a note on the results of a file if its engine cannot run here; otherwise empty."""
+    return "" if sys.platform == "darwin" else NOTES.get(SUFFIXES.get(Path(path).suffix, ""), "")
 
 
 def open_session(path: Path, engine: str | None = None, threads: int | None = None) -> Session:

@@ -51,7 +51,7 @@ class Evaluation:
     mistakes: list[Mistake]  # up to 24 misclassified images, highest loss first
     data: str = ""  # spec of the data, as for --data
     class_names: tuple[str, ...] = ()  # in label order
-    notes: tuple[str, ...] = ()  # messages about the split into parts, one line each
+    notes: tuple[str, ...] = ()  # messages about the split into parts and the engine, one line each
     precision: str = "float32"  # of the arithmetic; int8 for a quantized file
     data_name: str = ""  # short name of the data
 
@@ -295,6 +295,6 @@ def evaluate_in(
         data=source.spec,
         data_name=source.name,
         class_names=names,
-        notes=source.notes,
+        notes=(*source.notes, *filter(None, [classifier.note])),
         precision=precision,
     )

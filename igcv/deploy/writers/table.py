@@ -1,6 +1,7 @@
 """Table of the export formats. The readers, in `igcv.engines`, do not need the writers."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from enum import Enum
 from importlib import import_module
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any, NamedTuple
 
 from igcv.deploy.folding.plan import AUTO
 from igcv.deploy.writers.settings import ExportSettings
-from igcv.engines.table import ENGINES
+from igcv.engines.table import ENGINES, check_timed
 from igcv.errors import InputError, unknown
 from igcv.extras import required
 
@@ -33,6 +34,8 @@ class Writer(NamedTuple):
         can: the settings in `OPTIONAL` that the format supports.
         batch: the batch size of a file.
         forms: the default form for images of up to `LARGEST_SMALL` pixels, and for larger images.
+        includes_preprocessing: whether a file always includes the preprocessing.
+        rounds_biases: whether float16 files round the biases too.
     """
 
     place: str
@@ -41,6 +44,8 @@ class Writer(NamedTuple):
     can: tuple[str, ...]
     batch: Batch = Batch.DYNAMIC
     forms: tuple[str, str] = (AUTO, AUTO)
+    includes_preprocessing: bool = False
+    rounds_biases: bool = False
 
     def load(self) -> Callable[..., Any]:
         """Return the function.
@@ -86,6 +91,17 @@ WRITERS = {
         Batch.FIXED,
         ("group_branches", "sources_group"),
     ),
+    # No form was measured in Core ML: the forms are a guess.
+    "coreml": Writer(
+        "coreml:write_coreml",
+        "coremltools",
+        "coreml",
+        ("with_preprocessing", "float16"),
+        Batch.SINGLE,
+        ("group_branches", "group_branches"),
+        includes_preprocessing=True,
+        rounds_biases=True,
+    ),
 }
 OPTIONAL = {
     "int8": "--int8",
@@ -119,6 +135,12 @@ def format_of(name: str | None, out: Path) -> str:
     return name
 
 
+def with_own(settings: ExportSettings) -> ExportSettings:
+    """Return export settings with what the format always includes."""
+    inside = settings.with_preprocessing or WRITERS[settings.format].includes_preprocessing
+    return replace(settings, with_preprocessing=inside)
+
+
 def check_settings(settings: ExportSettings) -> None:
     """Raise InputError if a format does not exist or does not support a setting."""
     if settings.format not in WRITERS:
@@ -129,6 +151,8 @@ def check_settings(settings: ExportSettings) -> None:
             others = " or ".join(name for name, other in WRITERS.items() if setting in other.can)
             instead = ELSEWHERE.get(setting, f"Omit it, or give --format {others}.")
             raise InputError(f"the format '{settings.format}' does not support {option}. {instead}")
+    if settings.form == AUTO:
+        check_timed(settings.format)
     if settings.int8 and settings.float16:
         raise InputError("--int8 and --float16 exclude each other. Give one of them.")
     if writer.batch is Batch.SINGLE and settings.batch_size != 1:

@@ -29,10 +29,10 @@ def models(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object per row")] = False,
 ) -> None:
-    """List the networks with their parameters and multiply-adds, or the trained weights.
+    """List networks with parameters and multiply-adds or, with --pretrained, trained weights.
 
-    --model, igcv summary and igcv bench latency take network names.
-    Commands that load a network take weights names. Weights of other projects are downloaded once.
+    Give a network name to --model, igcv summary and igcv bench latency.
+    Give a weights name as RUN|WEIGHTS or to --init-from. igcv downloads weights of other projects once.
 
     Example: igcv models 'igcv3*' --pretrained
     """
@@ -95,7 +95,7 @@ def convert(
     """Convert a checkpoint of another project to safetensors, or weights of igcv to an MXNet checkpoint.
 
     A checkpoint does not record strides. For a network trained on small images with other strides than igcv's, give
-    both, e.g. --input-size 32 --strides 1,1,1,2,2,1,2,1.
+    --input-size and --strides, e.g. --input-size 32 --strides 1,1,1,2,2,1,2,1.
 
     Example: igcv convert igcv3-0000.params igcv3.safetensors --symbol igcv3-symbol.json
     """
@@ -142,7 +142,7 @@ def summary(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object per stage")] = False,
 ) -> None:
-    """Print the costs of a network by stage, and whether each block meets its connectivity condition.
+    """Print the costs of a network by stage, and check the papers' connectivity condition of each block.
 
     Example: igcv summary igcv3_d_100 --plot block.svg --block stages.2.1
     """

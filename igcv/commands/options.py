@@ -42,19 +42,20 @@ Split = Annotated[
     str | None,
     typer.Option(
         metavar="FILE.csv",
-        help="list of the images: columns path and label, optionally split (train, val, test) and group",
+        help="CSV list of the images: columns path and label; optional columns split (train, val or test) and group "
+        "(images that stay in one part)",
     ),
 ]
 Match = Annotated[
     str,
     typer.Option(
-        help="match the classes of the data to the network's by name (any order, any subset) or by order"
+        help="match of the data's classes with the network's: name (any order, any subset) or order"
     ),
 ]
 Engine = Annotated[
     str | None,
     typer.Option(
-        help="torch, onnx, openvino, litert, ncnn or executorch; default: torch, for an exported file its own engine"
+        help="torch, onnx, openvino, litert, ncnn or executorch; default: torch, or the engine of an exported file"
     ),
 ]
 FORM_HELP = (

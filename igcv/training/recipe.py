@@ -20,7 +20,7 @@ class Recipe:
 
     model: str = setting("igcv3_d_100", "catalog name of the network (igcv models)")
     multiplier: float | None = setting(None, "width multiplier; replaces the one in the name", low=0)
-    data: str = setting("", "data set (see igcv train --help)")
+    data: str = setting("", "data source (--data in igcv train --help)")
     data_name: str = setting("", "name of the data set in reports; empty: its folder or file")
     split: str = setting("", "CSV list of the images: path, label, split, group (igcv train --help)")
     input_size: int = setting(
@@ -67,7 +67,9 @@ class Recipe:
     max_minutes: float = setting(
         0.0, "time limit in minutes; the measured speed sets epochs; 0: no limit", low=0
     )
-    patience: int = setting(0, "epochs without a new best before the run stops; 0: never stop early", low=0)
+    patience: int = setting(
+        0, "epochs without improvement (best_by) before the run stops; 0: never stop early", low=0
+    )
     accumulation: int = setting(1, "gradient accumulation steps", low=1)
     optimizer: str = setting("sgd", "optimizer", choices=("sgd", "adamw"))
     lr: float = setting(0.1, "peak learning rate for the whole batch", low=0)
@@ -76,7 +78,8 @@ class Recipe:
     weight_decay: float = setting(4e-5, "weight decay", low=0)
     decay_rule: str = setting(
         "weights",
-        "decayed parameters: weights (no biases, no norms), mxnet (weights and batch-norm gammas) or all",
+        "decayed parameters; weights: without biases and norms; mxnet: weights and batch-norm gammas; all: every "
+        "parameter",
         choices=("weights", "mxnet", "all"),
     )
     schedule: str = setting(
@@ -97,7 +100,7 @@ class Recipe:
 
     augment: str = setting(
         "flip_crop",
-        "geometry and color augmentation",
+        "geometric and color augmentation",
         choices=("none", "shift", "flip_crop", "inception", "mxnet"),
     )
     randaugment: str = setting("", "RandAugment policy of timm, e.g. rand-m9-n2-mstd0.5; empty: none")
@@ -110,12 +113,13 @@ class Recipe:
     drop_rate: float = setting(0.0, "dropout before the classifier", low=0)
     class_weights: str = setting(
         "none",
-        "weight of an image in the loss; balanced: inverse class frequency, with mean 1 over all images",
+        "weight of an image in the loss; none: 1; balanced: inverse class frequency, with mean 1 over all images",
         choices=("none", "balanced"),
     )
     sampling: str = setting(
         "shuffled",
-        "sampling of the training images; balanced: each class equally often, in epochs of the same length",
+        "sampling of the training images; shuffled: each image at most once per epoch; balanced: each class "
+        "equally often, in epochs of the same length",
         choices=("shuffled", "balanced"),
     )
     best_by: str = setting(
@@ -135,13 +139,13 @@ class Recipe:
         choices=("auto", "measure", "literal", *FORMS),
     )
     channels_last: bool = setting(True, "channels-last memory layout of images and weights")
-    compile: bool = setting(False, "torch.compile the network")
+    compile: bool = setting(False, "torch.compile for the network")
     sync_batch_norm: bool = setting(False, "batch norm statistics over all processes")
     workers: int = setting(-1, "data-loading workers per training process; -1: automatic", low=-1)
     resident: str = setting(
         "auto",
-        "cache the decoded images in device memory; auto: if they are squares of one size, few enough, and augment is "
-        "none, shift or flip_crop without randaugment",
+        "cache of the decoded images in device memory; auto: if they are squares of one size, few enough, and augment "
+        "is none, shift or flip_crop without randaugment",
         choices=("auto", "on", "off"),
     )
     save_minutes: float = setting(

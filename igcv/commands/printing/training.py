@@ -54,7 +54,7 @@ def print_settings(recipe: type[Any]) -> None:
     table = Table("key", "default", "meaning", box=None, header_style="bold")
     for f in fields(recipe):
         choices = f" ({', '.join(f.metadata['choices'])})" if f.metadata["choices"] else ""
-        default = "" if f.default in (None, "", ()) else str(f.default)
+        default = "" if f.default in (None, "", ()) else str(f.default).lower()
         table.add_row(f.name, default, f.metadata["help"] + choices)
     console.print(table)
 

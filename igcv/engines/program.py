@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.export.pt2_archive import PT2ArchiveWriter
 
 from igcv.engines.program_rules import ByName, OneOf, Optional, kept
 from igcv.errors import InputError
@@ -232,6 +231,8 @@ def _rebuilt(entries: dict[str, bytes]) -> BytesIO:
         CONSTANTS_CONFIG: _kept_json(entries, CONSTANTS_CONFIG, CONSTANTS),
     }
     rebuilt = BytesIO()
+    from torch.export.pt2_archive import PT2ArchiveWriter  # takes seconds, which other files do not need
+
     with PT2ArchiveWriter(rebuilt) as writer:
         for name, value in written.items():
             writer.write_string(name, json.dumps(value))

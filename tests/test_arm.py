@@ -144,7 +144,10 @@ def test_the_page_by_hand() -> None:
     assert "within the tolerance of `igcv export` (1e-04 to 1e-04): 4 of 4." in text
     assert "| `mobilenetv2_100` | 50 M |" in text and "| `igcv3_d_100` | not run |" in text
     assert "| `igcv3_d_p50` | **0.60** (30 M, sources_group) |" in text
-    assert "| literal | 50.0 M, 3e-06 |" in text and "| dense | not run |" in text
+    assert (
+        "| 32 pixels, float32 | `igcv3_d_p50`, ncnn |\n|---|---:|\n| dense | 40.0 M, 1e-06 |\n| sources_group |"
+        in text
+    )
     rows["igcv3_d_p50/32/ncnn/dense/float32"] = row(error=float("nan"))
     assert "3 of 4; beyond it: `igcv3_d_p50` at 32 pixels in ncnn, form dense." in page(
         {"machine": {**about, "photographs": "two photographs"}, "rows": rows}

@@ -4,7 +4,7 @@
     python -m studies.arm run DIR
     python -m studies.arm report
 
-`run` skips files that are already in the results.
+`run` skips files that are already in the results. It runs a short set of files, with --full all of them.
 """
 
 import json
@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,6 +40,12 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 def run(
     root: Annotated[Path, typer.Argument(metavar="DIR", help="folder that root.sh prepared")],
     full: Annotated[bool, typer.Option(help="every form in every precision; hours")] = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="patterns of NETWORK/PIXELS/ENGINE/FORM/PRECISION, as '*/224/ncnn/*'; default: all"
+        ),
+    ] = None,
     photos: Annotated[
         Path | None, typer.Option(help=f"folder of photographs; default: {PHOTOGRAPHS}")
     ] = None,
@@ -49,10 +56,14 @@ def run(
     check_root(root)
     torch.set_num_threads(1)
     source, begun = open_source(f"folder:{photos}") if photos else None, time.monotonic()
-    about = {**host_and_versions(), "emulator": emulator(), "photographs": str(photos or PHOTOGRAPHS)}
+    about = {
+        **host_and_versions(),
+        "emulator": emulator(),
+        "photographs": photos.name if photos else PHOTOGRAPHS,
+    }
     for case, ready in work(full, source):
         found = stored(out)
-        if case.key in found["rows"]:
+        if case.key in found["rows"] or not any(fnmatchcase(case.key, pattern) for pattern in only or "*"):
             continue
         if time.monotonic() - begun > 60 * minutes:
             typer.echo(f"stopped after {minutes:g} minutes; run the command again to continue")

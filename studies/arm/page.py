@@ -1,6 +1,7 @@
 """Page of the study in Markdown."""
 
 from collections.abc import Callable, Iterator, Mapping
+from itertools import product
 from typing import Any
 
 from igcv.deploy.folding.forms import FORMS, LITERAL
@@ -26,7 +27,7 @@ def page(results: Mapping[str, Any]) -> str:
     sections: tuple[tuple[str, Callable[[list[Row]], Iterator[str]]], ...] = (
         ("## Results", _results),
         ("## Instructions per image", _instructions),
-        (f"## Forms of {RELEASED}", _forms),
+        ("## Forms", _forms),
     )
     lines = ["# ARM, emulated: results, not time", "", *_introduction(rows, about)]
     for title, write in sections:
@@ -150,20 +151,26 @@ def _ratio(rows: list[Row], network: str, engine: str, precision: str) -> str:
 
 
 def _forms(rows: list[Row]) -> Iterator[str]:
-    """Yield the table of all forms of the released network: instructions and difference."""
-    of_network = [row for row in rows if row["network"] == RELEASED and row["precision"] == FLOAT32]
-    engines = [engine for engine in NAMES if any(row["engine"] == engine for row in of_network)]
-    yield (
-        f"float32, {SMALL} pixels. Each cell: millions of instructions of one image (a hint, not a speed), difference "
-        "to PyTorch."
-    )
-    yield ""
-    yield table_row(["form", *(NAMES[engine] for engine in engines)])
-    yield "|---|" + "---:|" * len(engines)
-    for form in (LITERAL, *FORMS):
-        found = {row["engine"]: row for row in of_network if row["form"] == form}
-        cells = (
-            f"{found[e]['instructions'] / 1e6:.1f} M, {found[e]['error']:.0e}" if e in found else "not run"
-            for e in engines
-        )
-        yield table_row([form, *cells])
+    """Yield a table of forms for each image size and precision in which networks were run in several forms."""
+    yield "Each cell: millions of instructions of one image (a hint, not a speed), difference to PyTorch."
+    groups = product((SMALL, LARGE), dict.fromkeys(precision for _, precision in ARITHMETIC))
+    for size, precision in groups:
+        columns: dict[tuple[str, str], dict[str, Row]] = {}
+        for row in rows:
+            if (row["size"], row["precision"]) == (size, precision):
+                columns.setdefault((row["network"], row["engine"]), {})[row["form"]] = row
+        columns = {column: forms for column, forms in columns.items() if len(forms) > 1}
+        if not columns:
+            continue
+        yield ""
+        heads = (f"`{network}`, {NAMES[engine]}" for network, engine in columns)
+        yield table_row([f"{size} pixels, {precision}", *heads])
+        yield "|---|" + "---:|" * len(columns)
+        for form in (LITERAL, *FORMS):
+            if any(form in forms for forms in columns.values()):
+                yield table_row([form, *(_of_form(forms.get(form)) for forms in columns.values())])
+
+
+def _of_form(row: Row | None) -> str:
+    """Return the instructions and the difference of a file."""
+    return "not run" if row is None else f"{row['instructions'] / 1e6:.1f} M, {row['error']:.0e}"

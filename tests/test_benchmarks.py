@@ -121,7 +121,7 @@ def test_hours_of_imagenet() -> None:
         ],
     }
     page = imagenet.page(result)
-    assert "| [imagenet_mxnet](../../../recipes/imagenet_mxnet.toml) | 480 | 170.8 | 21.4 | 2.7 |" in page
+    assert "| [imagenet_mxnet](../../../recipes/imagenet_mxnet.toml) | 480 | 171 | 21.4 | 2.7 |" in page
     assert "| 8 | 8,000 | 40 |" in page
     # 100 epochs at 128, 176 and 224 pixels each: (0.3265 + 0.6173 + 1) * 100 epochs at full size
     assert "| [imagenet_300](../../../recipes/imagenet_300.toml) | 300 | 69.2 | 8.6 | 1.1 |" in page

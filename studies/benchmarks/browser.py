@@ -29,6 +29,7 @@ from igcv.data.preprocessing import IMAGENET, short_side
 from igcv.deploy.inference import fold
 from igcv.deploy.write import write_network
 from igcv.deploy.writers.settings import ExportSettings
+from igcv.terminal import counted
 from igcv.web.engine import PACKAGE, VERSION, engine_files
 from igcv.web.server import Handler
 from igcv.web.writer import FORM, PAGE
@@ -124,15 +125,16 @@ def page(result: dict[str, Any]) -> str:
         "# Time per image in a browser",
         "",
         f"Measured {about['date']}: {about['processor']}, {about['cores']} cores, headless {result['browser']}, "
-        f"{PACKAGE} {VERSION}, torch {about['torch']}; {result['size']} px, random weights. Median (min to max) of "
-        f"{result['rounds']} interleaved rounds. Ratios are taken within each round. "
+        f"{PACKAGE} {VERSION}, torch {about['torch']}; {result['size']} px, random weights. MB: size "
+        f"of the downloaded network. Median (min to max) of {result['rounds']} interleaved rounds: each round measures "
+        "every network. Ratios are taken within each round. "
         "Written by `python studies/benchmarks/browser.py`.",
     ]
     for threads, times in result["times_ms"].items():
         base = next(iter(times.values()))
         lines += [
             "",
-            f"## {threads} thread(s)",
+            f"## {counted(int(threads), 'thread')}",
             "",
             f"| network | MB | ms per image | ratio to {next(iter(times))} |",
             "|---|---:|---:|---:|",

@@ -66,12 +66,13 @@ def page(result: dict[str, Any]) -> str:
     ]
     for stage in STAGES:
         recipe = load_recipe(RECIPES / f"{stage}.toml")
-        times = " | ".join(f"{hours(full_epochs(recipe), rate, devices):,.1f}" for devices in DEVICES)
+        expected = (hours(full_epochs(recipe), rate, devices) for devices in DEVICES)
+        times = " | ".join(f"{time:,.{0 if time >= 100 else 1}f}" for time in expected)
         lines.append(f"| [{stage}](../../../recipes/{stage}.toml) | {recipe.epochs} | {times} |")
     lines += [
         "",
-        "Several devices are assumed to scale linearly. Epochs on smaller images (progressive resizing) count by their "
-        "pixels.",
+        f"Each {device} is assumed to be as fast as the measured one, and several to scale linearly. Epochs on smaller "
+        "images (progressive resizing) count by their pixels.",
         "",
         "## Cores needed to decode the images",
         "",

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from igcv.deploy.latency import Latency, ratios
+from igcv.terminal import counted
 from studies.benchmarks.latency_entries import BASELINE, INT8, KEPT, LITERAL, OTHERS, OURS
 from studies.benchmarks.spreads import spread, with_range
 
@@ -48,13 +49,17 @@ def page(result: dict[str, Any]) -> str:
         f"section is a separate run. Median (min to max) of {' or '.join(map(str, rounds))} rounds. Ratios are taken "
         "within each round. Written by `python studies/benchmarks/latency.py`.",
         "",
+        "literal: the papers' layers, unchanged. folded: batch norms and permutations merged into the convolutions, in "
+        "the fastest form on this machine. int8: folded and quantized. Networks of other projects run unchanged in "
+        "PyTorch; torch.onnx.export exports them for the other engines.",
+        "",
         "Versions: " + ", ".join(f"{k} {v}" for k, v in about.items() if k in PACKAGES) + ". Matrix-multiply "
         "throughput (1024 x 1024): "
-        + ", ".join(f"{rate:.0f} GFLOP/s with {threads} thread(s)" for threads, rate in rates.items()) + ".",
+        + ", ".join(f"{rate:.0f} GFLOP/s with {counted(int(n), 'thread')}" for n, rate in rates.items()) + ".",
     ]  # fmt: skip
     for place in dict.fromkeys(map(place_of, result["rows"])):
         size, engine, batch, threads = place
-        lines += ["", f"## {engine}, {size} px, batch {batch}, {threads} thread(s)", ""]
+        lines += ["", f"## {engine}, {size} px, batch {batch}, {counted(threads, 'thread')}", ""]
         lines += [f"| network | ms per batch | images/s | ratio to {BASELINE} | memory, MiB | {THROUGHPUT} |"]
         lines += ["|---|---:|---:|---:|---:|---:|"]
         base = row(result, BASELINE, engine, size, batch, threads)

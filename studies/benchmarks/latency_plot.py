@@ -6,6 +6,7 @@ from typing import Any
 import matplotlib
 
 from igcv.engines.table import ENGINES
+from igcv.terminal import counted
 from studies.benchmarks.latency_page import place_of, row
 
 matplotlib.use("Agg")
@@ -45,7 +46,7 @@ def plot(result: dict[str, Any], file: Path) -> None:
             axis.set_yticks([])  # only the first panel of a row shows the labels
         axis.spines[["top", "right"]].set_visible(False)
         axis.margins(x=0.2)
-        axis.set_title(f"{engine}, batch {batch}, {threads} thread(s)", fontsize=9, loc="left")
+        axis.set_title(f"{engine}, batch {batch}, {counted(threads, 'thread')}", fontsize=9, loc="left")
         axis.set_xlabel("ms per image", fontsize=8)
     figure.tight_layout()
     figure.savefig(file, dpi=110)

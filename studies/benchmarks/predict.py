@@ -19,6 +19,7 @@ import igcv
 from igcv.classifier import Classifier
 from igcv.data.preprocessing import IMAGENET
 from igcv.data.sources.folders import image_files
+from igcv.terminal import counted
 from igcv.weights.card import Card
 from studies.benchmarks.conditions import host_and_versions
 from studies.benchmarks.spreads import spread
@@ -126,8 +127,8 @@ def page(result: dict[str, Any]) -> str:
             *rows,
             "",
             f"Median (min to max) of {len(alone)} interleaved rounds; ratios are taken within each round. "
-            f"{result['network']}, {result['images']} images, PyTorch on the CPU with {result['torch_threads']} "
-            "thread(s); decoding included.",
+            f"{result['network']}, {result['images']} images, PyTorch on the CPU with "
+            f"{counted(result['torch_threads'], 'thread')}; decoding included.",
             "",
             conditions,
             "",

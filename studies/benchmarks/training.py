@@ -3,8 +3,9 @@
 A step is forward, backward, SGD with momentum and the exponential moving average (EMA) of the weights, on random
 images. Every network runs in its own process, which measures its peak memory. In each round, each network computes a
 few steps while the others wait. The order is random, so that changing load on the machine affects all networks. Numbers
-are medians (min to max) of the rounds. Ratios are taken within each round. "Before" is a step without the fixes in
-igcv/models/gradients.py.
+are medians (min to max) of the rounds. Ratios are taken within each round. The name after a network is the form of its
+blocks; "literal" computes the papers' layers one by one. "Before" is a step without the fixes in
+igcv/models/gradients.py. With "default malloc", igcv does not make glibc malloc keep freed memory.
 
     python studies/benchmarks/training.py                          # CPU, float32; some 20 minutes on two cores
     python studies/benchmarks/training.py --precision bf16 --short # CPU, bf16; 4 networks, before and after: 5 minutes

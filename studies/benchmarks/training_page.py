@@ -145,8 +145,8 @@ def ceiling_table(result: dict[str, Any]) -> Iterator[str]:
             f"At {ours['size']} pixels, {ours['network']} has {ours['gflop'] / theirs['gflop']:.2f} times the "
             f"operations of {theirs['network']}, but {ours['mb'] / theirs['mb']:.2f} times the memory traffic, because "
             "it has twice the blocks, each with its own expanded activations. Batch norms and permutations add passes "
-            "over the activations. The forms avoid the permutation and the passes of one batch norm of two. "
-            "MobileNetV2 cannot avoid them."
+            "over the activations. igcv's forms avoid the permutation and the passes of one of the "
+            "two batch norms over the expanded channels. igcv has no such form for MobileNetV2."
         )
 
 

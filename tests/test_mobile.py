@@ -128,7 +128,7 @@ def test_card_and_labels_in_a_litert_file(tmp_path: Path) -> None:
     with zipfile.ZipFile(file) as archive:
         assert archive.read("labels.txt").decode().splitlines() == [str(i) for i in range(10)]
         assert json.loads(archive.read("igcv.json"))["model"] == "igcv3_w_025"
-    assert igcv.load(file).card.source["export"]["forms"]["stages.0.0"] == "partial_sums"  # 16 pixels
+    assert igcv.load(file).card.source["export"]["forms"]["stages.0.0"] == "sources_group"
 
 
 def test_what_a_program_for_ncnn_needs(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """LiteRT writer (.tflite): a table of operations over the FlatBuffers schema of ai-edge-litert.
 
 Values are NHWC and the batch size is fixed. A convolution with fewer filter channels than input channels is a grouped
-convolution. XNNPACK, the CPU delegate of LiteRT, takes every operation below but CAST, so a file runs as one delegate node.
+convolution. XNNPACK, the CPU delegate of LiteRT, takes every operation below but CAST: a file runs as one delegate.
 
 Shapes: N images, H x W pixels, C channels in, O out, K x K the kernel.
 """

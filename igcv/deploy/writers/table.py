@@ -63,7 +63,8 @@ class Writer(NamedTuple):
         return small if input_size <= LARGEST_SMALL else large
 
 
-# The forms of the mobile engines are the fastest on x86 (docs/engines.md); ARM was not measured.
+# The forms of the mobile engines are at or near the fastest on x86 (studies/benchmarks/results/engines_cpu.md). Times on
+# ARM were not measured; there, partial_sums needs 1.5 times the instructions in ncnn's float16 (studies/results/arm.md).
 WRITERS = {
     "torch": Writer("program:write_program", "torch", "deploy", ("with_preprocessing", "dynamic_size")),
     "onnx": Writer(
@@ -78,10 +79,10 @@ WRITERS = {
         "litert",
         ("with_preprocessing", "float16"),
         Batch.FIXED,
-        ("partial_sums", "sources_group"),
+        ("sources_group", "sources_group"),
     ),
     "ncnn": Writer(
-        "ncnn:write_ncnn", "ncnn", "ncnn", ("float16",), Batch.SINGLE, ("sources_group", "partial_sums")
+        "ncnn:write_ncnn", "ncnn", "ncnn", ("float16",), Batch.SINGLE, ("sources_group", "sources_group")
     ),
     "executorch": Writer(
         "executorch:write_executorch",

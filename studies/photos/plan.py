@@ -57,8 +57,8 @@ HAND_RECIPE = [
 TIMM_MODEL = "mobilenetv2_050"  # the smallest network of the family in timm
 
 METHODS = {  # in the order of the table columns
-    "scratch": "`igcv train --data folder:… init_from=none max_minutes=…`",
+    "scratch": "`igcv train` without a recipe, random weights",
     "start": "the same, released weights",
-    "by_hand": "manual settings of 0.1.0, 40 and 100 epochs",
-    "timm": f"timm's `train.py`, {TIMM_MODEL}, default settings",
+    "by_hand": "manual settings of igcv 0.1.0, 40 or 100 epochs",
+    "timm": f"timm's `train.py`, `{TIMM_MODEL}`, default settings",
 }

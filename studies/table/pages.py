@@ -37,9 +37,9 @@ def measured_table(found: Sequence[Column]) -> str:
     )
     note = (
         "Top-1 accuracy in percent after the last epoch: mean and standard deviation over the seeds; for one seed, the "
-        f"binomial standard error over the test images ({machines}). A training measures in its own precision, often "
-        "bf16. Cards of released weights have the accuracy in float32, which can differ by some hundredths. "
-        "No published accuracy has been reproduced yet."
+        f"binomial standard error over the test images ({machines}). The column names the data set, the recipe "
+        "and the epochs. Early development versions of igcv measured in the precision of the training, often bf16. igcv now "
+        "measures in float32, which can differ by some hundredths. No published accuracy has been reproduced yet."
     )
     return "\n\n".join(["\n".join(lines), note])
 
@@ -76,9 +76,9 @@ def tables(found: Sequence[Column]) -> str:
     """Return the accuracy tables, measured and published, in Markdown."""
     published = (
         "Top-1 accuracy in percent. Parameters: counted by igcv, with 10 / 100 classes. IGCV3 paper: arXiv:1806.00178, "
-        "mean and standard deviation of five runs; the training settings are not known. Its row 0.5x has half the "
-        "parameters at full width, and its row 0.7x seven tenths. The block counts are igcv's choice, because the "
-        "authors published none. Independent paper: arXiv:1905.03672, 400 epochs."
+        "mean and standard deviation of five runs; the training settings are not known. Its row 0.5x has half "
+        "the parameters at full width, and its row 0.7x has 0.7 of the parameters. The paper gives no block counts for "
+        "these rows, so the block counts are igcv's choice. Independent paper: arXiv:1905.03672, 400 epochs."
     )
     tiny = [tiny_line()] if any(column.data == TINY for column in found) else []
     return "\n\n".join(
@@ -129,7 +129,7 @@ def latency_conditions(latencies: Mapping[str, Any]) -> str:
     host = latencies["machine"]
     return (
         f"Measured {host['date']} on {host['processor']}, {host['cores']} shared cores: ONNX Runtime "
-        f"{host['onnxruntime']}, float32, folded, form `auto`, batch 1, one thread, 1000 classes. Median (min to "
+        f"{host['onnxruntime']}, float32, folded for inference (form `auto`), batch 1, one thread, 1000 classes. Median (min to "
         f"max) of {latencies['rounds']} interleaved rounds. Ratios are taken within each round."
     )
 
@@ -151,7 +151,7 @@ def cost_table(latencies: Mapping[str, Any]) -> str:
             counts = [f"{cost.parameters / 1e6:.2f} M", f"{cost.multiply_adds / 1e6:.0f} M"]
             times = [_spread(networks[row.model]["ratio"]) for networks in sizes.values()]
             lines.append(table_row([row.label, f"`{row.model}`", *counts, *times]))
-    note = f"Relative time: ratio to `{BASELINE}`. Parameters and multiply-adds: counted with 10 classes."
+    note = f"Relative time: time per image divided by that of `{BASELINE}`. Parameters and multiply-adds: counted with 10 classes."
     return "\n\n".join(["### Speed, measured", "\n".join(lines), f"{note} {latency_conditions(latencies)}"])
 
 

@@ -63,8 +63,8 @@ class Writer(NamedTuple):
         return small if input_size <= LARGEST_SMALL else large
 
 
-# The forms of the mobile engines are at or near the fastest on x86 (studies/benchmarks/results/engines_cpu.md). Times on
-# ARM were not measured; there, partial_sums needs 1.5 times the instructions in ncnn's float16 (studies/results/arm.md).
+# The forms of the mobile engines are at or near the fastest on x86 (studies/benchmarks/results/engines_cpu.md). No time
+# was measured on ARM; partial_sums needs 1.5 times the instructions there in float16 in ncnn (studies/results/arm.md).
 WRITERS = {
     "torch": Writer("program:write_program", "torch", "deploy", ("with_preprocessing", "dynamic_size")),
     "onnx": Writer(

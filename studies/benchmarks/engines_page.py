@@ -96,7 +96,7 @@ def verdict(place: Place | None, network: str, other: str, target: float) -> str
     if place is None:
         return "not measured"
     reference = place.base if other == BASELINE else place.rows[network, LITERAL]
-    found = median(ratios(place.best(network)["cpu_ms"], reference["cpu_ms"]))
+    found = round(median(ratios(place.best(network)["cpu_ms"], reference["cpu_ms"])), 3)
     return f"{found:.3f}, " + ("reached" if found <= target else f"missed by {found - target:.3f}")
 
 

@@ -60,7 +60,7 @@ def export(
     force: Force = False,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
 ) -> None:
-    """Export a trained network for an inference engine, and compare its outputs with the trained network.
+    """Export a trained network for an inference engine, and compare its outputs with those of the trained network.
 
     Batch norms are folded into the convolutions, and permutations too, except with --form literal.
     --form auto measures with --batch and --threads, which takes seconds to minutes.

@@ -14,7 +14,12 @@ def table(results: Mapping[str, Any]) -> str:
     """Return the table of accuracies, the table of chosen settings, and the conditions."""
     rows = results["rows"]
     methods = [name for name in METHODS if any(key.split("/")[1] == name for key in rows)]
-    head = ["data set", "validation images", "share of the largest class", *(METHODS[name] for name in methods)]
+    head = [
+        "data set",
+        "validation images",
+        "share of the largest class",
+        *(METHODS[name] for name in methods),
+    ]
     lines = [table_row(head), "|---|---:|---:|" + "---:|" * len(methods)]
     for wanted in SETS:
         found = {name: _of(rows, wanted.name, name) for name in methods}

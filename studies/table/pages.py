@@ -38,8 +38,8 @@ def measured_table(found: Sequence[Column]) -> str:
     note = (
         "Top-1 accuracy in percent after the last epoch: mean and standard deviation over the seeds; for one seed, the "
         f"binomial standard error over the test images ({machines}). The column names the data set, the recipe "
-        "and the epochs. Early development versions of igcv measured in the precision of the training, often bf16. igcv "
-        "now measures in float32, which can differ by some hundredths. No published accuracy has been reproduced yet."
+        "and the epochs. Early development versions of igcv measured in the precision of the training, often bf16. "
+        "igcv now measures in float32, which can differ by some hundredths. No published accuracy has been reproduced yet."
     )
     return "\n\n".join(["\n".join(lines), note])
 
@@ -129,8 +129,8 @@ def latency_conditions(latencies: Mapping[str, Any]) -> str:
     host = latencies["machine"]
     return (
         f"Measured {host['date']} on {host['processor']}, {host['cores']} shared cores: ONNX Runtime "
-        f"{host['onnxruntime']}, float32, folded for inference (form `auto`), batch 1, one thread, 1000 classes. Median "
-        f"(min to max) of {latencies['rounds']} interleaved rounds. Ratios are taken within each round."
+        f"{host['onnxruntime']}, float32, folded for inference (form `auto`), batch 1, one thread, 1000 classes. "
+        f"Median (min to max) of {latencies['rounds']} interleaved rounds. Ratios are taken within each round."
     )
 
 

@@ -39,7 +39,8 @@ def measured_table(found: Sequence[Column]) -> str:
         "Top-1 accuracy in percent after the last epoch: mean and standard deviation over the seeds; for one seed, the "
         f"binomial standard error over the test images ({machines}). The column names the data set, the recipe "
         "and the epochs. Early development versions of igcv measured in the precision of the training, often bf16. "
-        "igcv now measures in float32, which can differ by some hundredths. No published accuracy has been reproduced yet."
+        "igcv now measures in float32, which can differ by some hundredths. "
+        "No published accuracy has been reproduced yet."
     )
     return "\n\n".join(["\n".join(lines), note])
 

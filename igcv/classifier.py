@@ -25,6 +25,7 @@ from igcv.weights.files import fill, load_weights
 from igcv.weights.pretrained import weights_names, weights_path
 
 LAST, BEST = "last.safetensors", "best.safetensors"  # weights in a run folder
+HUB = "model.safetensors"  # weights in a folder for timm and the Hugging Face Hub
 RECIPE, SPLIT = "recipe.toml", "split.csv"  # settings of the run, and its split of the images
 
 
@@ -165,7 +166,9 @@ def own_split(recipe: Mapping[str, Any], folder: Path | None) -> SplitList | Rul
 
 
 def weights_file(path: str | Path) -> Path:
-    """Return the weights file of a path: the file itself, or the best, else the last weights of a run folder.
+    """Return the weights file of a path: the file itself, or the weights of a folder.
+
+    A run folder has its best and last weights, a folder for timm has one weights file.
 
     If the path does not exist but is the name of weights, download the weights on first use.
     """
@@ -174,7 +177,7 @@ def weights_file(path: str | Path) -> Path:
         return weights_path(str(path))
     if not path.is_dir():
         return path
-    for name in (BEST, LAST):
+    for name in (BEST, LAST, HUB):
         if (path / name).is_file():
             return path / name
     raise InputError(f"no weights in '{path}', expected {BEST} or {LAST}. Give a run folder of igcv train")
@@ -199,9 +202,9 @@ def load(what: str | Path, device: str | torch.device = "cpu") -> Classifier:
     """Open a trained network.
 
     Args:
-        what: a run folder, a .safetensors file written by igcv, a file written by `igcv.export` (for Core ML a
-            folder, .mlpackage), or the name of weights, e.g. igcv3_d_100.imagenet (`igcv models --pretrained`), which
-            are downloaded once.
+        what: a run folder, a folder for timm (see `igcv.convert`), a .safetensors file written by igcv, a file written
+            by `igcv.export` (for Core ML a folder, .mlpackage), or the name of weights, e.g. igcv3_d_100.imagenet
+            (`igcv models --pretrained`), which are downloaded once.
         device: device of a PyTorch network; engines run exported files on the CPU.
 
     Raises:

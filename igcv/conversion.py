@@ -1,16 +1,22 @@
-"""Conversion of MXNet, pytorchcv, torchvision and timm checkpoints to classifiers, and of weights to MXNet."""
+"""Conversion of MXNet, pytorchcv, torchvision and timm checkpoints to classifiers, and of weights to MXNet and timm."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from igcv.classifier import Classifier, load
+from igcv.classifier import Classifier, as_trained, load
 from igcv.errors import InputError
-from igcv.weights.files import save_weights
+from igcv.weights.card import CARD_KEY
+from igcv.weights.files import read_metadata, save_weights
 from igcv.weights.foreign.mxnet import checkpoint_arrays, read_checkpoint
 from igcv.weights.foreign.mxnet_files import write_params
 from igcv.weights.foreign.torch_files import PICKLES
+from igcv.weights.hub import check_hub_folder, write_hub_folder
 from igcv.weights.pretrained import identified, read_torch, weights_names
 from igcv.writing import check_absent
+
+FOREIGN = (".params", ".zip", ".safetensors", *PICKLES)  # endings of checkpoints of other frameworks
+FOLDER = ""  # a folder for timm has no ending
 
 
 def convert(
@@ -22,17 +28,20 @@ def convert(
     strides: Sequence[int] | None = None,
     force: bool = False,
 ) -> Classifier:
-    """Convert a checkpoint of another framework to safetensors, or weights of igcv to an MXNet checkpoint.
+    """Convert a checkpoint of another framework to safetensors, weights of igcv to MXNet, or any of them for timm.
 
-    The command is `igcv convert`.
+    The command is `igcv convert`. A folder for timm has `model.safetensors`, `config.json` and a model card,
+    `README.md`. `timm.create_model("local-dir:OUT", pretrained=True)` opens the folder once igcv is imported, and the
+    Hugging Face Hub takes the folder. timm opens the network, and it is compared, before the folder appears.
 
     Args:
         source: MXNet's X-0000.params; a .pth, .pth.zip or .safetensors file of pytorchcv, torchvision or timm; a run
             folder, weights of igcv, or the name of weights, e.g. igcv3_d_100.imagenet.
-        target: the file to write, OUT.safetensors or OUT-0000.params.
+        target: the file to write, OUT.safetensors or OUT-0000.params; or a folder for timm: a name without an
+            ending, or with a slash at the end, OUT/.
         symbol: see `from_mxnet`; only for a conversion from MXNet.
-        input_size, strides: see `from_mxnet`; only for a conversion to safetensors.
-        force: replace an existing file.
+        input_size, strides: see `from_mxnet`; only for a checkpoint of another framework.
+        force: replace an existing file or folder for timm.
 
     Returns:
         The converted network.
@@ -41,33 +50,44 @@ def convert(
         InputError: a file cannot be read, the files do not fit each other, or the conversion is not supported.
     """
     named = str(source) in weights_names() and not Path(source).exists()
+    kind = FOLDER if str(target).endswith(("/", os.sep)) else Path(target).suffix
     source, target = Path(source), Path(target)
-    check_absent(target, force)
-    readable = (
-        named or target.suffix == ".params" or source.suffix in (".params", ".zip", ".safetensors", *PICKLES)
-    )
-    if target.suffix not in (".safetensors", ".params") or not readable:
+    if kind == FOLDER:
+        check_hub_folder(target, force)
+    else:
+        check_absent(target, force)
+    ours = named or (kind == FOLDER and (source.suffix not in FOREIGN or _has_card(source)))
+    readable = ours or kind == ".params" or source.suffix in FOREIGN
+    if kind not in (".safetensors", ".params", FOLDER) or not readable:
         raise InputError(
             f"cannot convert '{source}' to '{target}'. Give X.params, X.pth or X.safetensors of another project, or "
-            "the name of weights, with OUT.safetensors; or weights of igcv with OUT.params"
+            "the name of weights, with OUT.safetensors; weights of igcv with OUT.params; or any of these with a folder "
+            "for timm, OUT/ or OUT"
         )
-    foreign = target.suffix == ".safetensors" and not named
     if symbol and source.suffix != ".params":
         raise InputError("--symbol is only for conversion from MXNet. Omit --symbol")
-    if (input_size or strides) and not foreign:
+    if (input_size or strides) and (ours or kind == ".params"):
         raise InputError(
             "--input-size and --strides are only for checkpoints of other frameworks. Omit both options"
         )
-    if target.suffix == ".params":
+    if kind == ".params":
         return to_mxnet(source, target)
-    if named:
-        converted = load(source)
+    if ours:
+        converted = as_trained(source)
     elif source.suffix == ".params":
         converted = from_mxnet(source, symbol, input_size, strides)
     else:
         converted = from_torch(source, input_size, strides)
-    save_weights(target, converted.model.state_dict(), converted.card)
+    if kind == FOLDER:
+        write_hub_folder(target, converted.model, converted.card)
+    else:
+        save_weights(target, converted.model.state_dict(), converted.card)
     return converted
+
+
+def _has_card(source: Path) -> bool:
+    """Return whether a file is weights of igcv; False for a file of another format."""
+    return source.suffix == ".safetensors" and CARD_KEY in read_metadata(source)
 
 
 def from_torch(

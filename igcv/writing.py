@@ -36,6 +36,31 @@ def check_writable(folder: Path) -> None:
         ) from error
 
 
+def check_folder(out: Path, kind: str, replaceable: bool, force: bool) -> None:
+    """Raise InputError unless a folder can be written: new, empty, or an earlier one that `force` allows to replace.
+
+    Args:
+        out: the folder.
+        kind: what the folder holds, e.g. "page".
+        replaceable: whether an existing folder with files holds only such a thing.
+        force: replace it.
+    """
+    if out.exists() and not out.is_dir():
+        raise InputError(
+            f"'{out}' is a file, expected a folder. Give a folder, for example '{out.with_suffix('')}'"
+        )
+    if out.is_dir() and any(out.iterdir()):
+        if not replaceable:
+            raise InputError(f"'{out}' contains other files than a {kind}. Choose another folder")
+        if not force:
+            raise InputError(
+                f"'{out}' already contains a {kind}. Choose another folder, or give --force to replace the {kind}"
+            )
+    if not out.absolute().parent.is_dir():
+        raise InputError(f"folder not found: '{out.parent}'. Create it first")
+    check_writable(out.absolute().parent)
+
+
 @contextmanager
 def built_beside(out: Path) -> Iterator[Path]:
     """Yield a path named like `out` in a temporary folder next to `out`, and move the results on success.

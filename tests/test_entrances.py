@@ -238,7 +238,7 @@ def test_a_page_has_own_photos_on_request(
 
 def test_only_a_page_is_replaced(trained: igcv.TrainedRun, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").touch()
-    with pytest.raises(InputError, match="contains no page"):
+    with pytest.raises(InputError, match="contains other files than a page"):
         igcv.write_page(trained.folder, tmp_path, force=True)
     assert (tmp_path / "thesis.txt").exists()
 

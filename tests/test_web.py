@@ -256,7 +256,7 @@ def test_wrong_input(digits_run: Path, tmp_path: Path, igcv_command: Igcv) -> No
         ([digits_run], "--out is missing, expected a folder for the page. Add --out DIR"),
         (
             [digits_run, "--out", tmp_path / "full"],
-            "is not empty and contains no page. Choose another folder",
+            "contains other files than a page. Choose another folder",
         ),
         ([digits_run, "--out", tmp_path / "full" / "file"], "is a file, expected a folder. Give a folder"),
         (

@@ -77,11 +77,14 @@ def convert(
         Path,
         typer.Argument(
             metavar="IN",
-            help="X-0000.params of MXNet, X.pth of pytorchcv, torchvision or timm, weights of igcv, or a weights name "
-            "such as igcv3_d_100.imagenet",
+            help="X-0000.params of MXNet, X.pth of pytorchcv, torchvision or timm, a run folder or weights of igcv, or "
+            "a weights name such as igcv3_d_100.imagenet",
         ),
     ],
-    target: Annotated[Path, typer.Argument(metavar="OUT", help="OUT.safetensors, or OUT-0000.params")],
+    target: Annotated[
+        str,
+        typer.Argument(metavar="OUT", help="OUT.safetensors, OUT-0000.params, or a folder for timm, OUT/"),
+    ],
     symbol: Annotated[Path | None, typer.Option(help="MXNet graph to check against: X-symbol.json")] = None,
     input_size: Annotated[
         int | None, typer.Option(help="image side in pixels; default: the network's own", min=1)
@@ -92,7 +95,10 @@ def convert(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="replace an existing OUT")] = False,
 ) -> None:
-    """Convert a checkpoint of another project to safetensors, or weights of igcv to an MXNet checkpoint.
+    """Convert a checkpoint of another project to safetensors, weights of igcv to MXNet, or any of them for timm.
+
+    A folder for timm has weights, config.json and a model card, as the Hugging Face Hub expects. After import igcv,
+    timm.create_model("local-dir:OUT", pretrained=True) opens the folder.
 
     A checkpoint does not record strides. For a network trained on small images with other strides than igcv's, give
     --input-size and --strides, e.g. --input-size 32 --strides 1,1,1,2,2,1,2,1.
@@ -109,7 +115,7 @@ def convert(
     card = converted.card
     parameters = sum(p.numel() for p in converted.model.parameters())
     found = "MXNet checkpoint"
-    if target.suffix == ".safetensors":
+    if not target.endswith(".params"):
         found = (
             f"{card.model}, {card.num_classes} classes, {parameters:,} parameters, {card.input_size} x "
             f"{card.input_size} pixels, strides {strides_text(card.strides)}"

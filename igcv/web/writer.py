@@ -17,11 +17,10 @@ from igcv.data.sources.spec import is_public, source_name
 from igcv.deploy.exporter import Exported, export
 from igcv.deploy.int8.comparison import AGREEMENT_IMAGES, agreement_of
 from igcv.deploy.samples import evenly, matching_source, numbered, own_source
-from igcv.errors import InputError
 from igcv.version import __version__
 from igcv.web.engine import PACKAGE, VERSION, engine_files
-from igcv.weights.card import Card
-from igcv.writing import built_beside, check_writable, to_json
+from igcv.weights.hub import public_card
+from igcv.writing import built_beside, check_folder, to_json
 
 PAGE = Path(__file__).parent / "page"  # the static files, identical for all networks
 DESCRIPTION = "page.json"  # the description that the page reads first; its presence identifies a page
@@ -82,7 +81,7 @@ def write_page(
         InputError: an argument is invalid, the folder cannot be written, or the engine cannot be downloaded.
     """
     classifier, out, say = as_trained(network), Path(out), say or (lambda text: None)
-    check_folder(out, force)
+    check_folder(out, "page", (out / DESCRIPTION).is_file(), force)
     source, no_source = own_source(classifier)
     for note in source.notes if source else ():
         say(note)
@@ -94,7 +93,7 @@ def write_page(
         for file in engine:
             shutil.copy(file, folder / "ort")
         say("exporting the network" + (" in float32 and in int8" if calibration is not None else ""))
-        public = Classifier(classifier.model, public_card(classifier.card))
+        public = Classifier(classifier.model, replace(public_card(classifier.card), source={}))
         networks = write_networks(public, folder, source, calibration)
         shown = list(validation_images(source))
         wanted = examples or (examples is None and source is not None and is_public(source.spec))
@@ -103,24 +102,6 @@ def write_page(
         (folder / DESCRIPTION).write_text(to_json(described, indent=1), "utf-8")
     kept_out = len(shown) if examples is None and not wanted else 0
     return Page(out, networks, no_int8, len(files), source.name if source else "", kept_out)
-
-
-def check_folder(out: Path, force: bool = False) -> None:
-    """Raise InputError unless `out` is new, empty, or a page that `force` allows to replace."""
-    if out.exists() and not out.is_dir():
-        raise InputError(
-            f"'{out}' is a file, expected a folder. Give a folder, for example '{out.with_suffix('')}'"
-        )
-    if out.is_dir() and any(out.iterdir()):
-        if not (out / DESCRIPTION).is_file():
-            raise InputError(f"'{out}' is not empty and contains no page. Choose another folder")
-        if not force:
-            raise InputError(
-                f"'{out}' already contains a page. Choose another folder, or give --force to replace the page"
-            )
-    if not out.absolute().parent.is_dir():
-        raise InputError(f"folder not found: '{out.parent}'. Create it first")
-    check_writable(out.absolute().parent)
 
 
 def calibration_source(
@@ -218,12 +199,3 @@ def describe(
         "drawing_side": drawing_side,
         "made_with": f"igcv {__version__}, {PACKAGE} {VERSION}",
     }
-
-
-def public_card(card: Card) -> Card:
-    """Return the card without its recipe and source, which contain paths of this machine."""
-    results = {
-        **card.results,
-        **({"data": source_name(card.results["data"])} if "data" in card.results else {}),
-    }
-    return replace(card, recipe={}, results=results, source={})

@@ -54,9 +54,11 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         ) from error
 
 
-def save_weights(path: Path, tensors: Mapping[str, Tensor], card: Card) -> None:
-    """Write the weights of a network and their card."""
-    write_file(path, save(on_cpu(tensors), {CARD_KEY: card.to_json()}))
+def save_weights(
+    path: Path, tensors: Mapping[str, Tensor], card: Card, metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write the weights of a network, their card, and more metadata for other programs."""
+    write_file(path, save(on_cpu(tensors), {CARD_KEY: card.to_json(), **(metadata or {})}))
 
 
 def read_card(path: Path) -> Card:

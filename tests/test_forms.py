@@ -94,7 +94,7 @@ def test_a_block_with_running_statistics(shape, form):
     with torch.no_grad():
         literal = made(x)
         set_form(made, form)
-        assert applies(made.expand, made.depthwise)
+        assert applies(made, x)
         assert (made(x) - literal).abs().max() <= 1e-12 * literal.abs().max()
 
 
@@ -205,15 +205,17 @@ def test_half_precision_stays_as_close_as_the_literal_layers():
 
 
 def test_what_the_forms_cannot_stand_in_for_stays_literal():
-    made = block(4, 24, 4, 1, (2, 2))
-    assert applies(made.expand, made.depthwise)
+    made, x = block(4, 24, 4, 1, (2, 2)), torch.randn(2, 4, 5, 5, dtype=torch.float64)
+    assert not applies(made, x)
+    set_form(made, "dense")
+    assert applies(made, x)
     synchronized = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(made))
-    assert not applies(synchronized.expand, synchronized.depthwise)
-    assert not applies(made.eval().expand, made.depthwise)  # would need gradients with running statistics
+    assert not applies(synchronized, x)
+    assert not applies(made.eval(), x)  # would need gradients with running statistics
     with torch.no_grad():
-        assert applies(made.expand, made.depthwise)
+        assert applies(made, x)
         made.expand.train()
-        assert not applies(made.expand, made.depthwise)  # different modes
+        assert not applies(made, x)  # different modes
     assert blocks_with_forms(igcv.create_model("mobilenetv2_050", 5)) == {}
 
 

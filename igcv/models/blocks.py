@@ -16,15 +16,15 @@ from torch import Tensor, nn
 from igcv.errors import InputError
 from igcv.models.forms import FORMS
 from igcv.models.fused import applies, compute
-from igcv.models.gradients import StridedConv2d, match_gradient_format, memory_format
+from igcv.models.gradients import StridedConv2d, is_channels_last, match_gradient_format
 
 RELU6_EPS = 1e-5  # batch-norm epsilon of IGCV3 and MobileNetV2, as in the original MXNet code
 RELU_EPS = 2e-5  # batch-norm epsilon of IGCV1, as in the original MXNet code
-CPU_BOUND_BY_ARITHMETIC = (
-    288  # expanded channels; narrower blocks are bound by memory (measured: igcv.training.choose_forms)
-)
+# expanded channels; narrower blocks are bound by memory (measured: igcv.training.choose_forms)
+CPU_BOUND_BY_ARITHMETIC = 288
 
 
+@torch.fx.wrap  # symbolic tracing keeps the call: the memory format is known at run time
 def channel_shuffle(x: Tensor, groups: int) -> Tensor:
     """Interleave the channels of `groups` equal groups.
 
@@ -39,9 +39,9 @@ def channel_shuffle(x: Tensor, groups: int) -> Tensor:
         (N, C, H, W) with channel g * C/G + i moved to i * G + g, in the memory format of `x`.
     """
     n, c, h, w = x.shape
-    if groups in (1, c):
+    if groups == 1 or groups == c:
         return x
-    if memory_format(x) == torch.channels_last:
+    if is_channels_last(x):
         # (N, C, H, W) -> (N, H, W, G, C/G) -> (N, H, W, C/G, G) -> (N, C, H, W), in channels-last memory as before
         pixels = x.permute(0, 2, 3, 1).unflatten(3, (groups, c // groups))
         return pixels.transpose(3, 4).flatten(3).permute(0, 3, 1, 2)
@@ -90,7 +90,9 @@ class ConvNorm(nn.Sequential):
             self.act = act(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        return match_gradient_format(super().forward(x))
+        for layer in self:
+            x = layer(x)
+        return match_gradient_format(x)
 
 
 class GroupConv(NamedTuple):
@@ -121,8 +123,6 @@ class InterleavedConv(nn.Module):
         form: the form in use.
     """
 
-    form = "literal"
-
     def __init__(
         self, in_channels: int, factors: Sequence[GroupConv], act: type[nn.Module] | None = nn.ReLU
     ) -> None:
@@ -135,13 +135,14 @@ class InterleavedConv(nn.Module):
         self.groups = [f.groups for f in factors]
         pointwise = len(factors) > 1 and all(f.kernel_size == f.stride == 1 for f in factors[1:])
         self.forms = ("literal", "dense") if pointwise else ("literal",)
+        self.form = "literal"
         self.norm = nn.BatchNorm2d(widths[-1], eps=RELU_EPS)
         self.act = act(inplace=True) if act is not None else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.form == "literal":
-            for conv, groups in zip(self.convs, self.groups, strict=True):
-                x = channel_shuffle(conv(x), groups)
+        if torch.jit.is_scripting() or self.form == "literal":
+            for i, conv in enumerate(self.convs):
+                x = channel_shuffle(conv(x), self.groups[i])
         else:
             x = nn.functional.conv2d(self.convs[0](x), self.pointwise_weight())
         return match_gradient_format(self.act(self.norm(x)))
@@ -150,14 +151,13 @@ class InterleavedConv(nn.Module):
         """Return the default form: "dense" if this form at most doubles the arithmetic."""
         return "dense" if sum(1 / groups for groups in self.groups[1:]) >= 1 / 2 else "literal"
 
+    @torch.jit.unused
     def pointwise_weight(self) -> Tensor:
         """Return the product of all factors after the first, as a weight (O, C, 1, 1): the outputs for unit vectors."""
         first, *others = list[Any](self.convs)
         with torch.autocast(first.weight.device.type, enabled=False):
             units = torch.eye(first.out_channels, dtype=first.weight.dtype, device=first.weight.device)
-            x = channel_shuffle(
-                units[None, :, :, None], self.groups[0]
-            )  # one image; each pixel is a unit vector
+            x = channel_shuffle(units[None, :, :, None], self.groups[0])  # each pixel is a unit vector
             for conv, groups in zip(others, self.groups[1:], strict=True):
                 x = channel_shuffle(conv(x), groups)
         return x.permute(1, 2, 0, 3)
@@ -173,10 +173,10 @@ class InterleavedResidual(nn.Module):
         self, in_channels: int, first: Sequence[GroupConv], second: Sequence[GroupConv], shortcut_groups: int
     ) -> None:
         super().__init__()
-        middle, out_channels = first[-1].out_channels, second[-1].out_channels
-        stride = first[0].stride
+        middle, out_channels, stride = first[-1].out_channels, second[-1].out_channels, first[0].stride
         self.conv1 = InterleavedConv(in_channels, first)
         self.conv2 = InterleavedConv(middle, second, act=None)
+        self.drop_path: nn.Module = nn.Identity()
         self.shortcut: nn.Module = nn.Identity()
         if in_channels != out_channels or stride != 1:
             self.shortcut = ConvNorm(
@@ -184,7 +184,7 @@ class InterleavedResidual(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.relu(self.shortcut(x) + self.conv2(self.conv1(x)))
+        return torch.relu(self.shortcut(x) + self.drop_path(self.conv2(self.conv1(x))))
 
 
 class InvertedResidual(nn.Module):
@@ -208,8 +208,6 @@ class InvertedResidual(nn.Module):
         form: the form in use; see `set_form`.
     """
 
-    form = "literal"
-
     def __init__(
         self,
         in_channels: int,
@@ -229,10 +227,12 @@ class InvertedResidual(nn.Module):
             self.expand = ConvNorm(in_channels, expanded_channels, groups=groups[0], act=expand_act)
         self.groups = groups[0]
         self.forms = ("literal", *FORMS) if expand == "linear" else ("literal",)
+        self.form = "literal"
         self.depthwise = ConvNorm(
             expanded_channels, expanded_channels, 3, stride=stride, groups=expanded_channels, act=nn.ReLU6
         )
         self.project = ConvNorm(expanded_channels, out_channels, groups=groups[1])
+        self.drop_path: nn.Module = nn.Identity()
         self.shortcut = shortcut
 
     def auto_form(self, device: str) -> str:
@@ -241,13 +241,13 @@ class InvertedResidual(nn.Module):
         return "partial_sums" if arithmetic_bound else "dense"
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.form != "literal" and applies(self.expand, self.depthwise):
-            out = compute(self.expand, self.depthwise, self.project.conv, x, self.form)
-            out = self.project.norm(out)
-            return match_gradient_format(out.add_(x) if self.shortcut else out)
+        if not torch.jit.is_scripting():  # noqa: SIM102 - TorchScript compiles both sides of "and"
+            if applies(self, x):
+                out = self.drop_path(self.project.norm(compute(self, x)))
+                return match_gradient_format(out.add_(x) if self.shortcut else out)
         out = channel_shuffle(self.expand(x), self.groups)
         out = self.project(self.depthwise(out))
-        return x + out if self.shortcut else out
+        return x + self.drop_path(out) if self.shortcut else out
 
 
 def block_kind(block: nn.Module) -> tuple[Any, ...]:

@@ -110,7 +110,7 @@ def build_model(
         multiplier: width multiplier; replaces the multiplier in the name.
         input_size: side of the square input images, in pixels; None: the published size. For small images, some
             strides become 1.
-        options: `in_chans`, `global_pool`, `drop_rate`, `strides` (see `Options`).
+        options: `in_chans`, `global_pool`, `drop_rate`, `drop_path_rate`, `output_stride`, `strides` (see `Options`).
 
     Raises:
         InputError: if the name is unknown, or its numbers define no valid network.

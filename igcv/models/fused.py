@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from igcv.models.forms import WHOLE, ChannelOrder, Tile, channel_order, written_out
-from igcv.models.gradients import convolution_gradients
+from igcv.models.gradients import autocast_dtype, convolution_gradients
 
 aten = torch.ops.aten
 
@@ -27,36 +27,39 @@ def _kept_order(conv: nn.Conv2d, projection: nn.Conv2d, form: str, device: torch
 _kept_order._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
-def applies(expand: Any, depthwise: Any) -> bool:
-    """Return whether `compute` can replace these layers.
+def applies(block: Any, x: Tensor) -> bool:
+    """Return whether `compute` can replace the layers of an inverted residual, for activations `x` in its form.
 
-    `compute` needs a linear expansion and plain batch norms in the same mode. In evaluation mode it has no gradients.
+    `compute` needs a linear expansion, plain batch norms in the same mode and a convolution without dilation. In
+    evaluation mode it has no gradients.
     """
-    norms: list[Any] = [getattr(layer, "norm", None) for layer in (expand, depthwise)]
-    if not expand.linear or not all(type(n) is nn.BatchNorm2d and n.track_running_stats for n in norms):
+    if block.form == "literal" or not isinstance(x, Tensor):  # a symbolic trace has proxies
+        return False
+    if not block.expand.linear or block.depthwise.conv.dilation != (1, 1):
+        return False
+    norms = [block.expand.norm, block.depthwise.norm]
+    if not all(type(n) is nn.BatchNorm2d and n.track_running_stats for n in norms):
         return False
     training = [norm.training for norm in norms]
     return all(training) or not (any(training) or torch.is_grad_enabled())
 
 
-def compute(expand: Any, depthwise: Any, projection: nn.Conv2d, x: Tensor, form: str) -> Tensor:
-    """Compute the layers of a block except the last batch norm, and update the running statistics.
+def compute(block: Any, x: Tensor) -> Tensor:
+    """Compute a block in its form except the last batch norm, and update the running statistics.
 
     Args:
-        expand, depthwise: the first two layers of the block; `applies` must return True for them.
-        projection: the convolution of the third layer; the caller applies its batch norm.
+        block: an inverted residual; `applies` must return True for it. The caller applies the last batch norm.
         x: activations (N, C, H, W).
-        form: a name in `FORMS`.
 
     Returns:
         (N, O, H', W') in channels-last memory, in the precision of the surrounding autocast.
     """
-    conv, spatial, norm1, norm2 = expand.conv, depthwise.conv, expand.norm, depthwise.norm
-    order = _kept_order(conv, projection, form, x.device)
-    device = x.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+    conv, norm1 = block.expand.conv, block.expand.norm
+    spatial, norm2, projection = block.depthwise.conv, block.depthwise.norm, block.project.conv
+    order = _kept_order(conv, projection, block.form, x.device)
+    dtype = autocast_dtype(x)
     made, place = order.made, order.place
-    with torch.autocast(device, enabled=False):
+    with torch.autocast(x.device.type, enabled=False):
         x = x.to(dtype, memory_format=torch.channels_last)
         weights = written_out(conv), spatial.weight, written_out(projection)
         affine = norm1.weight, norm1.bias, norm2.weight, norm2.bias

@@ -21,17 +21,28 @@ FEW_CHANNELS = 2  # input channels per group; with more, oneDNN's own path is fa
 FAST_BF16 = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
+def is_channels_last(x: Tensor) -> bool:
+    """Return whether activations (N, C, H, W) are in channels-last memory; False if both formats fit."""
+    return not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+
+
 def memory_format(x: Tensor) -> torch.memory_format:
     """Return the memory format of activations (N, C, H, W); contiguous if both formats fit."""
-    last = not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
-    return torch.channels_last if last else torch.contiguous_format
+    return torch.channels_last if is_channels_last(x) else torch.contiguous_format
+
+
+def autocast_dtype(x: Tensor) -> torch.dtype:
+    """Return the precision in which a convolution of `x` is computed under the surrounding autocast."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
 def match_gradient_format(x: Tensor) -> Tensor:
     """Convert the gradient of `x` to the memory format of `x` in the backward pass.
 
     After a batch norm, with or without an activation, this gives the batch norm a gradient in the memory format of its
-    input. It has no effect on GPUs, whose kernels do not need it, or in compiled code, which chooses its own formats.
+    input. It has no effect on GPUs, whose kernels do not need it, in compiled code, which chooses its own formats, or
+    in a symbolic trace, whose tensors are proxies.
 
     Args:
         x: activations (N, C, H, W).
@@ -39,9 +50,19 @@ def match_gradient_format(x: Tensor) -> Tensor:
     Returns:
         `x` itself.
     """
-    if x.requires_grad and x.device.type == "cpu" and not torch.compiler.is_compiling():
-        x.register_hook(partial(_in_format, memory_format(x)))
+    if not torch.jit.is_scripting():  # noqa: SIM102 - TorchScript compiles both sides of "and"
+        if _has_cpu_gradient(x):
+            x.register_hook(partial(_in_format, memory_format(x)))
     return x
+
+
+def _has_cpu_gradient(x: Tensor) -> bool:
+    return (
+        isinstance(x, Tensor)
+        and x.requires_grad
+        and x.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+    )
 
 
 def _in_format(wanted: torch.memory_format, grad: Tensor | None) -> Tensor | None:
@@ -128,10 +149,15 @@ class StridedConv2d(nn.Conv2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu" or not x.requires_grad or torch.jit.is_tracing():
-            return super().forward(x)
-        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-        if not slow_input_gradient(x.device, dtype, self.weight.shape[1], self.stride):
-            return super().forward(x)
-        x, weight = x.to(dtype), self.weight.to(dtype)
-        return _StridedConvolution.apply(x, weight, self.stride, self.padding, self.groups)
+        if not torch.jit.is_scripting():  # noqa: SIM102 - TorchScript compiles both sides of "and"
+            if self._needs_fast_gradient(x):
+                dtype = autocast_dtype(x)
+                x, weight = x.to(dtype), self.weight.to(dtype)
+                return _StridedConvolution.apply(x, weight, self.stride, self.padding, self.groups)
+        return self._conv_forward(x, self.weight, self.bias)
+
+    def _needs_fast_gradient(self, x: Tensor) -> bool:
+        """Return whether the gradient of `x` is needed and has no fast path in oneDNN."""
+        if not _has_cpu_gradient(x) or torch.jit.is_tracing():
+            return False
+        return slow_input_gradient(x.device, autocast_dtype(x), self.weight.shape[1], self.stride)

@@ -2,26 +2,23 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from igcv.errors import InputError, unknown
+from igcv.errors import InputError
+from igcv.models.checkpointing import checkpointed
+from igcv.models.dilation import dilate
+from igcv.models.drop_path import drop_paths
+from igcv.models.levels import feature_levels, level_indices
+from igcv.models.pooling import GlobalPool
 
 # For small images, some strides of 2 become 1. Each entry holds a maximum input size in pixels, and the indices of
 # these strides among the strides of 2, from the stem on.
 StridePlan = tuple[tuple[int, tuple[int, ...]], ...]
+OUTPUT_STRIDES = (8, 16, 32)
 BOTH_ENDS: StridePlan = ((32, (0, 1, -1)), (64, (0, -1)))  # IGCV3, MobileNetV2: 32 and 64 pixels end at 8 x 8
 EARLY: StridePlan = ((32, (0, 1)), (64, (0,)))  # IGCV1 and IGCV2 as built for ImageNet
-
-POOLS: dict[str, tuple[type[nn.Module], ...]] = {
-    "avg": (nn.AdaptiveAvgPool2d,),
-    "max": (nn.AdaptiveMaxPool2d,),
-    "avgmax": (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d),
-    "catavgmax": (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d),
-    "": (),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +34,10 @@ class Options:
         drop_rate: dropout probability before the classifier, 0 to 1.
         strides: total stride of the stem, then the stride of each stage; None: the strides of the family for
             `input_size`.
+        drop_path_rate: probability that training skips the layers next to the shortcut of the last block, per image;
+            it increases linearly over the blocks, from 0 in the first block.
+        output_stride: largest total stride of the network: 8, 16 or 32. The last stages have dilated convolutions
+            instead of the strides beyond it. None: all strides.
     """
 
     num_classes: int = 1000
@@ -45,12 +46,18 @@ class Options:
     global_pool: str = "avg"
     drop_rate: float = 0.0
     strides: tuple[int, ...] | None = None
+    drop_path_rate: float = 0.0
+    output_stride: int | None = None
 
     def __post_init__(self) -> None:
         for field, smallest in (("num_classes", 0), ("input_size", 1), ("in_chans", 1)):
             value = getattr(self, field)
             if value is not None and value < smallest:
                 raise InputError(f"{field}: got {value}, expected an integer >= {smallest}")
+        if not 0 <= self.drop_path_rate < 1:
+            raise InputError(f"drop_path_rate: got {self.drop_path_rate}, expected a number >= 0 and < 1")
+        if self.output_stride not in (None, *OUTPUT_STRIDES):
+            raise InputError(f"output_stride: got {self.output_stride}, expected 8, 16 or 32")
 
 
 def plan_strides(published: Sequence[int], input_size: int, plan: StridePlan) -> tuple[int, ...]:
@@ -100,39 +107,6 @@ def strides_text(strides: Sequence[int]) -> str:
     return ",".join(map(str, strides))
 
 
-class GlobalPool(nn.Module):
-    """Global pooling with timm's names: (N, C, H, W) -> (N, C), or (N, 2 C) for "catavgmax".
-
-    igcv does not use timm's class because importing timm takes seconds.
-
-    Args:
-        pool_type: "avg", "max", "avgmax" (mean of both), "catavgmax" (concatenation of both), or "" for no pooling.
-
-    Raises:
-        InputError: if the name is unknown.
-    """
-
-    def __init__(self, pool_type: str) -> None:
-        super().__init__()
-        if pool_type not in POOLS:
-            raise unknown("global_pool", pool_type, POOLS)
-        self.pool_type = pool_type
-        self.pools = nn.ModuleList(pool(1) for pool in POOLS[pool_type])
-        self.flatten = nn.Flatten(1) if pool_type else nn.Identity()
-
-    def feat_mult(self) -> int:
-        """Return the number of output channels per input channel."""
-        return 2 if self.pool_type.startswith("cat") else 1
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.pool_type:
-            return x
-        pooled = [pool(x) for pool in self.pools]
-        if self.pool_type == "avgmax":
-            pooled = [0.5 * (pooled[0] + pooled[1])]
-        return self.flatten(torch.cat(pooled, 1) if len(pooled) > 1 else pooled[0])
-
-
 class Network(nn.Module):
     """Image classifier: stem -> stages -> head -> global pooling -> linear classifier.
 
@@ -146,8 +120,10 @@ class Network(nn.Module):
         options: classifier, pooling and input; see `Options`.
 
     Attributes:
-        strides: total stride of the stem, then the stride of each stage.
+        strides: total stride of the stem, then the stride of each stage, also of stages that are dilated instead.
         reduction: total stride of the network: the ratio of the image size to the size of the last feature map.
+        feature_info: timm's list of the feature levels, one per resolution.
+        grad_checkpointing: whether the backward pass computes the blocks again instead of storing their activations.
     """
 
     def __init__(
@@ -163,7 +139,7 @@ class Network(nn.Module):
     ) -> None:
         super().__init__()
         self.strides = tuple(strides)
-        self.feature_info = _feature_info(widths, strides)
+        self.feature_info = feature_levels(widths, strides, options.output_stride)
         self.reduction: int = self.feature_info[-1]["reduction"]
         if options.input_size is not None and options.input_size < self.reduction:
             raise InputError(
@@ -172,6 +148,11 @@ class Network(nn.Module):
             )
         assert options.input_size is not None  # the builder sets the size of its family
         self.input_size, self.in_chans = options.input_size, options.in_chans
+        if options.output_stride is not None:
+            dilate(stages, strides, options.output_stride)
+        if options.drop_path_rate:
+            drop_paths(stages, options.drop_path_rate)
+        self.grad_checkpointing = False
         self.stem = stem
         self.stages = nn.Sequential(*(nn.Sequential(*blocks) for blocks in stages))
         self.head = head
@@ -205,12 +186,73 @@ class Network(nn.Module):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Return the unpooled features: (N, in_chans, H, W) -> (N, num_features, H / reduction, W / reduction)."""
-        if min(x.shape[-2:]) < self.reduction:
-            raise InputError(
-                f"image size: got {x.shape[-2]} x {x.shape[-1]} pixels, expected at least {self.reduction} x "
-                f"{self.reduction}, the total stride of this network"
-            )
-        return self.head(self.stages(self.stem(x)))
+        if not torch.jit.is_scripting():
+            self._check_size(x)
+        x = self.stem(x)
+        if not torch.jit.is_scripting() and self.grad_checkpointing:
+            return self.head(checkpointed(self.stages, x))
+        return self.head(self.stages(x))
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | Sequence[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """Return the outputs of feature levels, with timm's arguments.
+
+        Args:
+            x: images (N, in_chans, H, W).
+            indices: the number of the last levels, or indices into `feature_info`; None: all levels.
+            norm: no effect: every stage ends with its batch norm.
+            stop_early: skip the stages after the last of these levels.
+            output_fmt: "NCHW", the shape of the features.
+            intermediates_only: return the features only.
+
+        Returns:
+            The features in the order of the network, or (final, features), where `final` is the unpooled output of the
+            last computed layer; that is `forward_features(x)` if no stage was skipped.
+        """
+        if output_fmt != "NCHW":
+            raise InputError(f"output_fmt: got '{output_fmt}', expected 'NCHW'")
+        ends = self._level_ends(indices)
+        self._check_size(x)
+        x, features = self.stem(x), []
+        for i, stage in enumerate(self.stages[: ends[-1] + 1] if stop_early else self.stages):
+            x = checkpointed(stage, x) if self.grad_checkpointing else stage(x)
+            if i in ends:
+                features.append(x)
+        if intermediates_only:
+            return features
+        return (x if stop_early and ends[-1] + 1 < len(self.stages) else self.head(x)), features
+
+    def prune_intermediate_layers(
+        self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Remove the layers that feature levels do not need, with timm's arguments.
+
+        Args:
+            indices: the number of the last levels, or indices into `feature_info`.
+            prune_norm: no effect on the stages, which end with their batch norms; removes the head.
+            prune_head: remove the head and the classifier. They are also removed if a stage is.
+
+        Returns:
+            The indices of the levels, counted from the first.
+        """
+        taken = level_indices("indices", indices, len(self.feature_info))
+        stages = self._level_ends(indices)[-1] + 1
+        if prune_norm or prune_head or stages < len(self.stages):
+            self.stages, self.head = self.stages[:stages], nn.Identity()
+            self.num_features = self.head_hidden_size = self.feature_info[max(taken)]["num_chs"]
+            self.reset_classifier(0, "")
+        return taken
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Compute the blocks again in the backward pass, to save memory. Results and batch norms stay the same."""
+        self.grad_checkpointing = enable
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Return the logits, or the pooled features with `pre_logits`: (N, num_features, h, w) -> (N, num_classes)."""
@@ -221,15 +263,18 @@ class Network(nn.Module):
         """Return the logits: (N, in_chans, H, W) -> (N, num_classes)."""
         return self.forward_head(self.forward_features(x))
 
+    def _level_ends(self, indices: int | Sequence[int] | None) -> list[int]:
+        """Return the indices of the last stages of feature levels, in the order of the network."""
+        taken = level_indices("indices", indices, len(self.feature_info))
+        return sorted({int(self.feature_info[i]["module"].rpartition(".")[2]) for i in taken})
 
-def _feature_info(widths: Sequence[int], strides: Sequence[int]) -> list[dict[str, Any]]:
-    """Return timm's `feature_info`: per resolution, the channels, total stride and name of its last stage."""
-    reduction, *stage_strides = strides
-    info: dict[int, dict[str, Any]] = {}
-    for i, (width, stride) in enumerate(zip(widths, stage_strides, strict=True)):
-        reduction *= stride
-        info[reduction] = {"num_chs": width, "reduction": reduction, "module": f"stages.{i}"}
-    return list(info.values())
+    def _check_size(self, x: Tensor) -> None:
+        symbolic = not isinstance(x, Tensor)  # a trace has proxies, without sizes
+        if not symbolic and min(x.shape[-2:]) < self.reduction:
+            raise InputError(
+                f"image size: got {x.shape[-2]} x {x.shape[-1]} pixels, expected at least {self.reduction} x "
+                f"{self.reduction}, the total stride of this network"
+            )
 
 
 def _init_weights(module: nn.Module) -> None:

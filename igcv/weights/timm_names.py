@@ -28,6 +28,7 @@ def _timm_config(name: str) -> dict[str, Any]:
     return {
         "num_classes": 1000,
         "input_size": (3, size, size),
+        "pool_size": (7, 7) if size == 224 else (8, 8),
         "crop_pct": 0.875 if size == 224 else 1.0,
         "interpolation": "bicubic",
         "mean": IMAGENET_DEFAULT_MEAN,

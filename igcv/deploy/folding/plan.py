@@ -15,6 +15,7 @@ from igcv.deploy.folding.layers import folded_layers
 from igcv.deploy.folding.network import FoldedNetwork
 from igcv.errors import InputError, unknown
 from igcv.models import InterleavedConv, InterleavedResidual, InvertedResidual, Network
+from igcv.models.dilation import is_dilated
 
 AUTO = "auto"
 
@@ -66,7 +67,7 @@ def foldable_blocks(model: nn.Module) -> dict[str, Foldable]:
     """Return the foldable blocks of a network, by name.
 
     Raises:
-        InputError: if `model` is not a network of igcv, or is already folded.
+        InputError: if `model` is not a network of igcv, is already folded, or has dilated convolutions.
     """
     if isinstance(model, FoldedNetwork):
         raise InputError("the network is already folded. Give the trained network (igcv.load(...).model).")
@@ -74,6 +75,8 @@ def foldable_blocks(model: nn.Module) -> dict[str, Foldable]:
         raise InputError(
             f"model: got {type(model).__name__}, expected a network of igcv (igcv.create_model, igcv.load(...).model)"
         )
+    if is_dilated(model):
+        raise InputError("model: got a network with dilated convolutions, expected one built without output_stride")
     stages: Any = model.stages
     return {
         f"stages.{i}.{j}": FOLDABLE[type(block)](block)

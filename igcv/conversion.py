@@ -72,17 +72,21 @@ def convert(
         )
     if kind == ".params":
         return to_mxnet(source, target)
-    if ours:
-        converted = as_trained(source)
-    elif source.suffix == ".params":
-        converted = from_mxnet(source, symbol, input_size, strides)
-    else:
-        converted = from_torch(source, input_size, strides)
+    converted = as_trained(source) if ours else _from_other(source, symbol, input_size, strides)
     if kind == FOLDER:
         write_hub_folder(target, converted.model, converted.card)
     else:
         save_weights(target, converted.model.state_dict(), converted.card)
     return converted
+
+
+def _from_other(
+    source: Path, symbol: str | Path | None, input_size: int | None, strides: Sequence[int] | None
+) -> Classifier:
+    """Read a checkpoint of another framework by its ending."""
+    if source.suffix == ".params":
+        return from_mxnet(source, symbol, input_size, strides)
+    return from_torch(source, input_size, strides)
 
 
 def _has_card(source: Path) -> bool:

@@ -38,8 +38,8 @@ def measured_table(found: Sequence[Column]) -> str:
     note = (
         "Top-1 accuracy in percent after the last epoch: mean and standard deviation over the seeds; for one seed, the "
         f"binomial standard error over the test images ({machines}). The column names the data set, the recipe "
-        "and the epochs. Early development versions of igcv measured in the precision of the training, often bf16. "
-        "igcv now measures in float32, which can differ by some hundredths. "
+        "and the epochs. Early development versions of igcv measured in the precision of the training: 92.88 % in bf16 "
+        "for the weights `igcv3_d_p50.cifar10`. igcv now measures in float32: 92.86 % for the same weights. "
         "No published accuracy has been reproduced yet."
     )
     return "\n\n".join(["\n".join(lines), note])
@@ -80,6 +80,7 @@ def tables(found: Sequence[Column]) -> str:
         "mean and standard deviation of five runs; the training settings are not known. Its row 0.5x has half "
         "the parameters at full width, and its row 0.7x has 0.7 of the parameters. The paper gives no block counts for "
         "these rows, so the block counts are igcv's choice. Independent paper: arXiv:1905.03672, 400 epochs."
+        " Retrain stage: a second training that starts with the weights of the first."
     )
     tiny = [tiny_line()] if any(column.data == TINY for column in found) else []
     return "\n\n".join(

@@ -28,7 +28,7 @@ def convert(
     strides: Sequence[int] | None = None,
     force: bool = False,
 ) -> Classifier:
-    """Convert a checkpoint of another framework to safetensors, weights of igcv to MXNet, or any of them for timm.
+    """Convert a checkpoint of another framework to safetensors, weights of igcv to MXNet, or either for timm.
 
     The command is `igcv convert`. A folder for timm has `model.safetensors`, `config.json` and a model card,
     `README.md`. `timm.create_model("local-dir:OUT", pretrained=True)` opens the folder once igcv is imported, and the
@@ -61,8 +61,8 @@ def convert(
     if kind not in (".safetensors", ".params", FOLDER) or not readable:
         raise InputError(
             f"cannot convert '{source}' to '{target}'. Give X.params, X.pth or X.safetensors of another project, or "
-            "the name of weights, with OUT.safetensors; weights of igcv with OUT.params; or any of these with a folder "
-            "for timm, OUT/ or OUT"
+            "a weights name, to write OUT.safetensors. Give weights of igcv to write OUT.params. Give either to write "
+            "OUT/, a folder for timm"
         )
     if symbol and source.suffix != ".params":
         raise InputError("--symbol is only for conversion from MXNet. Omit --symbol")

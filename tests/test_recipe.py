@@ -77,6 +77,14 @@ def test_unreadable_recipes_are_explained(tmp_path: Path) -> None:
         load_recipe(tmp_path / "bad.toml")
     with pytest.raises(InputError, match=r"unknown recipe 'digit.toml'; did you mean 'digits.toml'"):
         find_recipe("digit.toml")
+    with pytest.raises(
+        InputError, match=r"got 'lr', expected a recipe file \(.toml\) or a setting, lr=VALUE"
+    ):
+        find_recipe("lr")
+    with pytest.raises(
+        InputError, match=r"got the folder '.*', expected a recipe file .* Give --data folder:"
+    ):
+        find_recipe(str(tmp_path))
 
 
 def test_schedules() -> None:

@@ -62,7 +62,7 @@ def export(
 ) -> None:
     """Export a trained network for an inference engine, and compare its outputs with those of the trained network.
 
-    Batch norms are folded into the convolutions, and permutations too, except with --form literal.
+    Export folds batch norms into the convolutions and, except with --form literal, permutations too.
     --form auto measures with --batch and --threads, which takes seconds to minutes.
     LiteRT and ExecuTorch files take exactly --batch images, ncnn and Core ML files one image, other files any number.
 

@@ -95,7 +95,7 @@ def convert(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="replace an existing OUT")] = False,
 ) -> None:
-    """Convert a checkpoint of another project to safetensors, weights of igcv to MXNet, or any of them for timm.
+    """Convert a checkpoint of another project to safetensors, weights of igcv to MXNet, or either to a folder for timm.
 
     A folder for timm has weights, config.json and a model card, as the Hugging Face Hub expects. After import igcv,
     timm.create_model("local-dir:OUT", pretrained=True) opens the folder.

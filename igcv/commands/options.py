@@ -43,7 +43,7 @@ Split = Annotated[
     typer.Option(
         metavar="FILE.csv",
         help="CSV list of the images: columns path and label; optional columns split (train, val or test) and group "
-        "(images that stay in one part)",
+        "(images of one group stay in one part)",
     ),
 ]
 Match = Annotated[

@@ -68,7 +68,8 @@ def train(
 def check(
     data: Annotated[str, typer.Argument(metavar="DATA", help=f"data source: {DATA_HELP}")],
     settings: Annotated[
-        list[str] | None, typer.Argument(metavar="[key=value ...]", help="training settings")
+        list[str] | None,
+        typer.Argument(metavar="[key=value ...]", help="training settings (igcv train --keys)"),
     ] = None,
     split: Split = None,
     out: Annotated[

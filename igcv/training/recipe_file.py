@@ -66,6 +66,12 @@ def find_recipe(name: str) -> Path:
     places = (given, package / "recipes" / given.name, package.parent / "recipes" / given.name)
     found = next((place for place in places if place.is_file()), None)
     if found is None:
+        if name in _TYPES:
+            raise InputError(f"got '{name}', expected a recipe file (.toml) or a setting, {name}=VALUE")
+        if given.is_dir():
+            raise InputError(
+                f"got the folder '{name}', expected a recipe file (.toml). Give --data folder:{name}"
+            )
         known = {file.name for place in places[1:] for file in place.parent.glob("*.toml")}
         raise unknown("recipe", name, known)
     return found

@@ -36,8 +36,8 @@ def fold(
         vector_width: see `igcv.deploy.Plan`. "auto" chooses the vector width itself.
 
     Raises:
-        InputError: if `model` is already folded, not a network of the catalog or built with `output_stride`, or the form
-            is unknown.
+        InputError: if `model` is already folded, not a network of the catalog or built with `output_stride`, or the
+            form is unknown.
 
     >>> import igcv
     >>> folded = fold(igcv.create_model("igcv3_d_025", 10, input_size=32), "branches")

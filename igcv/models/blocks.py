@@ -39,7 +39,7 @@ def channel_shuffle(x: Tensor, groups: int) -> Tensor:
         (N, C, H, W) with channel g * C/G + i moved to i * G + g, in the memory format of `x`.
     """
     n, c, h, w = x.shape
-    if groups == 1 or groups == c:
+    if groups == 1 or (not torch.jit.is_tracing() and groups == c):
         return x
     if is_channels_last(x):
         # (N, C, H, W) -> (N, H, W, G, C/G) -> (N, H, W, C/G, G) -> (N, C, H, W), in channels-last memory as before
@@ -140,7 +140,7 @@ class InterleavedConv(nn.Module):
         self.act = act(inplace=True) if act is not None else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.jit.is_scripting() or self.form == "literal":
+        if torch.jit.is_scripting() or self.form == "literal" or not isinstance(x, Tensor):
             for i, conv in enumerate(self.convs):
                 x = channel_shuffle(conv(x), self.groups[i])
         else:

@@ -33,7 +33,7 @@ def applies(block: Any, x: Tensor) -> bool:
     `compute` needs a linear expansion, plain batch norms in the same mode and a convolution without dilation. In
     evaluation mode it has no gradients.
     """
-    if block.form == "literal" or not isinstance(x, Tensor):  # a symbolic trace has proxies
+    if block.form == "literal" or torch.jit.is_tracing() or not isinstance(x, Tensor):  # traces are literal
         return False
     if not block.expand.linear or block.depthwise.conv.dilation != (1, 1):
         return False

@@ -269,8 +269,8 @@ class Network(nn.Module):
         return sorted({int(self.feature_info[i]["module"].rpartition(".")[2]) for i in taken})
 
     def _check_size(self, x: Tensor) -> None:
-        symbolic = not isinstance(x, Tensor)  # a trace has proxies, without sizes
-        if not symbolic and min(x.shape[-2:]) < self.reduction:
+        traced = torch.jit.is_tracing() or not isinstance(x, Tensor)  # a trace has no sizes to compare
+        if not traced and min(x.shape[-2:]) < self.reduction:
             raise InputError(
                 f"image size: got {x.shape[-2]} x {x.shape[-1]} pixels, expected at least {self.reduction} x "
                 f"{self.reduction}, the total stride of this network"

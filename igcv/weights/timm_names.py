@@ -4,6 +4,7 @@ timm and igcv both name weights NETWORK.TAG. `timm.create_model("igcv3_d_100.ima
 weights `igcv3_d_100.imagenet` from the cache of igcv.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,11 +16,15 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from torch import nn
 
 from igcv.data.preprocessing import Preprocessing
+from igcv.models import Network
 from igcv.models.catalog import NAMES, build_model, default_input_size
+from igcv.models.levels import level_indices
 from igcv.weights.card import Card
 from igcv.weights.files import read_card
 from igcv.weights.known import KNOWN, Known
 from igcv.weights.released import released_weights
+
+RESOLUTION = ("input_size", "strides", "output_stride")  # options that decide the sizes of the feature maps
 
 
 def _timm_config(name: str) -> dict[str, Any]:
@@ -57,9 +62,17 @@ def _known_config(name: str, known: Known) -> dict[str, Any]:
 
 def _file_config(file: Path, card: Card) -> dict[str, Any]:
     """Return timm's configuration of a weights file of igcv."""
-    size = (3, card.input_size, card.input_size)
     images = Preprocessing.from_dict(card.preprocessing)
-    return _weights_config(card.model, images, file=str(file), input_size=size, num_classes=card.num_classes)
+    built = _without_weights(card.model, input_size=card.input_size, strides=card.strides or None)
+    return _weights_config(
+        card.model, images, file=str(file), num_classes=card.num_classes, **_input_config(built)
+    )
+
+
+def _input_config(network: Network) -> dict[str, Any]:
+    """Return timm's configuration of the images of a network and of its last feature map."""
+    size, last = network.input_size, math.ceil(network.input_size / network.reduction)
+    return {"input_size": (3, size, size), "pool_size": (last, last)}
 
 
 def _weights_file(name: str, config: Any) -> Path:
@@ -71,10 +84,10 @@ def _weights_file(name: str, config: Any) -> Path:
     return weights_path(f"{name}.{tag}" if tag else find_weights(name))
 
 
-def _feature_levels(name: str, **options: Any) -> tuple[int, ...]:
-    """Return the indices of all feature levels of a network, without allocating its weights."""
+def _without_weights(name: str, **options: Any) -> Network:
+    """Return a network without values in its weights."""
     with torch.device("meta"):
-        return tuple(range(len(build_model(name, **options).feature_info)))
+        return build_model(name, **options)
 
 
 def _names_a_file(config: Any) -> bool:
@@ -89,25 +102,30 @@ def _timm_entrypoint(name: str) -> Callable[..., nn.Module]:
 
     def entrypoint(pretrained: bool = False, **kwargs: Any) -> nn.Module:
         kwargs.pop("cache_dir", None)
-        overlay = dict(kwargs.pop("pretrained_cfg_overlay", None) or {})
+        given = dict(kwargs.pop("pretrained_cfg_overlay", None) or {})
         config = kwargs.get("pretrained_cfg")
-        if pretrained and not _names_a_file(config) and not _names_a_file(overlay):
+        overlay: dict[str, Any] = {}
+        wanted = (
+            pretrained or f"{name}.{config}" in _RELEASED
+        )  # without weights, a network for the images of its name
+        if wanted and not _names_a_file(config) and not _names_a_file(given):
             file = _weights_file(name, config)
             card = read_card(file)
-            overlay |= _file_config(file, card)  # timm would load the URL, whose tensors have other names
+            overlay = _file_config(file, card)  # timm would load the URL, whose tensors have other names
             kwargs = {"num_classes": card.num_classes, "input_size": card.input_size, **kwargs}
             if kwargs["input_size"] == card.input_size:
                 kwargs.setdefault("strides", card.strides or None)
-        levels = {key: kwargs[key] for key in ("input_size", "strides") if key in kwargs}
-        feature_cfg: dict[str, Any] = {"flatten_sequential": True}
+        if resolution := {key: kwargs[key] for key in RESOLUTION if key in kwargs}:
+            overlay |= _input_config(_without_weights(name, **resolution))
         if kwargs.get("features_only"):
-            feature_cfg["out_indices"] = _feature_levels(name, **levels)
+            levels = len(_without_weights(name, **resolution).feature_info)
+            kwargs["out_indices"] = level_indices("out_indices", kwargs.get("out_indices"), levels)
         return build_model_with_cfg(
             partial(build_model, name),
             name,
             pretrained,
-            feature_cfg=feature_cfg,
-            pretrained_cfg_overlay=overlay,
+            feature_cfg={"flatten_sequential": True},
+            pretrained_cfg_overlay=overlay | given,
             **kwargs,
         )
 

@@ -81,7 +81,7 @@ def export(
 ) -> Exported:
     """Write a trained network as a file for an inference engine; this is `igcv export`.
 
-    The export folds batch norms into the convolutions, and permutations too, except in the form "literal". It then
+    The export folds batch norms into the convolutions and, except in the form "literal", permutations too. It then
     compares the logits of the file with the logits of the network. If a float32 file differs beyond the tolerance, the
     export fails and leaves no file. An int8 file fails only for non-finite logits or a wrong shape.
 

@@ -49,7 +49,7 @@ def test_timm_opens_the_folder(folder: Path) -> None:
     assert [level.shape[-1] for level in body(torch.zeros(1, 3, 32, 32))] == [32, 16, 8]
     config = timm.data.resolve_data_config(model=timm.create_model(source))
     expected = trained.preprocessing
-    assert config["input_size"] == [3, 32, 32] and config["crop_pct"] == expected.crop
+    assert tuple(config["input_size"]) == (3, 32, 32) and config["crop_pct"] == expected.crop
     assert tuple(config["mean"]) == expected.mean and config["interpolation"] == expected.interpolation
 
 

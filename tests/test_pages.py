@@ -42,7 +42,11 @@ FIRST_PAGES = [
     *(ROOT / "docs" / f"{name}.md" for name in ("start", "train", "fine_tune")),
 ]
 BLOCK = re.compile(r"^( *)```(\w*)(?: title=\"(\S+)\")?\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
-NEEDED = {"executorch.md": "executorch", "coreml.md": "coremltools"}  # packages that may be missing, by page
+NEEDED = {  # packages that may be missing, by page
+    "executorch.md": "executorch",
+    "coreml.md": "coremltools",
+    "backbones.md": "segmentation_models_pytorch",
+}
 RUNS = ("photos", "digits", "imagenet", "c10")  # run folders used by commands on the pages
 FOREIGN = re.compile(
     r"<(?:script|link|img|iframe)\b[^>]*(?:src|href)=\"?(?:https?:)?//[^>]*>|url\(\"?(?:https?:)?//"

@@ -1,5 +1,6 @@
 """Folders for timm and the Hugging Face Hub: weights, timm's config.json and a model card."""
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -95,7 +96,7 @@ def _images_config(network: Network, card: Card) -> dict[str, Any]:
 
     layers = get_pretrained_cfg(card.model, allow_unregistered=False)
     images = Preprocessing.from_dict(card.preprocessing)
-    side = card.input_size // network.reduction
+    side = math.ceil(card.input_size / network.reduction)
     return {
         "num_classes": card.num_classes,
         "input_size": [3, card.input_size, card.input_size],

@@ -181,7 +181,7 @@ def run_python(words: list[str], igcv: Igcv) -> None:
     if words[0] == "train_imagenet.py":
         run_igcv(translate(words[1:]), igcv)
         return
-    script, *given = [f"{words[1].replace('.', '/')}/__main__.py", *words[2:]] if words[0] == "-m" else words
+    script, *given = [module_file(words[1]), *words[2:]] if words[0] == "-m" else words
     path, shown = ROOT / script, io.StringIO()
     inner = list(takewhile(lambda word: not word.startswith("-"), given))  # a command of the script
     with (
@@ -193,6 +193,12 @@ def run_python(words: list[str], igcv: Igcv) -> None:
         runpy.run_path(str(path), run_name="__main__")
     unknown = [word for word in given if word.startswith("--") and f"{word} " not in shown.getvalue()]
     assert not unknown, f"{script} has no {unknown}"
+
+
+def module_file(name: str) -> str:
+    """Return the file that `python -m NAME` runs."""
+    path = name.replace(".", "/")
+    return f"{path}.py" if (ROOT / f"{path}.py").is_file() else f"{path}/__main__.py"
 
 
 def run_under(words: list[str], igcv: Igcv) -> None:

@@ -62,8 +62,9 @@ def create_model(
         pretrained: True loads trained weights. If a network has several, the order of preference is imagenet,
             tinyimagenet, cifar100, cifar10, digits. A string names the data set. The first use of weights of other
             projects downloads them.
-        options: `in_chans`, `global_pool`, `drop_rate`, `strides` (see `igcv.models.Options`). With `pretrained`, at
-            the input size of the weights, the default strides are the strides of the weights.
+        options: `in_chans`, `global_pool`, `drop_rate`, `drop_path_rate`, `output_stride`, `strides` (see
+            `igcv.models.Options`). With `pretrained`, at the input size of the weights, the default strides are the
+            strides of the weights.
 
     Raises:
         InputError: if the name or the weights are unknown, the numbers in the name define no valid network, or the

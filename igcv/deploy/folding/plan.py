@@ -76,7 +76,9 @@ def foldable_blocks(model: nn.Module) -> dict[str, Foldable]:
             f"model: got {type(model).__name__}, expected a network of igcv (igcv.create_model, igcv.load(...).model)"
         )
     if is_dilated(model):
-        raise InputError("model: got a network with dilated convolutions, expected one built without output_stride")
+        raise InputError(
+            "model: got a network with dilated convolutions, expected one built without output_stride"
+        )
     stages: Any = model.stages
     return {
         f"stages.{i}.{j}": FOLDABLE[type(block)](block)

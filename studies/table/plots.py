@@ -4,12 +4,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from igcv.analysis import model_cost
 from studies.table.outcomes import Column
 from studies.table.plan import NETWORKS
 
 PUBLISHED = "CIFAR-10, published"
+MARKERS = "os^DvP*X<>"[: len(NETWORKS)]
 COLORS = ("#2f6db5", "#cc6600", "#3d8f2e", "#a03070")
 
 
@@ -27,30 +31,42 @@ def plot(found: Sequence[Column], latencies: Mapping[str, float], path: Path) ->
         "multiply-adds (M), 32 px": {model: cost.multiply_adds / 1e6 for model, cost in costs.items()},
         "ms per image, 32 px, measured": latencies,
     }
-    figure = Figure(figsize=(13, 4.4), layout="constrained")
+    figure, series = Figure(figsize=(13, 4.6), layout="constrained"), _series(found)
     for axes, (unit, at) in zip(figure.subplots(1, 3, sharey=True), places.items(), strict=True):
-        for (label, points), color in zip(_series(found).items(), COLORS, strict=False):
-            shown = [row for row in NETWORKS if row.model in at and row.model in points]
-            for number, row in enumerate(shown):  # alternate the sides, so that few labels overlap
-                place, side = (at[row.model], points[row.model][0]), ("right", "left")[number % 2]
-                if place[0] == min(at.values()):  # the axis would cut a label to the left of the first point
-                    side = "left"
-                offset = (-6 if side == "right" else 6, 5)
-                axes.annotate(row.label, place, offset, textcoords="offset points", fontsize=9, ha=side)
-            fill = "none" if label == PUBLISHED else color
-            axes.errorbar(
-                [at[row.model] for row in shown],
-                [points[row.model][0] for row in shown],
-                yerr=[points[row.model][1] for row in shown],
-                **{"fmt": "o", "capsize": 3, "color": color, "markerfacecolor": fill, "label": label},
-            )
-        axes.set(xlabel=unit, xscale="linear" if unit.startswith("parameters") else "log")
+        for (label, points), color in zip(series.items(), COLORS, strict=False):
+            for row, marker in zip(NETWORKS, MARKERS, strict=True):
+                if row.model in at and row.model in points:
+                    mean, spread = points[row.model]
+                    fill = "white" if label == PUBLISHED else color
+                    how = {
+                        "fmt": marker,
+                        "capsize": 3,
+                        "markersize": 8,
+                        "color": color,
+                        "markerfacecolor": fill,
+                    }
+                    axes.errorbar(at[row.model], mean, spread, **how)
+        axes.set(xlabel=unit)
+        if not unit.startswith("parameters"):
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter(NullFormatter())
         axes.grid(alpha=0.25)
-        axes.margins(0.4, 0.2)
+        axes.margins(0.15, 0.15)
     figure.axes[0].set(ylabel="top-1 (%)")
-    figure.legend(
-        *figure.axes[0].get_legend_handles_labels(), frameon=False, loc="outside upper left", ncols=4
-    )
+    plotted = [model for points in series.values() for model in points]
+    networks = [
+        Line2D([], [], color="gray", marker=marker, linestyle="none", label=row.model)
+        for row, marker in zip(NETWORKS, MARKERS, strict=True)
+        if row.model in plotted
+    ]
+    sources = [
+        Patch(facecolor="none" if label == PUBLISHED else color, edgecolor=color, label=label)
+        for label, color in zip(series, COLORS, strict=False)
+    ]
+    handles = [*networks, *sources]
+    figure.legend(handles=handles, frameon=False, loc="outside upper left", ncols=len(handles), fontsize=9)
     figure.savefig(path, dpi=110)
 
 

@@ -260,7 +260,7 @@ def test_records_without_labels(tmp_path):
         (
             "cifar10:/no/such",
             (
-                r"cifar10: no complete data set in /no/such/cifar-10-batches-py \(Dataset not .*"
+                r"cifar10: no complete data set in /no/such/cifar-10-batches-py \(files are missing or damaged\)\. "
                 r"Unpack https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz there, or give"
             ),
         ),
@@ -287,7 +287,7 @@ def test_cifar_is_downloaded_when_that_is_possible(tmp_path, monkeypatch):
     source = open_source("cifar100", root=tmp_path)
     assert (len(source.train), len(source.val), source.image_size) == (4, 2, 32)
     assert source.class_names == ("x", "y")
-    with refused(r"cifar-100-python \(Dataset not found\). Unpack https://archive there"):
+    with refused(r"cifar-100-python \(files are missing or damaged\). Unpack https://archive there"):
         open_source("cifar100", root=tmp_path, download=False)
     monkeypatch.setattr(FakeCifar, "online", False)
     with refused(r"cifar100: no complete data set in .*\(no route to host\)"):

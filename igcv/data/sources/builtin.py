@@ -33,8 +33,9 @@ def open_cifar(request: Request) -> Parts:
                 raise
             train, val = (dataset(root, train=part, download=True) for part in (True, False))
     except (RuntimeError, OSError) as error:
+        reason = error if isinstance(error, OSError) else "files are missing or damaged"
         raise InputError(
-            f"{request.kind}: no complete data set in {root / dataset.base_folder} ({error}). "
+            f"{request.kind}: no complete data set in {root / dataset.base_folder} ({reason}). "
             f"Unpack {dataset.url} there, or give its folder: {request.kind}:FOLDER"
         ) from None
     first, second = (ArrayImages(half.data, half.targets, request.kind) for half in (train, val))

@@ -64,7 +64,7 @@ class Classifier:
     @property
     def class_names(self) -> Sequence[str]:
         """Class names in label order; the labels as text if the card has no names."""
-        return self.card.class_names or tuple(str(label) for label in range(self.card.num_classes))
+        return self.card.names
 
     @property
     def note(self) -> str:

@@ -191,6 +191,7 @@ def test_commands(digits_run: Path, tmp_path: Path, igcv_command: Igcv) -> None:
 
 def test_wrong_input_leaves_no_file(digits_run: Path, tmp_path: Path, igcv_command: Igcv) -> None:
     (tmp_path / "there.onnx").write_text("kept")
+    (tmp_path / "folder.onnx").mkdir()
     other = tmp_path / "other.safetensors"
     model = igcv.create_model("igcv3_d_025", 3, input_size=32)
     save_weights(
@@ -212,6 +213,7 @@ def test_wrong_input_leaves_no_file(digits_run: Path, tmp_path: Path, igcv_comma
         ((digits_run, "--out", tmp_path / "a.onnx", "--format", "tf"), "unknown format 'tf'"),
         ((digits_run, "--out", tmp_path / "a.onnx", "--format", "openvino"), "expected the suffix .xml"),
         ((digits_run, "--out", tmp_path, "--format", "onnx"), "out: got the folder"),
+        ((digits_run, "--out", tmp_path / "folder.onnx", "--force"), "out: got the folder"),
         ((digits_run, "--out", tmp_path / "there.onnx"), "already exists"),
         ((digits_run, "--out", tmp_path / "no" / "a.onnx"), "folder not found"),
         (

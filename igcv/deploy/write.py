@@ -165,7 +165,7 @@ def check_target(out: Path, settings: ExportSettings, force: bool = False) -> No
     """Raise InputError unless a file with these settings can be written at `out`; `force` allows an existing file."""
     check_settings(settings)
     suffix = find_engine(settings.format).suffix
-    if out.is_dir() and out.suffix != suffix:
+    if out.is_dir() and not (out.suffix == suffix and WRITERS[settings.format].folder):
         raise InputError(
             f"out: got the folder '{out}', expected a file name such as '{out / f'network{suffix}'}'"
         )

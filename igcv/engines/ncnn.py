@@ -7,12 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from igcv.engines.session import Inference, check_images
+from igcv.engines.session import INPUT, OUTPUT, Inference, check_images
 from igcv.errors import InputError
 from igcv.extras import required
 from igcv.weights.card import CARD_KEY
-
-INPUT, OUTPUT = "images", "logits"  # names of the blobs
 
 
 class NcnnSession:

@@ -218,6 +218,8 @@ def _entries(path: Path) -> dict[str, bytes]:
 
 def _rebuilt(entries: dict[str, bytes]) -> BytesIO:
     """Return an archive of the parts of a program that the tables keep."""
+    from torch.export.pt2_archive import PT2ArchiveWriter  # takes seconds, which other files do not need
+
     program = _kept_json(entries, MODEL, PROGRAM)
     weights = _kept_json(entries, WEIGHTS_CONFIG, WEIGHTS)
     for name, weight in weights["config"].items():
@@ -231,8 +233,6 @@ def _rebuilt(entries: dict[str, bytes]) -> BytesIO:
         CONSTANTS_CONFIG: _kept_json(entries, CONSTANTS_CONFIG, CONSTANTS),
     }
     rebuilt = BytesIO()
-    from torch.export.pt2_archive import PT2ArchiveWriter  # takes seconds, which other files do not need
-
     with PT2ArchiveWriter(rebuilt) as writer:
         for name, value in written.items():
             writer.write_string(name, json.dumps(value))

@@ -7,6 +7,8 @@ import numpy as np
 
 from igcv.errors import InputError
 
+INPUT, OUTPUT = "images", "logits"  # names in exported files
+
 Inference = Callable[[], np.ndarray]
 """Function that returns the logits, float32 (N, num_classes), of the images given to `Session.bind`."""
 

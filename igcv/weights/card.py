@@ -49,6 +49,11 @@ class Card:
     results: dict[str, Any] = field(default_factory=dict)
     source: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the classes in label order; the labels as text if the names are unknown."""
+        return self.class_names or tuple(map(str, range(self.num_classes)))
+
     def to_json(self) -> str:
         """Return the card as a JSON object."""
         return to_json(asdict(self))

@@ -1,6 +1,5 @@
 """Folders for timm and the Hugging Face Hub: weights, timm's config.json and a model card."""
 
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -92,22 +91,12 @@ def timm_config(network: Network, card: Card) -> dict[str, Any]:
 
 def _images_config(network: Network, card: Card) -> dict[str, Any]:
     """Return timm's configuration of the images and of the layers that depend on them."""
-    from timm.models import get_pretrained_cfg
+    from igcv.weights.timm_names import input_config, weights_config  # importing timm takes seconds
 
-    layers = get_pretrained_cfg(card.model, allow_unregistered=False)
     images = Preprocessing.from_dict(card.preprocessing)
-    side = math.ceil(card.input_size / network.reduction)
     return {
-        "num_classes": card.num_classes,
-        "input_size": [3, card.input_size, card.input_size],
-        "pool_size": [side, side],
-        "crop_pct": images.crop,
+        **weights_config(card.model, images, num_classes=card.num_classes, **input_config(network)),
         "crop_mode": "center",
-        "interpolation": images.interpolation,
-        "mean": list(images.mean),
-        "std": list(images.std),
-        "first_conv": layers.first_conv,
-        "classifier": layers.classifier,
         **({"license": license} if (license := _license(card)) else {}),
     }
 

@@ -43,7 +43,7 @@ def _timm_config(name: str) -> dict[str, Any]:
     }
 
 
-def _weights_config(name: str, images: Preprocessing, **others: Any) -> dict[str, Any]:
+def weights_config(name: str, images: Preprocessing, **others: Any) -> dict[str, Any]:
     """Return timm's configuration of trained weights, with their preprocessing."""
     return _timm_config(name) | {
         "crop_pct": images.crop,
@@ -57,19 +57,19 @@ def _weights_config(name: str, images: Preprocessing, **others: Any) -> dict[str
 def _known_config(name: str, known: Known) -> dict[str, Any]:
     """Return timm's configuration of weights that can be downloaded."""
     origin = {"url": known.url, "license": known.license, "origin_url": known.source}
-    return _weights_config(name.partition(".")[0], known.preprocessing, **origin)
+    return weights_config(name.partition(".")[0], known.preprocessing, **origin)
 
 
 def _file_config(file: Path, card: Card) -> dict[str, Any]:
     """Return timm's configuration of a weights file of igcv."""
     images = Preprocessing.from_dict(card.preprocessing)
     built = _without_weights(card.model, input_size=card.input_size, strides=card.strides or None)
-    return _weights_config(
-        card.model, images, file=str(file), num_classes=card.num_classes, **_input_config(built)
+    return weights_config(
+        card.model, images, file=str(file), num_classes=card.num_classes, **input_config(built)
     )
 
 
-def _input_config(network: Network) -> dict[str, Any]:
+def input_config(network: Network) -> dict[str, Any]:
     """Return timm's configuration of the images of a network and of its last feature map."""
     size, last = network.input_size, math.ceil(network.input_size / network.reduction)
     return {"input_size": (3, size, size), "pool_size": (last, last)}
@@ -116,7 +116,7 @@ def _timm_entrypoint(name: str) -> Callable[..., nn.Module]:
             if kwargs["input_size"] == card.input_size:
                 kwargs.setdefault("strides", card.strides or None)
         if resolution := {key: kwargs[key] for key in RESOLUTION if key in kwargs}:
-            overlay |= _input_config(_without_weights(name, **resolution))
+            overlay |= input_config(_without_weights(name, **resolution))
         if kwargs.get("features_only"):
             levels = len(_without_weights(name, **resolution).feature_info)
             kwargs["out_indices"] = level_indices("out_indices", kwargs.get("out_indices"), levels)

@@ -87,7 +87,7 @@ def damaged_checkpoints(data: Path, folder: Path, expected: dict, count: int, se
     while done < count:
         out = folder / f"damaged{done}"
         lived = live([*SETTINGS, "save_minutes=0"], data, out, 1, rng, 3.0)
-        if lived.struck is None:
+        if lived.killed_by is None:
             out.rename(out.with_name(f"{out.name}-whole{rng.random()}"))
         elif (out / PREVIOUS).is_file():
             damage(out / STATE, rng)

@@ -36,9 +36,9 @@ def kill_runs(data: Path, folder: Path, processes: int, kills: int, seed: int) -
             settings = (*SETTINGS, f"save_minutes={rng.choice(SAVE_MINUTES)}")
             lived = live(settings, data, run, processes, rng, again.seconds)
             found.in_epoch += lived.in_epoch
-            if lived.struck is not None:
-                found.kills[lived.struck.name] += 1
-            if lived.struck is None or (run / SUMMARY).exists():  # killed after the run was complete
+            if lived.killed_by is not None:
+                found.kills[lived.killed_by.name] += 1
+            if lived.killed_by is None or (run / SUMMARY).exists():  # killed after the run was complete
                 break
         found.different += not same(settle(run), expected)
     found.seconds = time.monotonic() - begun

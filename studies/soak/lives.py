@@ -47,7 +47,7 @@ REPEATABLE = ("epoch", "train_loss", "val_loss", "val_top1", "val_balanced", "lr
 class Life(NamedTuple):
     """The end of one start of a run."""
 
-    struck: signal.Signals | None  # signal that ended the processes; None if the run is complete
+    killed_by: signal.Signals | None  # signal that ended the processes; None if the run is complete
     codes: list[int]
     seconds: float
     in_epoch: bool  # the processes resumed in the middle of an epoch
@@ -160,35 +160,35 @@ def live(
     log = folder.with_suffix(".log")
     running = start(_arguments(settings, data, folder, "--quiet"), processes, log)
     try:
-        struck = None
+        killed_by = None
         if longest_s and not _ended(running, rng.uniform(0, longest_s)):
-            struck = rng.choice(ENDS)
-            _strike(running, struck, rng)
-        assert _ended(running, LIMIT_S), f"{folder}: a process did not end after {struck}; see {log}"
+            killed_by = rng.choice(ENDS)
+            _strike(running, killed_by, rng)
+        assert _ended(running, LIMIT_S), f"{folder}: a process did not end after {killed_by}; see {log}"
     finally:
         for process in running:
             _signal_group(process, signal.SIGKILL)
     codes = [int(process.exitcode or 0) for process in running]
     assert 2 not in codes, f"{folder}: {codes}\n{log.read_text()[-2000:]}"
-    return Life(struck if any(codes) else None, codes, time.monotonic() - begun, in_epoch)
+    return Life(killed_by if any(codes) else None, codes, time.monotonic() - begun, in_epoch)
 
 
 def _in_epoch(folder: Path) -> bool:
     return (folder / STATE).is_file() and bool(decode(folder / STATE).progress)
 
 
-def _strike(running: list[BaseProcess], struck: signal.Signals, rng: random.Random) -> None:
+def _strike(running: list[BaseProcess], killed_by: signal.Signals, rng: random.Random) -> None:
     """Send the signal: SIGKILL to one or more processes, other signals to all processes and their workers."""
-    if struck != signal.SIGKILL:
+    if killed_by != signal.SIGKILL:
         for process in running:
-            _signal_group(process, struck)
+            _signal_group(process, killed_by)
         return
     victims = rng.sample(running, rng.randint(1, len(running)))
     for victim in victims:
         if rng.random() < 0.5:
-            _signal_group(victim, struck)
+            _signal_group(victim, killed_by)
         elif victim.pid and victim.is_alive():
-            os.kill(victim.pid, struck)
+            os.kill(victim.pid, killed_by)
     if not _ended(running, 10.0):  # the others wait for a killed process; torchrun would kill them
         for process in running:
             process.kill()

@@ -96,6 +96,5 @@ def labels(card: Card) -> list[str]:
     >>> labels(Card(model="", num_classes=3, input_size=1, strides=(), class_names=("crane", "cup", "crane")))
     ['crane (0)', 'cup', 'crane (2)']
     """
-    names = card.class_names or tuple(map(str, range(card.num_classes)))
-    counts = Counter(names)
-    return [name if counts[name] == 1 else f"{name} ({label})" for label, name in enumerate(names)]
+    counts = Counter(card.names)
+    return [name if counts[name] == 1 else f"{name} ({label})" for label, name in enumerate(card.names)]

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from igcv.deploy.folding.network import FoldedNetwork
-from igcv.deploy.writers.graph import INPUT, OUTPUT, Convert, FormError, Graph, Operation, convert, graph_of
+from igcv.deploy.writers.graph import Convert, FormError, Graph, Operation, convert, graph_of
 from igcv.deploy.writers.settings import ExportSettings
 from igcv.engines.executorch import imported
+from igcv.engines.session import INPUT, OUTPUT
 from igcv.silence import silent
 
 MOST_JOINED = 5  # tensors that XNNPACK concatenates at once

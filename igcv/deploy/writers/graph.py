@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from igcv.deploy.folding.network import ChannelShuffle, Preprocess
+from igcv.engines.session import INPUT, OUTPUT
 from igcv.errors import InputError
 
 KINDS: dict[Any, str] = {
@@ -31,7 +32,6 @@ KINDS: dict[Any, str] = {
     torch.chunk: "split",
 }
 ACTIVATIONS = ("relu", "relu6")
-INPUT, OUTPUT = "images", "logits"
 
 
 class FormError(InputError):

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from igcv.deploy.writers.graph import INPUT, OUTPUT, Convert, Operation, convert, fused, graph_of
+from igcv.deploy.writers.graph import Convert, Operation, convert, fused, graph_of
 from igcv.deploy.writers.settings import ExportSettings
 from igcv.engines.litert import CARD_FILE, LABELS_FILE
+from igcv.engines.session import INPUT, OUTPUT
 from igcv.extras import required
 from igcv.weights.card import CARD_KEY, Card
 
@@ -31,6 +32,7 @@ class Builder:
     def __init__(self, schema: Any, float16: bool) -> None:
         self.schema, self.float16 = schema, float16
         self.shapes: dict[str, tuple[int, ...]] = {}  # shapes of the values, NHWC
+        self.aligned = _aligned(schema)
         self.buffers = [schema.BufferT()]  # the first one is empty: values have no data
         self.tensors: list[Any] = []
         self.operators: list[Any] = []
@@ -51,7 +53,7 @@ class Builder:
 
     def constant(self, name: str, array: np.ndarray) -> int:
         """Return the tensor of a constant. The first call adds it."""
-        self.buffers.append(_aligned(self.schema, np.ascontiguousarray(array).reshape(-1).view(np.uint8)))
+        self.buffers.append(self.aligned(np.ascontiguousarray(array).reshape(-1).view(np.uint8)))
         return self.tensor(name, array.shape, str(array.dtype).upper(), len(self.buffers) - 1)
 
     def weight(self, name: str, array: np.ndarray) -> int:
@@ -81,15 +83,15 @@ class Builder:
         self.operators.append(operator)
 
 
-def _aligned(schema: Any, data: np.ndarray) -> Any:
-    """Return a buffer whose data starts at a multiple of 16 bytes, as the schema demands."""
+def _aligned(schema: Any) -> Any:
+    """Return the class of buffers whose data starts at a multiple of 16 bytes, as the schema demands."""
 
     class Aligned(schema.BufferT):
         def Pack(self, builder: Any) -> Any:  # noqa: N802 - the name that FlatBuffers calls
-            builder.Prep(16, len(data))
+            builder.Prep(16, len(self.data))
             return super().Pack(builder)
 
-    return Aligned(data)
+    return Aligned
 
 
 def _array(weight: Tensor | None, size: int = 0) -> np.ndarray:
@@ -137,9 +139,8 @@ def _conv(builder: Builder, op: Operation) -> None:
 
 
 def _linear(builder: Builder, op: Operation) -> None:
-    weight, bias = (
-        builder.weight(f"{op.name}.{n}", _array(getattr(op.layer, n))) for n in ("weight", "bias")
-    )
+    weight = builder.weight(f"{op.name}.weight", _array(op.layer.weight))
+    bias = builder.constant(f"{op.name}.bias", _array(op.layer.bias))
     inputs, outputs = [builder.value(op.inputs[0]), weight, bias], [builder.value(op.outputs[0])]
     builder.add("FULLY_CONNECTED", inputs, outputs, "FullyConnectedOptions")
 
@@ -269,7 +270,7 @@ def write_litert(
         card = Card.from_json(metadata[CARD_KEY], path)
         with zipfile.ZipFile(path, "a") as archive:
             archive.writestr(CARD_FILE, metadata[CARD_KEY])
-            archive.writestr(LABELS_FILE, "\n".join(card.class_names or map(str, range(card.num_classes))))
+            archive.writestr(LABELS_FILE, "\n".join(card.names))
 
 
 def _nhwc(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -14,8 +14,9 @@ import numpy as np
 from torch import Tensor, nn
 
 from igcv.data.preprocessing import Preprocessing
-from igcv.deploy.writers.graph import INPUT, OUTPUT, Convert, Graph, Operation, convert, fused, graph_of
+from igcv.deploy.writers.graph import Convert, Graph, Operation, convert, fused, graph_of
 from igcv.deploy.writers.settings import ExportSettings
+from igcv.engines.session import INPUT, OUTPUT
 from igcv.weights.card import CARD_KEY, Card
 
 MAGIC = 7767517  # first line of a .param file
@@ -37,26 +38,19 @@ class Builder:
         self.copies: dict[str, list[str]] = {}  # of blobs with several readers
 
     def layer(
-        self, kind: str, name: str, inputs: Sequence[str], outputs: Sequence[str], **parameters: Any
-    ) -> None:
-        """Add a layer. Parameters are named p0, p1, ... after their numbers in ncnn."""
-        numbered = {int(key[1:]): value for key, value in parameters.items()}
-        self.numbered(kind, name, inputs, outputs, numbered)
-
-    def numbered(
         self,
         kind: str,
         name: str,
         inputs: Sequence[str],
         outputs: Sequence[str],
-        parameters: Mapping[int, Any],
+        parameters: Mapping[int, Any] | None = None,
     ) -> None:
         """Add a layer with parameters by number; an array has the number -23300 - n and its length first."""
         read = [self.copies[blob].pop() if self.copies.get(blob) else blob for blob in inputs]
         words = [kind, name, str(len(read)), str(len(outputs)), *read, *outputs]
         words += [
             f"{key}={','.join(map(str, value)) if isinstance(value, tuple) else value}"
-            for key, value in parameters.items()
+            for key, value in (parameters or {}).items()
         ]
         self.lines.append(" ".join(words))
         self.blobs += len(outputs)
@@ -64,7 +58,7 @@ class Builder:
             if (count := self.readers[blob]) > 1:
                 copies = [f"{blob}.copy{i}" for i in range(count)]
                 self.copies[blob] = []  # the Split itself reads the blob
-                self.numbered("Split", f"{blob}.split", [blob], copies, {})
+                self.layer("Split", f"{blob}.split", [blob], copies)
                 self.copies[blob] = copies[::-1]
 
     def weight(self, tensor: Tensor) -> None:
@@ -87,7 +81,7 @@ def _conv(builder: Builder, op: Operation) -> None:
     grouped = layer.groups > 1
     parameters |= {7: layer.groups} if grouped else {}
     kind = "ConvolutionDepthWise" if grouped else "Convolution"
-    builder.numbered(kind, op.name, op.inputs, op.outputs, parameters | ACTIVATIONS[op.activation])
+    builder.layer(kind, op.name, op.inputs, op.outputs, parameters | ACTIVATIONS[op.activation])
     builder.weight(layer.weight)
     if layer.bias is not None:
         builder.bias(layer.bias)
@@ -96,42 +90,42 @@ def _conv(builder: Builder, op: Operation) -> None:
 def _linear(builder: Builder, op: Operation) -> None:
     layer: nn.Linear = op.layer
     size = layer.weight.numel()
-    builder.layer("InnerProduct", op.name, op.inputs, op.outputs, p0=layer.out_features, p1=1, p2=size)
+    builder.layer("InnerProduct", op.name, op.inputs, op.outputs, {0: layer.out_features, 1: 1, 2: size})
     builder.weight(layer.weight)
     builder.bias(layer.bias)
 
 
 def _max_pool(builder: Builder, op: Operation) -> None:
     layer = op.layer
-    window = {"p0": MAX, "p1": layer.kernel_size, "p2": layer.stride, "p3": layer.padding, "p5": 1}
-    builder.layer("Pooling", op.name, op.inputs, op.outputs, **window)
+    window = {0: MAX, 1: layer.kernel_size, 2: layer.stride, 3: layer.padding, 5: 1}
+    builder.layer("Pooling", op.name, op.inputs, op.outputs, window)
 
 
 def _global(kind: int) -> Convert:
     """Return the row of a pooling over all pixels: (C, H, W) -> (C)."""
-    return lambda builder, op: builder.layer("Pooling", op.name, op.inputs, op.outputs, p0=kind, p4=1)
+    return lambda builder, op: builder.layer("Pooling", op.name, op.inputs, op.outputs, {0: kind, 4: 1})
 
 
 def _split(builder: Builder, op: Operation) -> None:
     rest = -233  # "an equal part"
     sizes = (len(op.outputs), *[rest] * len(op.outputs))
-    builder.numbered("Slice", op.name, op.inputs, op.outputs, {-23300: sizes, 1: 0})
+    builder.layer("Slice", op.name, op.inputs, op.outputs, {-23300: sizes, 1: 0})
 
 
 OPERATIONS: dict[str, Convert] = {
     "conv": _conv,
     "linear": _linear,
-    "relu6": lambda builder, op: builder.layer("Clip", op.name, op.inputs, op.outputs, p0=0.0, p1=6.0),
+    "relu6": lambda builder, op: builder.layer("Clip", op.name, op.inputs, op.outputs, {0: 0.0, 1: 6.0}),
     "relu": lambda builder, op: builder.layer("ReLU", op.name, op.inputs, op.outputs),
     "max_pool": _max_pool,
     "global_mean": _global(MEAN),
     "global_max": _global(MAX),
     "flatten": lambda builder, op: builder.layer("Flatten", op.name, op.inputs, op.outputs),
     "shuffle": lambda builder, op: builder.layer(
-        "ShuffleChannel", op.name, op.inputs, op.outputs, p0=op.layer.groups
+        "ShuffleChannel", op.name, op.inputs, op.outputs, {0: op.layer.groups}
     ),
-    "add": lambda builder, op: builder.layer("BinaryOp", op.name, op.inputs, op.outputs, p0=0),
-    "concat": lambda builder, op: builder.layer("Concat", op.name, op.inputs, op.outputs, p0=0),
+    "add": lambda builder, op: builder.layer("BinaryOp", op.name, op.inputs, op.outputs, {0: 0}),
+    "concat": lambda builder, op: builder.layer("Concat", op.name, op.inputs, op.outputs, {0: 0}),
     "split": _split,
 }
 
@@ -172,6 +166,6 @@ def _about(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
         "pixels": "RGB",
         "mean": [255 * value for value in pre.mean],
         "norm": [1 / (255 * value) for value in pre.std],
-        "classes": [*card.class_names] or [str(label) for label in range(card.num_classes)],
+        "classes": [*card.names],
         CARD_KEY: json.loads(metadata[CARD_KEY]),
     }

@@ -15,8 +15,9 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from igcv.deploy.writers.graph import INPUT, OUTPUT, Convert, Operation, convert, graph_of
+from igcv.deploy.writers.graph import Convert, Operation, convert, graph_of
 from igcv.deploy.writers.settings import ExportSettings
+from igcv.engines.session import INPUT, OUTPUT
 from igcv.errors import InputError
 
 OPSET = 21  # the default; engines of the last two years read it

@@ -36,6 +36,7 @@ class Writer(NamedTuple):
         forms: the default form for images of up to `LARGEST_SMALL` pixels, and for larger images.
         includes_preprocessing: whether a file always includes the preprocessing.
         rounds_biases: whether float16 files round the biases too.
+        folder: whether an export is a folder.
     """
 
     place: str
@@ -46,6 +47,7 @@ class Writer(NamedTuple):
     forms: tuple[str, str] = (AUTO, AUTO)
     includes_preprocessing: bool = False
     rounds_biases: bool = False
+    folder: bool = False
 
     def load(self) -> Callable[..., Any]:
         """Return the function.
@@ -102,6 +104,7 @@ WRITERS = {
         ("group_branches", "group_branches"),
         includes_preprocessing=True,
         rounds_biases=True,
+        folder=True,
     ),
 }
 OPTIONAL = {

@@ -41,6 +41,10 @@ _HOMES = {
     "igcv.weights.pretrained": ("create_model",),
     "igcv.web": ("Page", "write_page"),
 }
+_MODULES = (
+    *("analysis", "classifier", "conversion", "data", "deploy", "engines", "evaluation", "machine", "models"),
+    *("mxnet", "pretrained", "report", "training", "weights", "web"),
+)
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
@@ -73,6 +77,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"igcv.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'igcv' has no attribute '{name}'")
     value = getattr(import_module(_HOME[name]), name)
@@ -81,7 +87,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_MODULES})
 
 
 class _WithTimm(MetaPathFinder, Loader):

@@ -20,6 +20,7 @@ from igcv.data.sources.spec import same_source
 from igcv.engines.opened import EngineModule, card_of, is_exported, note_of, open_session, takes_pixels
 from igcv.errors import InputError, unknown
 from igcv.models import Network, build_model
+from igcv.renamed import old_argument
 from igcv.weights.card import Card
 from igcv.weights.files import fill, load_weights
 from igcv.weights.pretrained import weights_names, weights_path
@@ -198,6 +199,7 @@ def _is_name(path: Path) -> bool:
     return False
 
 
+@old_argument("path", "what", renamed_in="0.2")
 def load(what: str | Path, device: str | torch.device = "cpu") -> Classifier:
     """Open a trained network.
 

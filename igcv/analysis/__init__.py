@@ -1,5 +1,7 @@
 """Analysis of networks without training: cost and connectivity."""
 
+from typing import TYPE_CHECKING
+
 from igcv.analysis.cost import Cost, model_cost, network_cost
 from igcv.analysis.patterns import (
     Balance,
@@ -15,6 +17,7 @@ from igcv.analysis.patterns import (
     path_counts,
 )
 from igcv.analysis.summary import StageRow, summarize
+from igcv.renamed import old_names
 
 __all__ = [
     "Balance",
@@ -34,3 +37,6 @@ __all__ = [
     "path_counts",
     "summarize",
 ]
+
+if not TYPE_CHECKING:  # type checkers reject the old names
+    __getattr__ = old_names(__name__)

@@ -1,5 +1,7 @@
 """Networks: tables, builders and the catalog of names."""
 
+from typing import TYPE_CHECKING
+
 from igcv.models.blocks import (
     ConvNorm,
     GroupConv,
@@ -14,6 +16,7 @@ from igcv.models.forms import FORMS, blocks_with_forms, set_form
 from igcv.models.igcv1 import igcv1_cifar, igcv1_imagenet
 from igcv.models.igcv2 import branch_widths, igcv2_cifar, igcv2_mobilenet
 from igcv.models.network import Network, Options, strides_text
+from igcv.renamed import old_names
 
 __all__ = [
     "FORMS",
@@ -38,3 +41,6 @@ __all__ = [
     "set_form",
     "strides_text",
 ]
+
+if not TYPE_CHECKING:  # type checkers reject the old names
+    __getattr__ = old_names(__name__)

@@ -1,5 +1,8 @@
 """Training of networks into run folders."""
 
+from typing import TYPE_CHECKING
+
+from igcv.renamed import old_names
 from igcv.training.bench import bench_data
 from igcv.training.phases import TrainedRun, train
 from igcv.training.recipe import Recipe
@@ -17,3 +20,6 @@ __all__ = [
     "train",
     "write_report",
 ]
+
+if not TYPE_CHECKING:  # type checkers reject the old names
+    __getattr__ = old_names(__name__)

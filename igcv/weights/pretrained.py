@@ -155,16 +155,15 @@ def weights_path(name: str) -> Path:
     """Return the file of named weights. The first call downloads and converts weights of other projects.
 
     Args:
-        name: NETWORK.DATA, as in `weights_names`.
+        name: NETWORK.DATA, or NETWORK (see `find_weights`).
 
     Raises:
-        InputError: if the name is unknown.
+        InputError: if the name is unknown or ambiguous.
         igcv.weights.download.NotAtHandError: if the weights are not in the cache, and the download fails.
     """
+    name = find_weights(name)
     if (released := released_weights()) and name in released:
         return released[name]
-    if name not in KNOWN:
-        raise unknown("weights", name, weights_names(), "igcv models --pretrained lists them")
     file = cached_file(name)
     if not file.is_file():
         with alone(file):

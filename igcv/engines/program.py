@@ -9,6 +9,7 @@ pickle, without which torch runs no guards), stack traces and unknown keys.
 import json
 import math
 import re
+import warnings
 import zipfile
 from io import BytesIO
 from pathlib import Path
@@ -195,7 +196,9 @@ def read_program(path: Path) -> tuple[torch.export.ExportedProgram, str]:
         raise InputError(
             f"'{path}' is not a program as igcv export writes it ({error}). Open only .pt2 files of igcv export."
         ) from error
-    return torch.export.load(rebuilt), card
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given buffer is not writable", UserWarning)  # PyTorch 2.11
+        return torch.export.load(rebuilt), card
 
 
 def _entries(path: Path) -> dict[str, bytes]:

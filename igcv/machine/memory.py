@@ -17,7 +17,10 @@ from torch.utils._pytree import tree_leaves
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # options of mallopt (malloc.h)
 MIB = 2**20
-SIGNS = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory", "bad_alloc")
+SIGNS = (
+    *("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory", "bad_alloc"),
+    "could not create a primitive",  # oneDNN in PyTorch 2.11
+)
 LARGEST = 2**31 - 1  # bytes; the largest value of an int
 
 

@@ -17,10 +17,11 @@ from igcv.models.gradients import autocast_dtype, convolution_gradients
 aten = torch.ops.aten
 
 
-def _kept_order(conv: nn.Conv2d, projection: nn.Conv2d, form: str, device: torch.device) -> ChannelOrder:
-    """Return the order of the channels for these layers."""
-    channels = (conv.in_channels, conv.out_channels, projection.out_channels)
-    return channel_order(form, channels, (conv.groups, projection.groups), device)
+def _kept_order(
+    form: str, channels: tuple[int, int, int], groups: tuple[int, int], device: torch.device
+) -> ChannelOrder:
+    """Return the order of C, E and O channels in two groupings, a constant for the compiler."""
+    return channel_order(form, channels, groups, device)
 
 
 # torch.compiler.assume_constant_result sets this attribute, but loads the compiler, which takes seconds.
@@ -56,7 +57,8 @@ def compute(block: Any, x: Tensor) -> Tensor:
     """
     conv, norm1 = block.expand.conv, block.expand.norm
     spatial, norm2, projection = block.depthwise.conv, block.depthwise.norm, block.project.conv
-    order = _kept_order(conv, projection, block.form, x.device)
+    channels = conv.in_channels, conv.out_channels, projection.out_channels
+    order = _kept_order(block.form, channels, (conv.groups, projection.groups), x.device)
     dtype = autocast_dtype(x)
     made, place = order.made, order.place
     with torch.autocast(x.device.type, enabled=False):
@@ -96,7 +98,8 @@ def multiply(x: Tensor, weight: Tensor, blocks: Sequence[Tile], offset: Tensor |
     else:
         out = pixels.new_empty(len(pixels), len(weight))
         begun: set[int] = set()
-        for rows, columns in blocks:
+        for block in blocks:
+            rows, columns = block.rows, block.columns
             out[:, rows].addmm_(pixels[:, columns], weight[rows, columns].t(), beta=int(rows.start in begun))
             begun.add(rows.start)
     return _image(out if offset is None else out.add_(offset), x)
@@ -116,7 +119,8 @@ def products(left: Tensor, right: Tensor, blocks: Sequence[Tile]) -> Tensor:
     if len(blocks) == 1:
         return (right.t() @ left).t()  # on a CPU, the long sum is faster in this order
     out = left.new_zeros(left.shape[1], right.shape[1])
-    for rows, columns in blocks:
+    for block in blocks:
+        rows, columns = block.rows, block.columns
         out[rows, columns] = (right[:, columns].t() @ left[:, rows]).t()
     return out
 
@@ -155,7 +159,7 @@ def _convolves(x: Tensor) -> bool:
 
 
 def _transposed(blocks: Sequence[Tile]) -> list[Tile]:
-    return [Tile(columns, rows) for rows, columns in blocks]
+    return [Tile(block.columns, block.rows) for block in blocks]
 
 
 def _pixels(x: Tensor) -> Tensor:

@@ -199,6 +199,9 @@ def _shown(answer: Any, name: str, total: int) -> Iterator[bytes]:
     from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
 
     console = Console(stderr=True)
+    console.quiet = (
+        not console.is_terminal
+    )  # before version 14.3, Rich ends a disabled bar with an empty line
     columns = (*Progress.get_default_columns()[:2], DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(name, total=total)

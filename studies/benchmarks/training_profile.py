@@ -29,7 +29,7 @@ CONVOLUTIONS = {  # operator: index of the weight among its arguments
 def profiled(step: Callable[[], None]) -> dict[str, float]:
     """Return the milliseconds per step by kind of CPU call; the time of a call excludes nested calls."""
     step()
-    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as measured:
+    with profile(activities=[ProfilerActivity.CPU], record_shapes=True, acc_events=True) as measured:
         for _ in range(PROFILED_STEPS):
             step()
     found: dict[str, float] = {}

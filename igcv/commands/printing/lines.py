@@ -56,8 +56,11 @@ def progress_bar(unit: str) -> Iterator[Callable[[int, int], None]]:
 @contextmanager
 def working(text: str) -> Iterator[None]:
     """Show a running job of unknown length in a terminal, with the elapsed time."""
+    if not console.is_terminal:
+        yield
+        return
     columns = (TextColumn(text), BarColumn(pulse_style="cyan"), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Progress(*columns, console=console, transient=True) as bar:
         bar.add_task(text, total=None)
         yield
 

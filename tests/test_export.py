@@ -26,6 +26,7 @@ from igcv.engines.onnxruntime import OnnxSession
 from igcv.engines.opened import card_of, files_of, open_session
 from igcv.engines.table import ENGINES
 from igcv.errors import InputError
+from igcv.extras import installed
 from igcv.weights import save_weights
 from igcv.weights.card import Card
 from tests.conftest import Igcv, randomized
@@ -39,6 +40,9 @@ INSIDE = [(name, True) for name, writer in WRITERS.items() if "with_preprocessin
 
 @pytest.mark.parametrize(("format", "inside"), [*((name, False) for name in WRITERS), *INSIDE])
 def test_every_format(tmp_path: Path, format: str, inside: bool) -> None:
+    for package in filter(None, (ENGINES[format].package, WRITERS[format].package)):
+        if not installed(package):
+            pytest.skip(f"{package} is not installed")
     classifier = igcv.load(RELEASED)
     file = tmp_path / f"network{SUFFIXES[format]}"
     pixels = sample_pixels(open_source("digits"), classifier.preprocessing, 5)

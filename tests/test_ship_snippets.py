@@ -16,7 +16,7 @@ from igcv.data.preprocessing import IMAGENET, eval_transform
 from igcv.web.writer import write_page
 from igcv.weights import save_weights
 from igcv.weights.card import Card
-from tests.browser import engine, served
+from tests.browser import engine, exact_pixels, served
 from tests.conftest import randomized
 from tests.page_commands import ROOT
 from tests.test_pages import blocks
@@ -117,6 +117,7 @@ def test_the_python_examples(
             assert shares[guess.label] == pytest.approx(guess.probability, abs=1e-5), name
 
 
+@exact_pixels
 def test_the_javascript_example(
     chromium: Any, photos: dict[str, Path], network: Path, tmp_path: Path
 ) -> None:

@@ -12,8 +12,10 @@ from sklearn.datasets import load_sample_images
 
 from igcv.data.preprocessing import CIFAR, IMAGENET, MXNET, Preprocessing, plain_transform, short_side
 from igcv.web.writer import PAGE
+from tests.browser import PILLOW
 
 NODE = shutil.which("node")
+ROUNDING = 1 if PILLOW < 13 else 0  # levels of 255
 pytestmark = pytest.mark.skipif(NODE is None, reason="needs node, which is not on the path")
 SIZES = [
     (640, 427),
@@ -76,4 +78,5 @@ def test_the_same_pixels_as_predict(network: str, tmp_path: Path) -> None:
     for i, size in enumerate(SIZES):
         found = np.frombuffer((tmp_path / f"{i}.rgb").read_bytes(), np.uint8)
         expected = plain_transform(pre)(picture(*size)).permute(1, 2, 0).numpy().ravel()
-        assert np.array_equal(found, expected), f"{size}: {np.abs(found.astype(int) - expected).max()}"
+        difference = np.abs(found.astype(int) - expected).max()
+        assert difference <= ROUNDING, f"{size}: {difference}"

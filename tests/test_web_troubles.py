@@ -22,7 +22,7 @@ from igcv.web import server as serve
 from igcv.web.writer import write_page
 from igcv.weights import load_weights, save_weights
 from igcv.weights.card import Card
-from tests.browser import engine, served, stand_in_engine
+from tests.browser import engine, exact_pixels, served, stand_in_engine
 from tests.conftest import Igcv, randomized
 
 PRE = Preprocessing(32, CIFAR.mean, CIFAR.std, 0.875, "bicubic")
@@ -108,6 +108,7 @@ def assert_answers(tab: Any, image: Image.Image, weights: Path, points: float = 
     assert found == pytest.approx(expected, abs=points)
 
 
+@exact_pixels
 def test_dropped_and_pasted(tab: Any, weights: Path) -> None:
     for kind, image in (("drop", PHOTO.resize((60, 40))), ("paste", PHOTO.resize((40, 90)))):
         tab.evaluate("document.getElementById('bars').replaceChildren()")

@@ -1,0 +1,1 @@
+"""IGCV3 beside today's small networks: `python -m studies.comparison`."""

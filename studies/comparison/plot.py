@@ -1,0 +1,49 @@
+"""Plot of the comparison: published accuracy against measured time and against parameters."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import matplotlib
+
+from studies.comparison.engines import ENGINES
+from studies.comparison.networks import NETWORKS
+from studies.comparison.page import ratios
+
+matplotlib.use("Agg")
+
+
+def plot(result: Mapping[str, Any], file: Path) -> None:
+    """Plot the top-1 accuracy of the networks that have one, with a panel per engine and one for the parameters."""
+    import matplotlib.pyplot as plt
+
+    engines = [name for name in ENGINES if name in result["engines"]]
+    figure, axes = plt.subplots(1, len(engines) + 1, figsize=(5.2 * (len(engines) + 1), 4.6), sharey=True)
+    places = {
+        f"time in {ENGINES[engine].title}, relative to MobileNetV2 1.0x": {
+            network.name: median(ratios(result["engines"][engine]["cpu_ms"], network.name))
+            for network in NETWORKS
+        }
+        for engine in engines
+    }
+    places["parameters in millions"] = {
+        name: cost["parameters"] / 1e6 for name, cost in result["costs"].items()
+    }
+    for axis, (title, place) in zip(axes, places.items(), strict=True):
+        for network in NETWORKS:
+            if network.published is None:
+                continue
+            ours = network.name.startswith("igcv")
+            color = "#c44e52" if ours else "#4c72b0"
+            x, y = place[network.name], network.published.top1
+            axis.plot(x, y, "o" if not network.published.distilled else "s", color=color)
+            axis.annotate(network.title, (x, y), (5, 4), textcoords="offset points", fontsize=8, color=color)
+        axis.set_xlabel(title, fontsize=9)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(alpha=0.3)
+        axis.margins(x=0.22)
+    axes[0].set_ylabel("ImageNet top-1 in percent, published", fontsize=9)
+    figure.tight_layout()
+    figure.savefig(file, dpi=110)
+    plt.close(figure)

@@ -12,7 +12,8 @@ VENV := .venv-oldest
 INSTALL := -c constraints-oldest.txt -e '.[dev]'
 else ifeq ($(LIBRARIES),newest)
 VENV := .venv-newest
-INSTALL := --upgrade -e '.[dev,executorch]'
+INSTALL := --upgrade --upgrade-strategy eager -e '.[dev,executorch]'
+.PHONY: .venv-newest/.installed  # there may be newer ones
 else
 $(error LIBRARIES: got $(LIBRARIES), expected pinned, oldest or newest)
 endif
@@ -24,7 +25,7 @@ endif
 ENGINE_TESTS := $(addprefix tests/test_,arm.py coreml.py engines_benchmark.py entrances.py executorch.py export.py fold.py latency.py mobile.py quantize.py pages.py ship_snippets.py web.py web_troubles.py)
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test tests test-downloads check format table web-demo docs docs-serve soak dist wheels oldest-constraints clean
+.PHONY: demo test tests test-downloads check format table web-demo docs docs-serve soak comparison dist wheels constraints clean
 
 demo: $(INSTALLED)
 	rm -rf runs/digits
@@ -85,6 +86,13 @@ table: $(INSTALLED)
 	$(VENV)/bin/python -m studies.table train $(DATA:%=--data %) $(RECIPE:%=--recipe %) --minutes $(MINUTES)
 	$(VENV)/bin/python -m studies.table report
 
+# Measures IGCV3 beside today's small networks and writes docs/comparison.md. Google's converter to LiteRT needs an older
+# PyTorch, so an environment of its own.
+comparison:
+	test -x .venv-comparison/bin/python || $(PYTHON) -m venv .venv-comparison
+	.venv-comparison/bin/python -m pip install --quiet --disable-pip-version-check -e '.[comparison]'
+	.venv-comparison/bin/python -m studies.comparison
+
 # Builds the source distribution and the wheel into dist/, and checks both, also in new environments.
 dist: $(INSTALLED)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[release]'
@@ -102,10 +110,12 @@ wheels: $(INSTALLED)
 	-c constraints.txt --extra dev --extra executorch --python-platform $$platform --python-version $$python pyproject.toml \
 	-o /dev/null; done; done
 
-# Writes constraints-oldest.txt from the lower bounds in pyproject.toml.
-oldest-constraints: $(INSTALLED)
+# Renews constraints.txt (the newest libraries) and constraints-oldest.txt (the lower bounds in pyproject.toml).
+constraints: $(INSTALLED)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[release]'
-	$(VENV)/bin/uv pip compile --quiet --no-header --no-annotate --resolution lowest-direct --python-version 3.11.9 \
+	$(VENV)/bin/uv pip compile --quiet --no-header --no-annotate --python-version 3.11.9 --upgrade \
+	--extra dev --extra executorch --extra release --extra soak pyproject.toml -o constraints.txt
+	$(VENV)/bin/uv pip compile --quiet --no-header --no-annotate --python-version 3.11.9 --resolution lowest-direct \
 	--extra dev pyproject.toml -o constraints-oldest.txt
 
 # Runs the long reliability tests: about 40 minutes, as root (mounts small disks). Writes docs/reliability.md.
@@ -114,4 +124,4 @@ soak: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m studies.soak
 
 clean:
-	rm -rf .venv .venv-oldest .venv-newest runs build dist site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-oldest .venv-newest .venv-comparison runs build dist site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

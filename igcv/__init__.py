@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from igcv.errors import InputError
+from igcv.renamed import old_names
 from igcv.version import __version__
 
 if TYPE_CHECKING:
@@ -76,7 +77,8 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def _public(name: str) -> Any:
+    """Return a module or a public name, imported on first use."""
     if name in _MODULES:
         return import_module(f"igcv.{name}")
     if name not in _HOME:
@@ -84,6 +86,9 @@ def __getattr__(name: str) -> Any:
     value = getattr(import_module(_HOME[name]), name)
     globals()[name] = value
     return value
+
+
+__getattr__ = old_names(__name__, _public)
 
 
 def __dir__() -> list[str]:

@@ -44,16 +44,23 @@ _IN_0_2 = {
 RENAMED: Mapping[str, Renamed] = {old: Renamed(new, UNTIL["0.2"]) for old, new in _IN_0_2.items()}
 
 
-def old_names(module: str) -> Callable[[str], Any]:
-    """Return the function `__getattr__` of a module that had other names (PEP 562)."""
+def old_names(module: str, others: Callable[[str], Any] | None = None) -> Callable[[str], Any]:
+    """Return the function `__getattr__` of a module that had other names (PEP 562).
+
+    Args:
+        module: the name of the module.
+        others: function for all other names, which raises AttributeError for an unknown name.
+    """
 
     def attribute(name: str) -> Any:
         old = f"{module}.{name}"
-        if old not in RENAMED:
-            raise AttributeError(f"module '{module}' has no attribute '{name}'")
-        RENAMED[old].warn(old)
-        home, _, new = RENAMED[old].new.rpartition(".")
-        return getattr(import_module(home), new)
+        if old in RENAMED:
+            RENAMED[old].warn(old)
+            home, _, new = RENAMED[old].new.rpartition(".")
+            return getattr(import_module(home), new)
+        if others:
+            return others(name)
+        raise AttributeError(f"module '{module}' has no attribute '{name}'")
 
     return attribute
 

@@ -10,7 +10,8 @@ from torchvision.models import mobilenet_v2
 
 import igcv
 from igcv import InputError, list_models
-from igcv.analysis import model_cost
+from igcv.analysis import describe, model_cost
+from igcv.deploy.folding.plan import FOLDABLE
 from igcv.models import Options, branch_widths, channel_shuffle, default_input_size, igcv1_imagenet
 from igcv.models.blocks import GroupConv, InterleavedConv, InvertedResidual
 from igcv.models.igcv3 import igcv3
@@ -196,6 +197,16 @@ def test_contract(name: str) -> None:
     assert torch.equal(model(images), model.forward_head(features, pre_logits=True))
     again = create_model(name, 0, width, input_size=32)
     again.load_state_dict(model.state_dict())
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_every_block_can_be_folded_and_described(name: str) -> None:
+    """A new block class needs an entry in `FOLDABLE` and a case in `describe`."""
+    with torch.device("meta"):
+        network = create_model(name)
+    kinds = {type(block): block for stage in network.stages for block in stage}
+    assert kinds.keys() <= FOLDABLE.keys()
+    assert all(describe(block) for block in kinds.values())
 
 
 @pytest.mark.parametrize("name", TIMM_NAMES)

@@ -70,7 +70,7 @@ def test_one_version_everywhere() -> None:
 
 
 def test_the_oldest_constraints_are_the_lower_bounds() -> None:
-    """`make oldest-constraints` writes the file."""
+    """`make constraints` writes the file."""
     lines = (ROOT / "constraints-oldest.txt").read_text().split()
     pins = {line.partition("==")[0]: line.partition("==")[2] for line in lines}
     extras = PROJECT["optional-dependencies"]

@@ -64,6 +64,13 @@ def test_wrong_settings_are_explained(settings: list[str], message: str) -> None
         load_recipe(None, settings)
 
 
+def test_the_page_lists_every_recipe() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "train.md").read_text()
+    assert [
+        path.name for path in RECIPES if f"| `{path.name}`" not in page and f", `{path.name}`" not in page
+    ] == []
+
+
 @pytest.mark.parametrize("key", ["epoch", "path", "overrides"])
 @pytest.mark.parametrize("recipe", [None, "digits.toml", Recipe()])
 def test_unknown_settings_of_any_recipe_are_explained(recipe: Recipe | str | None, key: str) -> None:

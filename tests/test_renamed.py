@@ -31,12 +31,13 @@ def test_an_old_name_gives_the_new_object_and_a_warning(old: str) -> None:
 
 
 def test_no_name_outlives_its_time() -> None:
-    """In the version that UNTIL names, delete the entry of `UNTIL`, its names and their modules."""
     version = tuple(map(int, igcv.__version__.split(".")[:2]))
     for renamed, until in UNTIL.items():
         major, minor = map(int, renamed.split("."))
         assert until == f"{major}.{minor + 2}"
-        assert version < (major, minor + 2)
+        assert version < (major, minor + 2), (
+            f"delete the entry {renamed} of UNTIL in igcv/renamed.py, its names, their modules and decorators"
+        )
 
 
 def test_the_old_argument_of_load() -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import timm
+import torch
 from PIL import Image
 
 import igcv
@@ -67,7 +69,12 @@ def test_help_loads_no_torch(arguments: tuple[str, ...]) -> None:
 
 
 def test_the_version() -> None:
-    assert python(RUN.format(names=()), "--version").stdout.startswith(f"igcv {igcv.__version__}\n")
+    """With the versions of the libraries, without loading them."""
+    lines = python(RUN.format(names=("torch", "timm")), "--version").stdout.splitlines()
+    assert lines[0] == f"igcv {igcv.__version__}" and lines[-1] == "[]"
+    assert (
+        f"torch {torch.__version__.partition('+')[0]}" in lines[1] and f"timm {timm.__version__}" in lines[1]
+    )
 
 
 def test_predict_loads_torch_and_little_else(tmp_path: Path) -> None:

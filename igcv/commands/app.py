@@ -1,5 +1,7 @@
 """The Typer app with all commands."""
 
+import platform
+from importlib.metadata import version
 from typing import Annotated
 
 import typer
@@ -32,14 +34,16 @@ bench.command("latency")(bench_latency)
 def _print_version(wanted: bool) -> None:
     if wanted:
         print_line(f"igcv {__version__}")
+        libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "torchvision", "timm"))
+        print_line(f"Python {platform.python_version()}, {libraries}")
         raise typer.Exit()
 
 
 @app.callback()
 def options(
-    version: Annotated[
+    print_version: Annotated[
         bool,
-        typer.Option("--version", help="print the version and exit", is_eager=True, callback=_print_version),
+        typer.Option("--version", help="print the versions and exit", is_eager=True, callback=_print_version),
     ] = False,
 ) -> None:
     """Interleaved group convolution networks: train, evaluate, predict, convert, export."""

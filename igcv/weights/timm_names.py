@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import build_model_with_cfg, generate_default_cfgs, is_model, register_model
 from torch import nn
 
 from igcv.data.preprocessing import Preprocessing
@@ -134,10 +134,10 @@ def _timm_entrypoint(name: str) -> Callable[..., nn.Module]:
     return entrypoint
 
 
-# timm reads `default_cfgs` of the registering module. The MobileNetV2 names of timm itself keep their meaning.
+# timm reads `default_cfgs` of the registering module. The names of timm itself keep their meaning.
 _RELEASED = released_weights()
 _NETWORKS = dict.fromkeys([*NAMES, *(name.partition(".")[0] for name in _RELEASED)])
-TIMM_NAMES = [name for name in _NETWORKS if not name.startswith("mobilenetv2_") or name.endswith("_mxnet")]
+TIMM_NAMES = [name for name in _NETWORKS if not is_model(name)]
 _WEIGHTS = {
     **{name: _known_config(name, known) for name, known in KNOWN.items()},
     **{name: _file_config(file, read_card(file)) for name, file in _RELEASED.items()},

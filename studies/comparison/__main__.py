@@ -13,8 +13,6 @@ import argparse
 import json
 import multiprocessing
 import platform
-import random
-import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,8 +21,7 @@ import torch
 
 from igcv.writing import write_file
 from studies.benchmarks.conditions import host_and_versions
-from studies.benchmarks.engines_timing import time_alternately
-from studies.comparison.engines import CLASSES, ENGINES, THREADS, opened
+from studies.comparison.engines import CLASSES, ENGINES, THREADS, times_of
 from studies.comparison.networks import NETWORKS, Network, multiply_adds, parameters
 from studies.comparison.page import page_with
 from studies.comparison.plot import plot
@@ -43,17 +40,6 @@ PACKAGES = (
 )
 
 
-def measured(engine: str, rounds: int) -> dict[str, list[float]]:
-    """Return the CPU times per image of all networks in an engine: milliseconds, one value per round."""
-    torch.set_num_threads(THREADS)
-    runs = {}
-    for network in NETWORKS:
-        print(f"{ENGINES[engine].title}: {network.title}", file=sys.stderr, flush=True)
-        runs[(network.name, "")] = opened(network, engine)
-    times = time_alternately(runs, rounds, random.Random(0))
-    return {name: found for (name, _), found in times.items()}
-
-
 def costs_of(network: Network) -> dict[str, int]:
     """Return the parameters and multiply-adds of a network."""
     built = network.build(CLASSES)
@@ -70,7 +56,7 @@ def run(engines: list[str], rounds: int) -> None:
     costs = {network.name: costs_of(network) for network in NETWORKS}
     for engine in engines:
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as processes:
-            times = processes.submit(measured, engine, rounds).result()
+            times = processes.submit(times_of, engine, rounds).result()
         about = {"architecture": platform.machine(), **host_and_versions(packages=PACKAGES)}
         result = stored()
         result["costs"] = costs

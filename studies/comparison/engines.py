@@ -1,5 +1,7 @@
 """Networks in inference engines: igcv's with its own writers, all others with the usual converters."""
 
+import random
+import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -19,7 +21,8 @@ from igcv.engines.onnxruntime import OnnxSession
 from igcv.engines.session import Inference, Session
 from igcv.errors import InputError
 from igcv.silence import Nowhere, silent
-from studies.comparison.networks import SIZE, Network
+from studies.benchmarks.engines_timing import time_alternately
+from studies.comparison.networks import NETWORKS, SIZE, Network
 
 THREADS = 1
 CLASSES = 1000  # ImageNet's
@@ -85,3 +88,14 @@ def opened(network: Network, engine: str) -> Inference:
             f"{network.title}, {engine}: logits differ by {found.error:.1e} (limit: {found.limit:.1e})"
         )
     return session.bind(np.ascontiguousarray(images.numpy()))
+
+
+def times_of(engine: str, rounds: int) -> dict[str, list[float]]:
+    """Return the CPU times per image of all networks in an engine: milliseconds, one value per round."""
+    torch.set_num_threads(THREADS)
+    runs = {}
+    for network in NETWORKS:
+        print(f"{ENGINES[engine].title}: {network.title}", file=sys.stderr, flush=True)
+        runs[network.name, ""] = opened(network, engine)
+    times = time_alternately(runs, rounds, random.Random(0))
+    return {name: found for (name, _), found in times.items()}

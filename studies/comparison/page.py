@@ -1,6 +1,7 @@
 """Tables of the comparison in Markdown."""
 
 from collections.abc import Mapping, Sequence
+from statistics import median
 from typing import Any
 
 from igcv.analysis import model_cost
@@ -60,31 +61,20 @@ def small_table(trained: Sequence[Column], speed: Mapping[str, Any]) -> str:
 def table(result: Mapping[str, Any]) -> str:
     """Return a row per network, and the conditions."""
     engines = [name for name in ENGINES if name in result["engines"]]
-    titles = [ENGINES[name].title for name in engines]
-    head = [
-        "network",
-        "year",
-        "parameters, 1000 / 10 classes",
-        "multiply-adds",
-        "top-1 / top-5, published",
-        "source",
-    ]
+    head = ["network", "parameters, 1000 / 10 classes", "multiply-adds", "top-1 / top-5, published", "source"]
     lines = [
-        table_row(
-            [*head, *(f"{title}, ms" for title in titles), *(f"{title}, relative" for title in titles)]
-        ),
-        "|---|---|---:|---:|---:|---|" + "---:|" * 2 * len(engines),
+        table_row([*head, *(f"relative time, {ENGINES[name].title}" for name in engines)]),
+        "|---|---:|---:|---:|---|" + "---:|" * len(engines),
     ]
     for network in NETWORKS:
-        costs, times = result["costs"][network.name], [result["engines"][e]["cpu_ms"] for e in engines]
+        costs = result["costs"][network.name]
+        title = f"{network.title} ({network.year})"
         cells = [
-            f"**{network.title}**" if network.name.startswith("igcv") else network.title,
-            str(network.year),
+            f"**{title}**" if network.name.startswith("igcv") else title,
             f"{costs['parameters'] / 1e6:.2f} / {costs['parameters_10_classes'] / 1e6:.2f} M",
             f"{costs['multiply_adds'] / 1e6:.0f} M",
             *accuracy(network),
-            *(spread(found[network.name], 2) for found in times),
-            *(spread(ratios(found, network.name), 2) for found in times),
+            *(spread(ratios(result["engines"][name]["cpu_ms"], network.name), 2) for name in engines),
         ]
         lines.append(table_row(cells))
     return "\n".join([*lines, "", *conditions(result)])
@@ -111,14 +101,15 @@ def accuracy(network: Network) -> tuple[str, str]:
 
 
 def conditions(result: Mapping[str, Any]) -> list[str]:
-    """Return the conditions of the measurement as lines."""
+    """Return the conditions of the measurement, one list item per engine."""
     lines = []
     for name, found in result["engines"].items():
-        about, rounds = found["machine"], len(found["cpu_ms"][BASELINE])
+        about, times = found["machine"], found["cpu_ms"][BASELINE]
         packages = (ENGINES[name].package, ENGINES[name].converter, "torch", "timm", "torchvision", "igcv")
         versions = ", ".join(f"{package} {about[package]}" for package in packages)
         lines.append(
-            f"{ENGINES[name].title}: measured {about['date']} on {about['processor']} ({about['architecture']}), "
-            f"{about['cores']} shared cores; {versions}; median (min to max) of {rounds} rounds."
+            f"- {ENGINES[name].title}: measured {about['date']} on {about['processor']} ({about['architecture']}), "
+            f"{about['cores']} shared cores; median (min to max) of {len(times)} rounds; MobileNetV2 takes "
+            f"{median(times):.2f} ms; {versions}"
         )
-    return [*lines, ""]
+    return lines

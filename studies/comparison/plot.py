@@ -12,6 +12,7 @@ from studies.comparison.networks import NETWORKS
 from studies.comparison.page import ratios
 
 matplotlib.use("Agg")
+BELOW = ("mobilenetv4_conv_small", "efficientnet_lite0")  # their labels, above the points, would cover others
 
 
 def plot(result: Mapping[str, Any], file: Path) -> None:
@@ -38,11 +39,12 @@ def plot(result: Mapping[str, Any], file: Path) -> None:
             color = "#c44e52" if ours else "#4c72b0"
             x, y = place[network.name], network.published.top1
             axis.plot(x, y, "o" if not network.published.distilled else "s", color=color)
-            axis.annotate(network.title, (x, y), (5, 4), textcoords="offset points", fontsize=8, color=color)
+            offset = (5, -11) if network.name in BELOW else (5, 4)
+            axis.annotate(network.title, (x, y), offset, textcoords="offset points", fontsize=8, color=color)
         axis.set_xlabel(title, fontsize=9)
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.3)
-        axis.margins(x=0.22)
+        axis.margins(x=0.3)
     axes[0].set_ylabel("ImageNet top-1 in percent, published", fontsize=9)
     figure.tight_layout()
     figure.savefig(file, dpi=110)

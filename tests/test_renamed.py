@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import igcv
-from igcv.renamed import RENAMED, UNTIL
+from igcv.renamed import RENAMED, UNTIL, Renamed
 
 
 def resolved(name: str) -> object:
@@ -38,6 +38,13 @@ def test_no_name_outlives_its_time() -> None:
         assert version < (major, minor + 2), (
             f"delete the entry {renamed} of UNTIL in igcv/renamed.py, its names, their modules and decorators"
         )
+
+
+def test_igcv_itself_may_have_old_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(RENAMED, "igcv.open_network", Renamed("igcv.load", "0.4"))
+    with pytest.warns(DeprecationWarning, match="igcv.open_network is now igcv.load") as found:
+        assert igcv.open_network is igcv.load
+    assert found[0].filename == __file__
 
 
 def test_the_old_argument_of_load() -> None:

@@ -40,7 +40,8 @@ def convert(
         target: the file to write, OUT.safetensors or OUT-0000.params; or a folder for timm: a name without an
             ending, or with a slash at the end, OUT/.
         symbol: see `from_mxnet`; only for a conversion from MXNet.
-        input_size, strides: see `from_mxnet`; only for a checkpoint of another framework.
+        input_size: see `from_mxnet`; only for a checkpoint of another framework.
+        strides: see `from_mxnet`; only for a checkpoint of another framework.
         force: replace an existing file or folder for timm.
 
     Returns:
@@ -104,7 +105,8 @@ def from_torch(
 
     Args:
         file: a .pth file with a state_dict, a .zip archive of such a file, or a .safetensors file of timm.
-        input_size, strides: see `from_mxnet`.
+        input_size: see `from_mxnet`.
+        strides: see `from_mxnet`.
 
     Raises:
         InputError: the file cannot be read or is from igcv, no catalog network matches its tensors, or tensors are

@@ -88,14 +88,15 @@ def export(
     Args:
         network: a classifier, or anything that `igcv.load` opens except an exported file. The classifier is not
             changed.
-        out, force: the file to write, and whether to replace an existing file.
+        out: the file to write.
+        force: replace an existing file.
         format: a name in `igcv.deploy.writers.table.WRITERS`: "onnx", "openvino", "torch" (torch.export), "litert",
             "ncnn", "executorch" or "coreml" (Core ML); None: inferred from the suffix of `out`.
         form: the form of the blocks (see `igcv.fold`). "auto" measures the forms on this machine. None: "auto" for
             ONNX, OpenVINO and torch.export; for the other formats a form that was fastest on x86,
             except for Core ML, where no form was measured.
-        int8, calibrate: quantize to int8, for ONNX Runtime and OpenVINO, with these calibration images; None: the
-            images of the training run.
+        int8: quantize to int8, for ONNX Runtime and OpenVINO.
+        calibrate: calibration images for int8; None: the images of the training run.
         float16: store the weights in 16 bits, for LiteRT, ncnn and Core ML. A Core ML package then also computes in
             16 bits.
         data: images for the comparison; None: the images of the training run if available, else two photographs.
@@ -105,8 +106,9 @@ def export(
         dynamic_size: make the height and width of the images dynamic, for ONNX, OpenVINO and torch.export. Their
             batch size is always dynamic.
         opset: version of the ONNX operators; None: the default of igcv.
-        batch_size, threads: images per batch and number of threads in the measurements of "auto" and of int8 files. A
-            LiteRT or ExecuTorch file takes exactly `batch_size` images at once.
+        batch_size: images per batch in the measurements of "auto" and of int8 files. A LiteRT or ExecuTorch file
+            takes exactly this number of images at once.
+        threads: number of threads in these measurements.
         compare_int8: with `int8`, also compare accuracy, size and latency with a float32 file. This takes minutes.
         say: callback for progress messages and notes.
 

@@ -61,20 +61,25 @@ def small_table(trained: Sequence[Column], speed: Mapping[str, Any]) -> str:
 def table(result: Mapping[str, Any]) -> str:
     """Return a row per network, and the conditions."""
     engines = [name for name in ENGINES if name in result["engines"]]
-    head = ["network", "parameters, 1000 / 10 classes", "multiply-adds", "top-1 / top-5, published", "source"]
     lines = [
-        table_row([*head, *(f"relative time, {ENGINES[name].title}" for name in engines)]),
-        "|---|---:|---:|---:|---|" + "---:|" * len(engines),
+        table_row(
+            [
+                *("network", "top-1 / top-5, published"),
+                *(f"relative time, {ENGINES[name].title}" for name in engines),
+                *("parameters, 1000 / 10 classes", "multiply-adds", "source of the accuracy"),
+            ]
+        ),
+        "|---|---:|" + "---:|" * len(engines) + "---:|---:|---|",
     ]
     for network in NETWORKS:
         costs = result["costs"][network.name]
         title = f"{network.title} ({network.year})"
+        published, source = accuracy(network)
         cells = [
-            f"**{title}**" if network.name.startswith("igcv") else title,
-            f"{costs['parameters'] / 1e6:.2f} / {costs['parameters_10_classes'] / 1e6:.2f} M",
-            f"{costs['multiply_adds'] / 1e6:.0f} M",
-            *accuracy(network),
+            *(f"**{title}**" if network.name.startswith("igcv") else title, published),
             *(spread(ratios(result["engines"][name]["cpu_ms"], network.name), 2) for name in engines),
+            f"{costs['parameters'] / 1e6:.2f} / {costs['parameters_10_classes'] / 1e6:.2f} M",
+            *(f"{costs['multiply_adds'] / 1e6:.0f} M", source),
         ]
         lines.append(table_row(cells))
     return "\n".join([*lines, "", *conditions(result)])

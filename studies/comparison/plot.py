@@ -7,7 +7,6 @@ from typing import Any
 
 import matplotlib
 
-from studies.comparison.engines import ENGINES
 from studies.comparison.networks import NETWORKS
 from studies.comparison.page import ratios
 
@@ -16,20 +15,16 @@ BELOW = ("mobilenetv4_conv_small", "efficientnet_lite0")  # their labels, above 
 
 
 def plot(result: Mapping[str, Any], file: Path) -> None:
-    """Plot the top-1 accuracy of the networks that have one, with a panel per engine and one for the parameters."""
+    """Plot the top-1 accuracy of the networks that have one, against time and parameters."""
     import matplotlib.pyplot as plt
 
-    engines = [name for name in ENGINES if name in result["engines"]]
-    figure, axes = plt.subplots(1, len(engines) + 1, figsize=(5.2 * (len(engines) + 1), 4.6), sharey=True)
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.8), sharey=True)
     places = {
-        f"time in {ENGINES[engine].title}, relative to MobileNetV2 1.0x": {
-            network.name: median(ratios(result["engines"][engine]["cpu_ms"], network.name))
+        "time in ONNX Runtime, relative to MobileNetV2 1.0x": {
+            network.name: median(ratios(result["engines"]["onnx"]["cpu_ms"], network.name))
             for network in NETWORKS
-        }
-        for engine in engines
-    }
-    places["parameters in millions"] = {
-        name: cost["parameters"] / 1e6 for name, cost in result["costs"].items()
+        },
+        "parameters in millions": {name: cost["parameters"] / 1e6 for name, cost in result["costs"].items()},
     }
     for axis, (title, place) in zip(axes, places.items(), strict=True):
         for network in NETWORKS:
@@ -40,8 +35,8 @@ def plot(result: Mapping[str, Any], file: Path) -> None:
             x, y = place[network.name], network.published.top1
             axis.plot(x, y, "o" if not network.published.distilled else "s", color=color)
             offset = (5, -11) if network.name in BELOW else (5, 4)
-            axis.annotate(network.title, (x, y), offset, textcoords="offset points", fontsize=8, color=color)
-        axis.set_xlabel(title, fontsize=9)
+            axis.annotate(network.title, (x, y), offset, textcoords="offset points", fontsize=9, color=color)
+        axis.set_xlabel(title, fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.3)
         axis.margins(x=0.3)

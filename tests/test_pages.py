@@ -186,7 +186,7 @@ def test_javascript(tmp_path: Path) -> None:
         subprocess.run(["node", "--check", file], check=True)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "SECURITY.md"], ids=lambda page: str(page.relative_to(ROOT)))
 def test_links(page: Path) -> None:
     """Links within the repository exist; the build of the site checks the site's links."""
     text = BLOCK.sub("", page.read_text())

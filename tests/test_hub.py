@@ -128,7 +128,7 @@ def test_a_run_loses_its_paths_and_is_replaced_by_force(
     assert refused.status == 2 and "contains other files than a network for timm" in refused.err
 
 
-@pytest.mark.parametrize("name", ["mobilenetv2_025", "igcv3_d_060"])
+@pytest.mark.parametrize("name", ["mobilenetv2_035", "igcv3_d_060"])
 def test_names_that_timm_does_not_know(name: str, tmp_path: Path) -> None:
     with pytest.raises(
         igcv.InputError, match=f"'{name}': got a network that igcv does not register with timm"

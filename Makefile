@@ -93,9 +93,13 @@ comparison:
 	.venv-comparison/bin/python -m pip install --quiet --disable-pip-version-check -e '.[comparison]'
 	.venv-comparison/bin/python -m studies.comparison
 
-# Builds the source distribution and the wheel into dist/, and checks both, also in new environments.
-dist: $(INSTALLED)
+RELEASE_TOOLS := $(VENV)/.release-tools
+$(RELEASE_TOOLS): $(INSTALLED)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[release]'
+	touch $@
+
+# Builds the source distribution and the wheel into dist/, and checks both, also in new environments.
+dist: $(RELEASE_TOOLS)
 	rm -rf dist
 	$(VENV)/bin/python -m hatchling build
 	$(VENV)/bin/twine check --strict dist/*
@@ -103,20 +107,17 @@ dist: $(INSTALLED)
 
 # Finds a wheel of every library for each platform and Python version of the workflow. Installs nothing.
 PLATFORMS := x86_64-manylinux_2_28 aarch64-manylinux_2_39 aarch64-apple-darwin
-wheels: $(INSTALLED)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[release]'
+wheels: $(RELEASE_TOOLS)
 	set -e; for platform in $(PLATFORMS); do for python in 3.11.9 3.12 3.13 3.14; do echo "$$platform, Python $$python"; \
 	MACOSX_DEPLOYMENT_TARGET=14.0 $(VENV)/bin/uv pip compile --quiet --only-binary :all: --no-binary antlr4-python3-runtime \
 	-c constraints.txt --extra dev --extra executorch --python-platform $$platform --python-version $$python pyproject.toml \
 	-o /dev/null; done; done
 
 # Renews constraints.txt (the newest libraries) and constraints-oldest.txt (the lower bounds in pyproject.toml).
-constraints: $(INSTALLED)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[release]'
-	$(VENV)/bin/uv pip compile --quiet --no-header --no-annotate --python-version 3.11.9 --upgrade \
-	--extra dev --extra executorch --extra release --extra soak pyproject.toml -o constraints.txt
-	$(VENV)/bin/uv pip compile --quiet --no-header --no-annotate --python-version 3.11.9 --resolution lowest-direct \
-	--extra dev pyproject.toml -o constraints-oldest.txt
+COMPILE := $(VENV)/bin/uv pip compile --quiet --no-header --no-annotate --python-version 3.11.9
+constraints: $(RELEASE_TOOLS)
+	$(COMPILE) --upgrade --extra dev --extra executorch --extra release --extra soak pyproject.toml -o constraints.txt
+	$(COMPILE) --resolution lowest-direct --extra dev pyproject.toml -o constraints-oldest.txt
 
 # Runs the long reliability tests: about 40 minutes, as root (mounts small disks). Writes docs/reliability.md.
 soak: $(INSTALLED)

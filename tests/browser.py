@@ -16,12 +16,9 @@ from igcv.errors import InputError
 from igcv.web import engine as onnx_web
 from igcv.web.server import make_server
 
-PILLOW = int(
-    PIL.__version__.partition(".")[0]
-)  # before 13, resizing rounds some values differently, by one level
-exact_pixels = pytest.mark.skipif(
-    PILLOW < 13, reason="igcv web resizes as Pillow 13 and later; older: by one level"
-)
+# Before version 13, Pillow's resizing rounds some values differently, by one level.
+PILLOW = int(PIL.__version__.partition(".")[0])
+exact_pixels = pytest.mark.skipif(PILLOW < 13, reason="igcv web resizes exactly as Pillow 13 and later")
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 # A fake camera, allowed without a prompt.
 ARGUMENTS = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]

@@ -1,7 +1,6 @@
 """The Typer app with all commands."""
 
 import platform
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
@@ -33,6 +32,8 @@ bench.command("latency")(bench_latency)
 
 def _print_version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version  # not at the start of every command
+
         print_line(f"igcv {__version__}")
         libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "torchvision", "timm"))
         print_line(f"Python {platform.python_version()}, {libraries}")

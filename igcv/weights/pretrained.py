@@ -162,8 +162,8 @@ def weights_path(name: str) -> Path:
         igcv.weights.download.NotAtHandError: if the weights are not in the cache, and the download fails.
     """
     name = find_weights(name)
-    if (released := released_weights()) and name in released:
-        return released[name]
+    if file := released_weights().get(name):
+        return file
     file = cached_file(name)
     if not file.is_file():
         with alone(file):

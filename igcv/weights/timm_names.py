@@ -78,10 +78,10 @@ def input_config(network: Network) -> dict[str, Any]:
 def _weights_file(name: str, config: Any) -> Path:
     """Return the weights file for a call of timm. The first call downloads the file."""
     # Imported here: `pretrained` imports timm, which may be importing this module.
-    from igcv.weights.pretrained import find_weights, weights_path
+    from igcv.weights.pretrained import weights_path
 
     tag = config if isinstance(config, str) else None
-    return weights_path(f"{name}.{tag}" if tag else find_weights(name))
+    return weights_path(f"{name}.{tag}" if tag else name)
 
 
 def _without_weights(name: str, **options: Any) -> Network:
@@ -105,9 +105,8 @@ def _timm_entrypoint(name: str) -> Callable[..., nn.Module]:
         given = dict(kwargs.pop("pretrained_cfg_overlay", None) or {})
         config = kwargs.get("pretrained_cfg")
         overlay: dict[str, Any] = {}
-        wanted = (
-            pretrained or f"{name}.{config}" in _RELEASED
-        )  # without weights, a network for the images of its name
+        # The name of released weights also gives the size and the classes of a network with random weights.
+        wanted = pretrained or f"{name}.{config}" in _RELEASED
         if wanted and not _names_a_file(config) and not _names_a_file(given):
             file = _weights_file(name, config)
             card = read_card(file)

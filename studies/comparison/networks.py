@@ -55,6 +55,11 @@ class Network(NamedTuple):
     published: Published | None
 
     @property
+    def interleaved(self) -> bool:
+        """Whether the network is an IGCV."""
+        return self.name.startswith("igcv")
+
+    @property
     def ours(self) -> bool:
         """Whether igcv implements the network."""
         return self.name in igcv.list_models()

@@ -5,6 +5,7 @@ from statistics import median
 from typing import Any
 
 from igcv.analysis import model_cost
+from studies.benchmarks.engines_page import ratios
 from studies.benchmarks.spreads import spread, with_range
 from studies.comparison.engines import ENGINES
 from studies.comparison.networks import BASELINE, NETWORKS, TIMM, Network
@@ -76,8 +77,8 @@ def table(result: Mapping[str, Any]) -> str:
         title = f"{network.title} ({network.year})"
         published, source = accuracy(network)
         cells = [
-            *(f"**{title}**" if network.name.startswith("igcv") else title, published),
-            *(spread(ratios(result["engines"][name]["cpu_ms"], network.name), 2) for name in engines),
+            *(f"**{title}**" if network.interleaved else title, published),
+            *(spread(relative(result["engines"][name]["cpu_ms"], network.name), 2) for name in engines),
             f"{costs['parameters'] / 1e6:.2f} / {costs['parameters_10_classes'] / 1e6:.2f} M",
             *(f"{costs['multiply_adds'] / 1e6:.0f} M", source),
         ]
@@ -85,9 +86,9 @@ def table(result: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "", *conditions(result)])
 
 
-def ratios(times: Mapping[str, list[float]], name: str) -> list[float]:
+def relative(times: Mapping[str, list[float]], name: str) -> list[float]:
     """Return the time of a network divided by that of the baseline, within each round."""
-    return [own / base for own, base in zip(times[name], times[BASELINE], strict=True)]
+    return ratios(times[name], times[BASELINE])
 
 
 def accuracy(network: Network) -> tuple[str, str]:
@@ -99,10 +100,9 @@ def accuracy(network: Network) -> tuple[str, str]:
     notes = [f"{published.size} px"] if published.size != 224 else []
     notes += ["distilled"] if published.distilled else []
     text += f" ({', '.join(notes)})" if notes else ""
-    source = f"`{published.weights}`" if published.source == TIMM else published.source
-    return text, source + (
-        f", `{published.weights}`" if published.weights and published.source != TIMM else ""
-    )
+    weights = f"`{published.weights}`" if published.weights else ""
+    project = "" if published.source == TIMM else published.source
+    return text, ", ".join(filter(None, (project, weights)))
 
 
 def conditions(result: Mapping[str, Any]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 import matplotlib
 
 from studies.comparison.networks import NETWORKS
-from studies.comparison.page import ratios
+from studies.comparison.page import relative
 
 matplotlib.use("Agg")
 BELOW = ("mobilenetv4_conv_small", "efficientnet_lite0")  # their labels, above the points, would cover others
@@ -21,7 +21,7 @@ def plot(result: Mapping[str, Any], file: Path) -> None:
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.8), sharey=True)
     places = {
         "time in ONNX Runtime, relative to MobileNetV2 1.0x": {
-            network.name: median(ratios(result["engines"]["onnx"]["cpu_ms"], network.name))
+            network.name: median(relative(result["engines"]["onnx"]["cpu_ms"], network.name))
             for network in NETWORKS
         },
         "parameters in millions": {name: cost["parameters"] / 1e6 for name, cost in result["costs"].items()},
@@ -30,8 +30,7 @@ def plot(result: Mapping[str, Any], file: Path) -> None:
         for network in NETWORKS:
             if network.published is None:
                 continue
-            ours = network.name.startswith("igcv")
-            color = "#c44e52" if ours else "#4c72b0"
+            color = "#c44e52" if network.interleaved else "#4c72b0"
             x, y = place[network.name], network.published.top1
             axis.plot(x, y, "o" if not network.published.distilled else "s", color=color)
             offset = (5, -11) if network.name in BELOW else (5, 4)

@@ -14,11 +14,12 @@ from igcv.errors import InputError
 from igcv.machine.processes import Process
 from igcv.training import Recipe, load_recipe
 from igcv.training.job import resolve
-from igcv.training.loop import Trainer, train_epoch
+from igcv.training.loop import train_epoch
 from igcv.training.optimize import make_optimizer, parameter_groups, set_learning_rate, stages_of
 from igcv.training.parts import make_loaders
 from igcv.training.reporter import Silent
 from igcv.training.start import make_trainer, start_network
+from igcv.training.trainer import Trainer
 from igcv.weights import load_weights
 from tests.conftest import Igcv
 

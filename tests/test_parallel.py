@@ -22,10 +22,10 @@ from igcv.data.preprocessing import IMAGENET
 from igcv.machine.processes import Process
 from igcv.training import load_recipe, read_metrics
 from igcv.training.checkpoint import restore
-from igcv.training.loop import Trainer
 from igcv.training.optimize import make_optimizer
 from igcv.training.phases import opened
 from igcv.training.state import EpochProgress, State, flatten_optimizer
+from igcv.training.trainer import Trainer
 from igcv.weights import read_tensors, save_weights
 from igcv.weights.card import Card
 from studies.soak.lives import PRELOAD

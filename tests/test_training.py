@@ -18,11 +18,12 @@ from igcv.data.sources.open import open_source
 from igcv.evaluation.accuracy import Evaluation, accuracy_of
 from igcv.machine.processes import Process
 from igcv.training import load_recipe, read_metrics
-from igcv.training.loop import Trainer, train_epoch
+from igcv.training.loop import train_epoch
 from igcv.training.nonfinite import first_nonfinite
 from igcv.training.optimize import make_optimizer
 from igcv.training.phases import train_in
 from igcv.training.reporter import Silent
+from igcv.training.trainer import Trainer
 from igcv.weights import load_weights, read_tensors
 from studies.soak.lives import ended
 from tests.conftest import Igcv

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from igcv.errors import InputError
+from igcv.models import norms
 from igcv.models.forms import FORMS
 from igcv.models.fused import applies, compute
 from igcv.models.gradients import StridedConv2d, is_channels_last, match_gradient_format
@@ -86,10 +87,14 @@ class ConvNorm(nn.Sequential):
         self.conv = conv2d(in_channels, out_channels, kernel_size, stride, groups)
         self.norm = nn.BatchNorm2d(out_channels, eps=eps)
         self.linear = act is None
+        self.in_one = act in (None, nn.ReLU6)  # norm and activation may be computed in one
         if act is not None:
             self.act = act(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
+        if not torch.jit.is_scripting():  # noqa: SIM102 - TorchScript compiles both sides of "and"
+            if self.in_one and norms.applies(self.norm, x):
+                return norms.norm_act(self.norm, self.conv(x), relu6=not self.linear)
         for layer in self:
             x = layer(x)
         return match_gradient_format(x)

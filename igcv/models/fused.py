@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from igcv.models.forms import WHOLE, ChannelOrder, Tile, channel_order, written_out
 from igcv.models.gradients import autocast_dtype, convolution_gradients
+from igcv.models.norms import norm_relu6, norm_relu6_gradients
 
 aten = torch.ops.aten
 
@@ -257,12 +258,11 @@ class _FusedBlock(torch.autograd.Function):
         centered, w3_cast, w2_cast = centered.to(x.dtype), w3.to(x.dtype), w2.to(x.dtype)
         hidden = multiply(centered, folded, order.expansion, beta1.to(x.dtype))
         filtered = F.conv2d(hidden, w3_cast, None, stride, 1, 1, len(w3))
-        normed, mean2, inverse2 = aten.native_batch_norm(filtered, gamma2, beta2, None, None, True, 0.0, eps2)
-        active = F.hardtanh_(normed, 0.0, 6.0)
+        active, mean2, inverse2 = norm_relu6(filtered, gamma2, beta2, eps2)
         out = multiply(active, w2_cast, order.projection)
         ctx.save_for_backward(
             *(centered, covariance, w1, gamma1, inverse1, folded, hidden, w3_cast),
-            *(filtered, gamma2, mean2, inverse2, active, w2_cast),
+            *(filtered, gamma2, beta2, mean2, inverse2, active, w2_cast),
         )
         ctx.order, ctx.stride, ctx.eps2 = order, stride, eps2
         statistics = w1 @ mean, var1, mean2, inverse2**-2 - eps2
@@ -273,15 +273,13 @@ class _FusedBlock(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         centered, covariance, w1, gamma1, inverse1, folded, hidden, w3, *rest = ctx.saved_tensors
-        filtered, gamma2, mean2, inverse2, active, w2 = rest
+        filtered, gamma2, beta2, mean2, inverse2, active, w2 = rest
         expansion, projection = ctx.order.expansion, ctx.order.projection
         grad = grad.contiguous(memory_format=torch.channels_last)
         grad_w2 = products(grad, active, projection).to(w1.dtype)
         spread = multiply(grad, w2.t(), _transposed(projection))
-        spread = aten.hardtanh_backward.grad_input(spread, active, 0.0, 6.0, grad_input=spread)
-        statistics = gamma2, None, None, mean2, inverse2, True, ctx.eps2
-        spread, grad_gamma2, grad_beta2 = aten.native_batch_norm_backward(
-            spread, filtered, *statistics, (True, True, True)
+        spread, grad_gamma2, grad_beta2 = norm_relu6_gradients(
+            spread, active, filtered, gamma2, beta2, mean2, inverse2, ctx.eps2
         )
         spread, grad_w3 = convolution_gradients(spread, hidden, w3, ctx.stride, (1, 1), len(w3))
         sums = products_and_sums(spread, centered, expansion)

@@ -14,14 +14,15 @@ from igcv.machine.processes import Process
 from igcv.machine.timing import now
 from igcv.training.choose_forms import choose_forms
 from igcv.training.draft import Draft
+from igcv.training.graphs import WARM_UP
 from igcv.training.job import Job, resolve
-from igcv.training.loop import Trainer
 from igcv.training.memory import explained, largest_batch
 from igcv.training.pace import Batch, endless, timed_steps
 from igcv.training.parts import make_loaders
 from igcv.training.recipe import Recipe
 from igcv.training.start import make_trainer, resolve_precision, start_network
 from igcv.training.state import State
+from igcv.training.trainer import Trainer
 
 REPEATS = 5  # measurements of each kind; the result reports their median and range
 
@@ -93,7 +94,7 @@ def _loading_rate(batches: Iterator[Batch], seconds: float, device: torch.device
 
 def _training(t: Trainer, batches: Iterator[Batch], seconds: float) -> list[tuple[float, float]]:
     """Return images per second and waiting share of `REPEATS` measurements of about `seconds` each."""
-    timed_steps(t, batches, 1)  # the first step allocates memory and compiles
+    timed_steps(t, batches, 1 + WARM_UP)  # the first steps allocate memory, compile, and become CUDA graphs
     steps = max(round(seconds / timed_steps(t, batches, 1).seconds), 1)
     took = [timed_steps(t, batches, steps) for _ in range(REPEATS)]
     return [(part.images / part.seconds, part.waiting) for part in took]

@@ -17,9 +17,10 @@ from igcv.errors import Interrupted
 from igcv.machine.processes import gather, together
 from igcv.models import blocks_with_forms
 from igcv.terminal import quoted
-from igcv.training.loop import Trainer, Wish
+from igcv.training.loop import Wish
 from igcv.training.run import Run
 from igcv.training.state import EpochProgress, State, combined, flatten_optimizer, restore_optimizer
+from igcv.training.trainer import Trainer
 from igcv.weights.files import fill
 
 # Ctrl-C; job scheduler; closed terminal

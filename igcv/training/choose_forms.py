@@ -13,9 +13,9 @@ from igcv.machine.processes import from_main, together
 from igcv.machine.timing import left_as_it_was, now, once_for_each
 from igcv.models import block_kind, blocks_with_forms, set_form
 from igcv.training.job import Job
-from igcv.training.loop import Form, Trainer
 from igcv.training.memory import explained
 from igcv.training.state import State
+from igcv.training.trainer import Form, Trainer
 
 REPEATS = 5  # timed steps per form; the fastest form has the smallest median
 

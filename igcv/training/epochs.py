@@ -17,7 +17,7 @@ from igcv.training.budget import ended, fitted, time_left_s
 from igcv.training.checkpoint import CheckpointKeeper, Watch, capture
 from igcv.training.classes import check_readable
 from igcv.training.job import Job
-from igcv.training.loop import NonFiniteError, Trainer, train_epoch
+from igcv.training.loop import NonFiniteError, train_epoch
 from igcv.training.memory import explained
 from igcv.training.optimize import learning_rate
 from igcv.training.parts import Parts
@@ -26,6 +26,7 @@ from igcv.training.reporter import Reporter
 from igcv.training.run import REPORT, Metrics, Run, write_events
 from igcv.training.run_report import NEEDED, judged, write_report
 from igcv.training.state import EpochProgress, State, combined
+from igcv.training.trainer import Trainer
 from igcv.version import __version__
 from igcv.weights.card import Card
 

@@ -21,6 +21,7 @@ from igcv.training.balance import check_balance
 from igcv.training.classes import check_classes
 from igcv.training.draft import Draft
 from igcv.training.facts import Facts, Settings, facts_of
+from igcv.training.graphs import hindrance as hindrance_of_graphs
 from igcv.training.kept import KeptRun, going_on_with
 from igcv.training.recipe import Recipe
 from igcv.weights.card import Card
@@ -39,6 +40,7 @@ class Job:
     preprocessing: Preprocessing
     process: Process
     batch_size: int  # images of a micro-batch in one process
+    graphs: bool  # whether optimizer steps become CUDA graphs
     workers: int
     start: Classifier | None  # initial weights; None: random initialization, or a resumed run
     start_labels: tuple[int, ...] | None = None  # labels in `start`; None: new classifier
@@ -97,6 +99,7 @@ def resolve(recipe: Recipe | Draft, process: Process, kept: KeptRun | None = Non
         preprocessing=replace(preset, input_size=size, crop=crop),
         process=process,
         batch_size=batch_size,
+        graphs=has_graphs(recipe, process),
         workers=_workers(recipe.workers, process, len(source.train), resident),
         start=start,
         start_labels=start_labels(source, start, recipe.match) if start else None,
@@ -252,6 +255,23 @@ def is_resident(recipe: Recipe, source: DataSource, side: int, device: torch.dev
     cuda = device.type == "cuda"
     room = RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0] if cuda else RESIDENT_BYTES
     return resident_bytes(source, side) <= room
+
+
+def has_graphs(recipe: Recipe, process: Process) -> bool:
+    """Return whether optimizer steps become CUDA graphs.
+
+    Args:
+        recipe: recipe with resolved resident.
+        process: this process.
+
+    Raises:
+        InputError: the recipe has cuda_graph = on, and another setting or the device does not allow it.
+    """
+    hindrance = hindrance_of_graphs(recipe, process.device, process.world_size)
+    if recipe.cuda_graph == "on" and hindrance:
+        raise InputError(f"cuda_graph = on, but {hindrance}, or omit cuda_graph")
+    automatic = recipe.cuda_graph == "auto" and recipe.resident == "on" and not hindrance
+    return automatic or recipe.cuda_graph == "on"
 
 
 def resident_bytes(source: DataSource, side: int) -> int:

@@ -2,30 +2,27 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import torch
 from timm.data import Mixup
-from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from igcv.data.chance import seed_global
 from igcv.errors import InputError, SharedError
 from igcv.machine.precision import autocast
-from igcv.machine.processes import Process, highest
-from igcv.models import set_form
-from igcv.training.balance import cross_entropy
+from igcv.machine.processes import highest
+from igcv.training.graphs import graph_step
 from igcv.training.nonfinite import first_nonfinite
 from igcv.training.optimize import learning_rate, set_learning_rate
 from igcv.training.recipe import Recipe
 from igcv.training.reporter import Reporter
 from igcv.training.state import EpochProgress
-
-Form = str | dict[str, str]  # form of all blocks, or of each block by name
+from igcv.training.step import accumulate_gradients, batch_loss, update_weights
+from igcv.training.trainer import Trainer
 
 
 class Batches(Iterable[tuple[Tensor, Tensor]], Sized, Protocol):
@@ -38,33 +35,6 @@ class NonFiniteError(InputError):
     def __init__(self, message: str, batch: int) -> None:
         super().__init__(message)
         self.batch = batch
-
-
-@dataclass(frozen=True)
-class Trainer:
-    """Objects that an epoch of training needs."""
-
-    recipe: Recipe
-    network: nn.Module  # the module with the weights
-    model: nn.Module  # the module to call: the network, wrapped for several processes
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-    ema: ModelEmaV3 | None
-    mix: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None
-    process: Process
-    class_weights: Tensor | None = None  # weight of each class in the loss, (classes,); None: all 1
-    forms: Mapping[int, Form] = field(default_factory=dict)  # block forms by image side in pixels
-
-    def use_forms(self, size: int) -> dict[str, str]:
-        """Set the block forms for images of `size` pixels; return the form of each block."""
-        for module in [self.network] if self.ema is None else [self.ema.module, self.network]:
-            used = set_form(module, self.forms[size])
-        return used
-
-    @property
-    def evaluated(self) -> nn.Module:
-        """The module to evaluate and save: the EMA, or the network without EMA."""
-        return self.network if self.ema is None else self.ema.module
 
 
 class Wish(NamedTuple):
@@ -141,11 +111,12 @@ def train_epoch(
             set_learning_rate(t.optimizer, lr, t.recipe.decay_rule, frozen)
             seed_step(t, epoch, step)
             started = time.perf_counter()
-            parts = list(_parts(t, left))
+            number = epoch * steps + step
+            parts = list(_parts(t, left, number))
             nonfinite, *wish = highest(not all(part.finite for part in parts), *keeper.wish())
             if nonfinite and not t.scaler.is_enabled():
                 raise _nonfinite(t, parts, epoch, step, lr)
-            before, scale = scale, _update(t, epoch * steps + step)
+            before, scale = scale, scale if parts[-1].taken else _update(t, number)
             done = _further(done, parts, scale >= before, time.perf_counter() - started)
             if done.left_out > t.recipe.max_left_out:
                 raise InputError(
@@ -182,14 +153,15 @@ class _Part(NamedTuple):
     loss: float  # mean loss of the images
     wait_s: float  # seconds of waiting for the images
     images: Tensor | None  # network input; kept for the last micro-batch or a non-finite loss only
+    taken: bool  # whether the optimizer step is already taken, as part of a CUDA graph
 
     @property
     def finite(self) -> bool:
         return math.isfinite(self.loss)
 
 
-def _parts(t: Trainer, left: Iterator[tuple[Tensor, Tensor]]) -> Iterator[_Part]:
-    """Yield the micro-batches of the next step."""
+def _parts(t: Trainer, left: Iterator[tuple[Tensor, Tensor]], number: int) -> Iterator[_Part]:
+    """Yield the micro-batches of the next step, which has this number in the run."""
     for part in range(t.recipe.accumulation):
         asked = time.perf_counter()
         images, labels = next(left)
@@ -199,20 +171,24 @@ def _parts(t: Trainer, left: Iterator[tuple[Tensor, Tensor]]) -> Iterator[_Part]
             even = count // 2 * 2  # timm mixes pairs
             images, targets = t.mix(images[:even], labels[:even])
         last = part == t.recipe.accumulation - 1
-        loss = _forward_backward(t, images, targets, last)
-        yield _Part(count, loss, wait_s, None if math.isfinite(loss) and not last else images)
+        whole = None if t.graphs is None else graph_step(t, images, targets, number)
+        loss = _forward_backward(t, images, targets, last) if whole is None else _arriving(whole)()
+        kept = None if math.isfinite(loss) and not last else images
+        yield _Part(count, loss, wait_s, kept, whole is not None)
 
 
 def _forward_backward(t: Trainer, images: Tensor, targets: Tensor, last: bool) -> float:
     """Accumulate the gradients of a micro-batch; return its mean loss."""
     with _synchronise(t.model, last):
-        with autocast(t.process.device, t.recipe.precision):
-            logits = t.model(images)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        loss = cross_entropy(logits, targets, t.recipe.label_smoothing, t.class_weights, t.mix is not None)
+        loss = batch_loss(t, images, targets)
         value = _arriving(loss)
-        t.scaler.scale(loss / t.recipe.accumulation).backward()
+        accumulate_gradients(t, loss)
     return value()
+
+
+def _synchronise(model: nn.Module, last: bool) -> AbstractContextManager:
+    """Return a context in which processes exchange gradients for the last micro-batch of a step only."""
+    return model.no_sync() if isinstance(model, DistributedDataParallel) and not last else nullcontext()
 
 
 def _arriving(loss: Tensor) -> Callable[[], float]:
@@ -231,23 +207,13 @@ def _arriving(loss: Tensor) -> Callable[[], float]:
     return read
 
 
-def _synchronise(model: nn.Module, last: bool) -> AbstractContextManager:
-    """Return a context in which processes exchange gradients for the last micro-batch of a step only."""
-    return model.no_sync() if isinstance(model, DistributedDataParallel) and not last else nullcontext()
-
-
 def _update(t: Trainer, step: int) -> float:
-    """Take optimizer step number `step` of the run with the accumulated gradients.
+    """Update weights and moving average in optimizer step number `step` of the run.
 
     Returns:
         The loss scale (fp16), which decreases if gradients are not finite and the step is skipped.
     """
-    if t.recipe.clip_grad_norm:
-        t.scaler.unscale_(t.optimizer)
-        nn.utils.clip_grad_norm_(t.network.parameters(), t.recipe.clip_grad_norm)
-    t.scaler.step(t.optimizer)
-    t.scaler.update()
-    t.optimizer.zero_grad(set_to_none=True)
+    update_weights(t)
     if t.ema is not None:
         t.ema.update(t.network, step)
     return t.scaler.get_scale()

@@ -148,6 +148,12 @@ class Recipe:
         "is none, shift or flip_crop without randaugment",
         choices=("auto", "on", "off"),
     )
+    cuda_graph: str = setting(
+        "auto",
+        "whole optimizer steps as CUDA graphs, with equal results; auto: for resident images on one NVIDIA GPU with "
+        "sgd and without accumulation, fp16 and decay_rule=mxnet",
+        choices=("auto", "on", "off"),
+    )
     save_minutes: float = setting(
         10.0, "minutes between checkpoints within an epoch; 0: after every step", low=0
     )

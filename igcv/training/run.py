@@ -65,7 +65,8 @@ CHANGEABLE = (
     *("lr", "momentum", "nesterov", "weight_decay", "schedule", "warmup_epochs", "min_lr", "lr_factor"),
     *("lr_step_epochs", "clip_grad_norm", "class_weights", "sampling", "label_smoothing", "drop_rate"),
     *("augment", "randaugment", "random_erasing", "mixup", "cutmix"),
-    *("form", "channels_last", "compile", "workers", "resident", "save_minutes"),
+    *("form", "channels_last", "compile", "workers", "resident", "cuda_graph"),
+    "save_minutes",
 )
 
 

@@ -1,6 +1,7 @@
 """Initial objects of a training: network, precision, optimizer, EMA."""
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from timm.utils import ModelEmaV3
@@ -12,9 +13,10 @@ from igcv.models import Network, build_model, set_form
 from igcv.training.balance import class_weights
 from igcv.training.choose_forms import example_images
 from igcv.training.job import Job
-from igcv.training.loop import Trainer, make_mix
+from igcv.training.loop import make_mix
 from igcv.training.memory import explained
 from igcv.training.optimize import make_optimizer
+from igcv.training.trainer import Trainer
 from igcv.weights.files import fill
 
 CLASSIFIER = "classifier."  # prefix of the classifier's weight names
@@ -71,10 +73,13 @@ def make_trainer(job: Job, network: Network) -> Trainer:
     ema = ModelEmaV3(network, decay=recipe.ema_decay, use_warmup=True) if recipe.ema_decay else None
     scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
     if recipe.compile:
-        network.compile()
+        network.compile(dynamic=False)  # one program for each image size
     mix = make_mix(recipe, len(job.source.class_names))
     weights = class_weights(recipe, job.source, device)
-    return Trainer(recipe, network, network, optimizer, scaler, ema, mix, job.process, weights)
+    graphs: dict[Any, Any] | None = {} if job.graphs else None
+    return Trainer(
+        *(recipe, network, network, optimizer, scaler, ema, mix, job.process, weights), graphs=graphs
+    )
 
 
 def lay_out_gradients(job: Job, trainer: Trainer) -> None:

@@ -51,7 +51,7 @@ def test_a_fixed_subset() -> None:
     not CIFAR_JPEG.is_file(), reason="needs CIFAR-10's test images, which users do not have here"
 )
 def test_cifar_images_as_jpeg() -> None:
-    """The released network classifies 251 of the first 300 test images correctly, saved as JPEG of quality 75."""
+    """The released network classifies 244 of the first 300 test images correctly, saved as JPEG of quality 75."""
     images = open_source(f"rec:{CIFAR_JPEG}", None).val
     assert images is not None
     network, right = igcv.load("igcv3_d_p50.cifar10"), 0
@@ -60,7 +60,7 @@ def test_cifar_images_as_jpeg() -> None:
         right += sum(
             best[0].label == label for best, label in zip(network.predict(photos, 1), labels, strict=True)
         )
-    assert right == pytest.approx(251, abs=2)
+    assert right == pytest.approx(244, abs=2)
 
 
 def test_pretrained() -> None:

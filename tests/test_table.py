@@ -69,7 +69,7 @@ def test_the_order_of_the_table() -> None:
     assert names[:4] == [
         "cifar10/cifar_cpu/igcv3_d_p50-seed0",
         "cifar10/cifar_cpu/mobilenetv2_100-seed0",
-        "tinyimagenet/tinyimagenet_cpu/igcv3_d_p50-seed0",
+        "tinyimagenet/tinyimagenet/igcv3_d_p50-seed0",
         "cifar10/cifar_cpu/igcv3_d_100-seed0",
     ]
     assert names[11:13] == ["cifar10/cifar_cpu/igcv3_d_p50-seed1", "cifar10/cifar_cpu/mobilenetv2_100-seed1"]
@@ -220,11 +220,11 @@ def test_tables_say_what_was_found(found: list[Column]) -> None:
 
 
 def test_tiny_imagenet(tmp_path: Path) -> None:
-    folder = tmp_path / "tinyimagenet" / "tinyimagenet_cpu" / "igcv3_d_p50-seed0"
+    folder = tmp_path / "tinyimagenet" / "tinyimagenet" / "igcv3_d_p50-seed0"
     folder.mkdir(parents=True)
     (folder / "summary.json").write_text(summary(50.0))
     measured, published = pages.tables(columns(tmp_path)).split("### Accuracy, published")
-    assert measured.splitlines()[2].endswith("| Tiny-ImageNet, tinyimagenet_cpu, 200 epochs |")
+    assert measured.splitlines()[2].endswith("| Tiny-ImageNet, tinyimagenet, 200 epochs |")
     assert row_of(measured, "igcv3_d_p50")[-1] == "50.00 ± 0.50 (one seed)"
     assert "MobileNetV2 48.26, EfficientNet 57.34, ResNet-50 66.21" in published
 

@@ -55,7 +55,7 @@ Minutes = Annotated[
     typer.Option(help="minutes until all runs are saved and end; the same command resumes them", min=0),
 ]
 AtOnce = Annotated[
-    int | None, typer.Option(help="concurrent trainings; default: 6 on a GPU, 1 on the CPU", min=1)
+    int, typer.Option(help="concurrent trainings; one alone uses a whole GPU or all cores", min=1)
 ]
 Seeds = Annotated[int, typer.Option(help="number of seeds per network", min=1, max=len(SEEDS))]
 Changes = Annotated[list[str] | None, typer.Argument(metavar="[key=value ...]", help="changes to the recipe")]
@@ -75,7 +75,7 @@ def train_table(
         typer.Option(help="recipe for all data sets; default: the recipes for GPU or CPU"),
     ] = None,
     minutes: Minutes = 9.0,
-    at_once: AtOnce = None,
+    at_once: AtOnce = 1,
     seeds: Seeds = len(SEEDS),
     model: Annotated[list[str] | None, typer.Option(help="networks; default: all of the table")] = None,
 ) -> None:
@@ -92,7 +92,7 @@ def train_ablation(
     changes: Changes = None,
     data: DataName = "cifar10",
     minutes: Minutes = 9.0,
-    at_once: AtOnce = None,
+    at_once: AtOnce = 1,
     seeds: Seeds = 1,
     model: Annotated[str, typer.Option(help="network")] = "igcv3_d_100",
 ) -> None:
@@ -220,10 +220,9 @@ def is_there(data: DataSet, required: bool) -> bool:
     return True
 
 
-def run_trainings(trainings: list[Training], minutes: float, at_once: int | None) -> None:
+def run_trainings(trainings: list[Training], minutes: float, at_once: int) -> None:
     """Run trainings until all are done or the time is up. Exit with status 1 if a training failed."""
-    together = at_once or (6 if torch.cuda.is_available() else 1)
-    tally = run_all(trainings, ROOT / "runs", RESULTS, together, 60 * minutes, typer.echo)
+    tally = run_all(trainings, ROOT / "runs", RESULTS, at_once, 60 * minutes, typer.echo)
     if tally.left:
         typer.echo(
             f"{tally.left} of {len(trainings)} trainings are left. Run the same command to resume them."

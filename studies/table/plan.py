@@ -11,11 +11,15 @@ SEEDS = (0, 1, 2)
 ABLATION_RECIPE = "recipes/cifar_table.toml"
 # Recipes by device and data set.
 RECIPES = {
-    "gpu": {"cifar10": "recipes/cifar_table.toml", "cifar100": "recipes/cifar_table.toml"},
+    "gpu": {
+        "cifar10": "recipes/cifar_table.toml",
+        "cifar100": "recipes/cifar_table.toml",
+        "tinyimagenet": "recipes/tinyimagenet.toml",
+    },
     "cpu": {
         "cifar10": "recipes/cifar_cpu.toml",
         "cifar100": "recipes/cifar_cpu.toml",
-        "tinyimagenet": "recipes/tinyimagenet_cpu.toml",
+        "tinyimagenet": "recipes/tinyimagenet.toml",
     },
 }
 

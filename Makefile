@@ -67,8 +67,8 @@ $(INSTALLED): pyproject.toml constraints.txt constraints-oldest.txt
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(INSTALL)
 	touch $@
 
-# Serves the browser page locally. Weights: released ones (igcv3_d_100 first), otherwise the run of `make demo`.
-RELEASED := $(firstword $(wildcard released/igcv3_d_100.*.safetensors) $(wildcard released/*.safetensors))
+# Serves the browser page locally. Weights: released ones (igcv3_d_100 first, then Tiny-ImageNet), otherwise the run of `make demo`.
+RELEASED := $(firstword $(wildcard released/igcv3_d_100.*.safetensors released/*.tinyimagenet.safetensors) $(wildcard released/*.safetensors))
 WEB_WEIGHTS ?= $(or $(RELEASED),runs/digits)
 web-demo: $(INSTALLED)
 	test -e $(WEB_WEIGHTS) || $(MAKE) demo

@@ -1,6 +1,6 @@
 """Optimizer steps as CUDA graphs."""
 
-from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +10,7 @@ from torch import nn
 
 from igcv.errors import InputError
 from igcv.machine.processes import Process
-from igcv.training.graphs import WARM_UP, average, hindrance
+from igcv.training.graphs import WARM_UP, hindrance, update_average
 from igcv.training.job import resolve
 from igcv.training.loop import train_epoch
 from igcv.training.pace import Steps, endless
@@ -58,16 +58,17 @@ def test_a_cpu_has_no_graphs() -> None:
 def test_the_moving_average_is_that_of_timm() -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).train()
-    theirs = ModelEmaV3(network, decay=0.9, use_warmup=True)
-    ours = deepcopy(theirs.module)
+    theirs, ours = (ModelEmaV3(network, decay=0.9, use_warmup=True) for _ in range(2))
+    job = resolve(Recipe(model="igcv3_w_010", data="digits"), Process(CPU))
+    trainer = replace(make_trainer(job, start_network(job)), network=network, ema=ours)
     for step in range(5):
         network(torch.randn(2, 3, 8, 8))
         with torch.no_grad():
             network[0].weight.add_(torch.randn_like(network[0].weight))
         theirs.update(network, step)
-        average(ours.state_dict(), network.state_dict(), torch.tensor(1 - theirs.get_decay(step)))
+        update_average(trainer, torch.tensor(1 - theirs.get_decay(step)))
     for name, value in theirs.module.state_dict().items():
-        torch.testing.assert_close(ours.state_dict()[name], value)
+        torch.testing.assert_close(ours.module.state_dict()[name], value)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")

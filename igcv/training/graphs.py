@@ -94,7 +94,7 @@ def capture(t: Trainer, images: Tensor, targets: Tensor) -> Graph:
         t.optimizer.found_inf = (~loss.isfinite()).float()  # type: ignore[attr-defined]  # 1: no update
         update_weights(t)
         if t.ema is not None:
-            average(t.ema.module.state_dict(), t.network.state_dict(), new)
+            update_average(t, new)
     del t.optimizer.found_inf  # type: ignore[attr-defined]
     for group, number in zip(groups, numbers, strict=True):
         group["lr"] = number
@@ -102,18 +102,19 @@ def capture(t: Trainer, images: Tensor, targets: Tensor) -> Graph:
 
 
 @torch.no_grad()
-def average(old: dict[str, Tensor], now: dict[str, Tensor], new: Tensor) -> None:
-    """Update a moving average: old + new * (now - old), and now for integers.
+def update_average(t: Trainer, new: Tensor) -> None:
+    """Update the moving average as timm does: average + new * (weights - average). Integers are copied.
 
     Args:
-        old: tensors of the moving average by name, which change.
-        now: the current tensors.
-        new: share of the current tensors, a scalar on their device.
+        t: the objects to train with, with `ema`.
+        new: share of the new weights, 1 - decay, a scalar on the device.
     """
-    floats = [name for name, tensor in old.items() if tensor.is_floating_point()]
-    averages = [old[name] for name in floats]
-    steps = torch._foreach_sub([now[name] for name in floats], averages)
+    assert t.ema is not None
+    pairs = list(zip(t.ema.module.state_dict().values(), t.network.state_dict().values(), strict=True))
+    averages, weights = zip(*(pair for pair in pairs if pair[0].is_floating_point()), strict=True)
+    steps = torch._foreach_sub(weights, averages)
     torch._foreach_mul_(steps, new)
     torch._foreach_add_(averages, steps)
-    others = [name for name in old if name not in floats]
-    torch._foreach_copy_([old[name] for name in others], [now[name] for name in others])
+    for count, now in pairs:
+        if not count.is_floating_point():
+            count.copy_(now)

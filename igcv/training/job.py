@@ -270,8 +270,8 @@ def has_graphs(recipe: Recipe, process: Process) -> bool:
     hindrance = hindrance_of_graphs(recipe, process.device, process.world_size)
     if recipe.cuda_graph == "on" and hindrance:
         raise InputError(f"cuda_graph = on, but {hindrance}, or omit cuda_graph")
-    automatic = recipe.cuda_graph == "auto" and recipe.resident == "on" and not hindrance
-    return automatic or recipe.cuda_graph == "on"
+    suits = recipe.resident == "on" and not recipe.compile
+    return recipe.cuda_graph == "on" or (recipe.cuda_graph == "auto" and suits and not hindrance)
 
 
 def resident_bytes(source: DataSource, side: int) -> int:

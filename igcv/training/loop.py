@@ -15,7 +15,7 @@ from igcv.data.chance import seed_global
 from igcv.errors import InputError, SharedError
 from igcv.machine.precision import autocast
 from igcv.machine.processes import highest
-from igcv.training.graphs import graph_step
+from igcv.training.graphs import graph_step, update_average
 from igcv.training.nonfinite import first_nonfinite
 from igcv.training.optimize import learning_rate, set_learning_rate
 from igcv.training.recipe import Recipe
@@ -214,8 +214,10 @@ def _update(t: Trainer, step: int) -> float:
         The loss scale (fp16), which decreases if gradients are not finite and the step is skipped.
     """
     update_weights(t)
-    if t.ema is not None:
+    if t.ema is not None and t.graphs is None:
         t.ema.update(t.network, step)
+    elif t.ema is not None:  # with the same rounding as in a graph, so that resumed runs are equal
+        update_average(t, torch.tensor(1 - t.ema.get_decay(step), device=t.process.device))
     return t.scaler.get_scale()
 
 

@@ -151,7 +151,7 @@ class Recipe:
     cuda_graph: str = setting(
         "auto",
         "whole optimizer steps as CUDA graphs, with equal results; auto: for resident images on one NVIDIA GPU with "
-        "sgd and without accumulation, fp16 and decay_rule=mxnet",
+        "sgd and without accumulation, fp16, compile and decay_rule=mxnet",
         choices=("auto", "on", "off"),
     )
     save_minutes: float = setting(

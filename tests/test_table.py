@@ -245,7 +245,7 @@ def test_ablation_table(tmp_path: Path) -> None:
         (tmp_path / training.name / "summary.json").write_text(summary(top1))
     page = pages.results_page("", {"cifar10_ablation": tmp_path / "cifar10_ablation" / "cifar_table"}, None)
     assert "## cifar10_ablation, igcv3_d_100" in page
-    assert "| rate halved | `lr=0.1` | 81.00 ± 0.39 (one seed) |" in page
+    assert "| rate halved | `lr=0.25` | 81.00 ± 0.39 (one seed) |" in page
     assert columns(tmp_path) == []
 
 

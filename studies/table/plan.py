@@ -124,8 +124,8 @@ LATENCY = {
 # Variant -> changes to the recipe. Names are also folder names.
 VARIANTS: dict[str, tuple[str, ...]] = {
     "as it is": (),
-    "rate halved": ("lr=0.1",),
-    "rate doubled": ("lr=0.4",),
+    "rate halved": ("lr=0.25",),
+    "rate doubled": ("lr=1",),
     "decay 1e-4": ("weight_decay=1e-4",),
     "decay 1e-3": ("weight_decay=1e-3",),
     "no moving average": ("ema_decay=0",),
@@ -133,7 +133,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "random erasing": ("random_erasing=0.25",),
     "cutmix": ("cutmix=1",),
     "mixup": ("mixup=0.2",),
-    "batches of 256": ("batch_size=256", "lr=0.4"),
+    "batches of 128": ("batch_size=128", "lr=0.2"),
     "half the epochs": ("epochs=100",),
 }
 

@@ -104,7 +104,10 @@ def test_rules_of_fine_tuning() -> None:
 def test_the_weights_to_start_from(monkeypatch: pytest.MonkeyPatch) -> None:
     """Offline, training starts from cached ImageNet weights, else from weights that come with igcv."""
     photos, digits = Facts(2400, 375, False, False), Facts(1438, 8, True, False)
-    found = start_for(photos, {})  # the released weights for digits are not trained on photos
+    assert start_for(photos, {}).name == "igcv3_d_p50.tinyimagenet"
+    small = ("igcv3_w_025.digits", "igcv3_d_p50.cifar10")  # not trained on photos
+    monkeypatch.setattr("igcv.weights.pretrained.released_weights", lambda: dict.fromkeys(small, Path()))
+    found = start_for(photos, {})
     assert found.name == "none"
     assert found.reason == (
         "no weights trained on photos are available; "

@@ -13,7 +13,7 @@ from igcv.weights.pretrained import find_weights
 from igcv.weights.released import released_weights
 from igcv.weights.timm_names import TIMM_NAMES
 from studies.table.__main__ import TOLERANCE
-from studies.table.released import accuracy_of
+from studies.table.released import accuracy_of, public_spec
 from tests.conftest import Igcv
 
 NAMES = list(released_weights())
@@ -30,6 +30,7 @@ def test_cards_tell_the_truth(name: str) -> None:
     file = released_weights()[name]
     _, card = load_weights(file)
     assert (card.model, card.results["data"]) == tuple(name.split("."))
+    assert card.recipe["data"] == public_spec(card.results["data"])
     if card.recipe["data"] != "digits":
         pytest.skip("its images have to be downloaded: python -m studies.table check")
     found = accuracy_of(file)

@@ -14,6 +14,7 @@ from igcv.machine.processes import Process
 from igcv.training.run import SUMMARY
 from igcv.weights import load_weights, save_weights
 from igcv.weights.card import Card
+from studies.table.plan import DATA_SETS
 
 CPU = Process(torch.device("cpu"))
 
@@ -48,10 +49,16 @@ def release(run: Path, name: str, folder: Path, data: str | None = None) -> tupl
     save_weights(target, halved(tensors), card)
     if (half := accuracy_of(target, data)).top1 >= full.top1:
         full, kind = half, "float16"
+    recipe = card.recipe | {"data": public_spec(name)}
     results = {"top1": full.top1, "top5": full.top5, "images": full.images, "data": name, "stored": kind}
-    card = replace(card, results=results | {"epoch": card.results["epoch"]})
+    card = replace(card, recipe=recipe, results=results | {"epoch": card.results["epoch"]})
     save_weights(target, tensors if kind == "float32" else halved(tensors), card)
     return target, card
+
+
+def public_spec(name: str) -> str:
+    """Return the data source of a data set by name, without folders of this machine."""
+    return next((data.spec for data in DATA_SETS if data.name == name), name)
 
 
 def halved(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

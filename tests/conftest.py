@@ -4,6 +4,7 @@ The main process of pytest-xdist imports this module without running tests, so s
 """
 
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -28,7 +29,8 @@ for number, heard in (
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, heard)
 os.environ["IGCV_OFFLINE"] = "1"  # tests of downloads use a local server
-os.environ["TRITON_INTERPRET"] = "1"  # kernels for GPUs run on the CPU; read when triton is imported
+if shutil.which("nvidia-smi") is None:
+    os.environ["TRITON_INTERPRET"] = "1"  # kernels for GPUs run on the CPU; read when triton is imported
 ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
 Igcv = Callable[..., "Outcome"]
 

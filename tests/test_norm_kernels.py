@@ -1,6 +1,7 @@
 """Triton kernels of batch norm with ReLU6, computed by Triton's interpreter on the CPU."""
 
 import importlib
+import shutil
 from copy import deepcopy
 from types import ModuleType
 
@@ -11,7 +12,8 @@ from torch import Tensor, nn
 
 from igcv.models import build_model, norms, set_form
 
-pytest.importorskip("triton")
+triton = pytest.importorskip("triton")
+pytestmark = pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="needs Triton's interpreter")
 SHAPES = [
     (4, 8, 8, 8),  # several pixels in a row
     (3, 24, 7, 5),  # an odd number of pixels
@@ -26,9 +28,9 @@ def kernels() -> ModuleType:
     try:
         module.normalize(torch.ones(1, 8, 2, 2), torch.ones(8), torch.ones(8), 1e-5, relu6=True)
     except Exception as error:
-        if "only 0-dimensional arrays" not in str(error):
+        if "only 0-dimensional arrays" not in str(error) or triton.__version__ >= "3.7":
             raise
-        pytest.skip("this interpreter of Triton does not work with this NumPy")
+        pytest.skip("the interpreter of this Triton does not work with this NumPy")
     return module
 
 
@@ -113,7 +115,8 @@ def test_a_network_has_the_gradients_of_float64(
         difference = (value - expected[name]).norm()
         # Rounding at the edges of ReLU6 alone changes single gradients by up to 1 %.
         assert difference <= 0.05 * (expected[name].norm() + 1e-3), name
-    assert shapes
+    hidden = network.stages[1][0].depthwise.conv.out_channels
+    assert any(shape[1] == hidden for shape in shapes)  # also inside the blocks
 
 
 def test_kernels_are_for_gpus_only() -> None:

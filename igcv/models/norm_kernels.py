@@ -196,18 +196,24 @@ def normalize(
         The result, and mean, variance and 1 / deviation (C,) of the input, float32.
     """
     shape, pixels = shape_of(x), x.numel() // x.shape[1]
-    partial = _partial_sums(x, shape)
-    _statistics[shape.slabs](x, partial, *shape, **TILE)
+    partial, out = _partial_sums(x, shape), torch.empty_like(x)
     mean, var, inverse = x.new_empty((3, shape.channels), dtype=torch.float32)
     running = (mean, mean, mean) if tracked is None else tuple(tracked.buffers())
-    _finish[(triton.cdiv(shape.channels, COLUMNS),)](
-        *(x, partial, mean, var, inverse, *running),
-        *(partial.shape[1], shape.channels, float(pixels), eps, 0.0 if tracked is None else tracked.momentum),
-        track=tracked is not None,
-        **TILE,
-    )
-    out = torch.empty_like(x)
-    _apply[shape.tiles](x, out, mean, inverse, gamma, beta, *shape, relu6=relu6, **TILE)
+    with torch.cuda.device_of(x):  # Triton uses the current device
+        _statistics[shape.slabs](x, partial, *shape, **TILE)
+        _finish[(triton.cdiv(shape.channels, COLUMNS),)](
+            *(x, partial, mean, var, inverse, *running),
+            *(
+                partial.shape[1],
+                shape.channels,
+                float(pixels),
+                eps,
+                0.0 if tracked is None else tracked.momentum,
+            ),
+            track=tracked is not None,
+            **TILE,
+        )
+        _apply[shape.tiles](x, out, mean, inverse, gamma, beta, *shape, relu6=relu6, **TILE)
     return out, mean, var, inverse
 
 
@@ -224,9 +230,10 @@ def gradients(
     shape, pixels = shape_of(x), x.numel() // x.shape[1]
     partial, out = _partial_sums(x, shape), torch.empty_like(x)
     known = mean, inverse, gamma, beta
-    _sums[shape.slabs](grad, x, *known, partial, *shape, relu6=relu6, **TILE)
-    sums = partial.sum(1)
-    _input_gradient[shape.tiles](grad, x, out, *known, sums, *shape, 1 / pixels, relu6=relu6, **TILE)
+    with torch.cuda.device_of(x):
+        _sums[shape.slabs](grad, x, *known, partial, *shape, relu6=relu6, **TILE)
+        sums = partial.sum(1)
+        _input_gradient[shape.tiles](grad, x, out, *known, sums, *shape, 1 / pixels, relu6=relu6, **TILE)
     return out, sums[1], sums[0]
 
 

@@ -1,6 +1,7 @@
 """Batch norm with batch statistics and ReLU6 in one: by Triton kernels on a GPU, otherwise by PyTorch."""
 
 import importlib.util
+import warnings
 from functools import cache
 from typing import Any
 
@@ -20,19 +21,30 @@ def has_kernels(x: Tensor) -> bool:
         and x.dtype in PRECISIONS
         and x.is_contiguous(memory_format=torch.channels_last)
         and not torch.compiler.is_compiling()  # the compiler joins batch norm and activation itself
-        and _has_triton()
+        and kernels_work(x.device)
     )
 
 
 @cache
-def _has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
+def kernels_work(device: torch.device) -> bool:
+    """Return whether Triton can compile and run the kernels on a device; warn if it is installed and cannot."""
+    if importlib.util.find_spec("triton") is None:
+        return False
+    try:
+        from igcv.models.norm_kernels import normalize
+
+        x = torch.ones(1, 8, 2, 2, device=device).to(memory_format=torch.channels_last)
+        scale, shift = torch.ones(8, device=device), torch.zeros(8, device=device)
+        return not normalize(x, scale, shift, 1e-5, relu6=True)[0].any().item()
+    except Exception as error:  # noqa: BLE001 - Triton needs a compiler, a writable cache and a GPU that it knows
+        warnings.warn(f"PyTorch computes batch norm, because Triton failed: {error}", stacklevel=2)
+        return False
 
 
 def applies(norm: nn.Module, x: Any) -> bool:
     """Return whether `norm_act` can replace a layer and its activation, in a network that gets `x`.
 
-    It needs a GPU and a plain batch norm with batch statistics and a momentum.
+    It needs a GPU and a plain batch norm with batch statistics and a momentum. The result has no second derivatives.
     """
     return (
         isinstance(x, Tensor)
@@ -43,12 +55,13 @@ def applies(norm: nn.Module, x: Any) -> bool:
         and norm.momentum is not None
         and norm.weight.dtype == torch.float32
         and not torch.jit.is_tracing()
+        and torch._C._functorch.peek_interpreter_stack() is None  # no transforms of torch.func
     )
 
 
 def norm_act(norm: nn.BatchNorm2d, x: Tensor, relu6: bool) -> Tensor:
     """Return the batch norm of activations (N, C, H, W), with ReLU6 if `relu6`; update the running statistics."""
-    if has_kernels(x):
+    if has_kernels(x) and x.numel() > x.shape[1]:  # PyTorch refuses a single value per channel
         return _NormAct.apply(x, norm.weight, norm.bias, norm, relu6)
     normed = norm(x)
     return F.hardtanh_(normed, 0.0, 6.0) if relu6 else normed

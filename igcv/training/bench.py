@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from statistics import median
 from typing import Any
 
@@ -64,6 +65,7 @@ def bench_data(recipe: Recipe | Draft, process: Process, seconds: float = 10.0) 
     with explained(job, network, job.batch_size):
         training, waiting = zip(*_training(trainer, batches, share), strict=True)
     peak = peak_mib(process.device)
+    trainer = replace(trainer, graphs=None)  # frees their memory
     return {
         **_conditions(job),
         "loading": _spread(loading),

@@ -56,6 +56,12 @@ class Graph:
         return self.loss
 
 
+def round_rates(optimizer: torch.optim.Optimizer) -> None:
+    """Round the learning rates to float32, as graphs hold them, so that all steps use the same rates."""
+    for group in optimizer.param_groups:
+        group["lr"] = torch.tensor(group["lr"], dtype=torch.float32).item()
+
+
 def graph_step(t: Trainer, images: Tensor, targets: Tensor, step: int) -> Tensor | None:
     """Queue a whole optimizer step as a CUDA graph.
 
@@ -86,7 +92,7 @@ def capture(t: Trainer, images: Tensor, targets: Tensor) -> Graph:
     rates, new = [torch.zeros((), device=device) for _ in groups], torch.zeros((), device=device)
     numbers = [group["lr"] for group in groups]
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads pin memory
         loss = batch_loss(t, images, targets)
         accumulate_gradients(t, loss)
         for group, rate in zip(groups, rates, strict=True):

@@ -269,7 +269,7 @@ def has_graphs(recipe: Recipe, process: Process) -> bool:
     """
     hindrance = hindrance_of_graphs(recipe, process.device, process.world_size)
     if recipe.cuda_graph == "on" and hindrance:
-        raise InputError(f"cuda_graph = on, but {hindrance}, or omit cuda_graph")
+        raise InputError(f"cuda_graph = on, but {hindrance}, or give cuda_graph=auto")
     suits = recipe.resident == "on" and not recipe.compile
     return recipe.cuda_graph == "on" or (recipe.cuda_graph == "auto" and suits and not hindrance)
 

@@ -15,7 +15,7 @@ from igcv.data.chance import seed_global
 from igcv.errors import InputError, SharedError
 from igcv.machine.precision import autocast
 from igcv.machine.processes import highest
-from igcv.training.graphs import graph_step, update_average
+from igcv.training.graphs import graph_step, round_rates, update_average
 from igcv.training.nonfinite import first_nonfinite
 from igcv.training.optimize import learning_rate, set_learning_rate
 from igcv.training.recipe import Recipe
@@ -109,6 +109,8 @@ def train_epoch(
         for step in range(begun.steps, steps):
             lr = learning_rate(t.recipe, epoch + step / steps)
             set_learning_rate(t.optimizer, lr, t.recipe.decay_rule, frozen)
+            if t.graphs is not None:
+                round_rates(t.optimizer)
             seed_step(t, epoch, step)
             started = time.perf_counter()
             number = epoch * steps + step

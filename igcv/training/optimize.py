@@ -63,7 +63,8 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=recipe.lr, betas=(recipe.momentum, 0.999))
     nesterov = recipe.nesterov and recipe.momentum > 0
-    fused = next(model.parameters()).device.type == "cuda"
+    # In fp16, fused SGD would leave its momentum undefined if the first step overflowed.
+    fused = next(model.parameters()).device.type == "cuda" and recipe.precision != "fp16"
     return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=nesterov, fused=fused)
 
 

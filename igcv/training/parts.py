@@ -7,7 +7,7 @@ from igcv.machine.processes import together
 from igcv.training.job import WORTH_WORKERS, Job
 
 SMALLEST_BATCH = 64  # images of a validation batch
-RESIDENT_BATCH = 500  # the same for small images on a GPU, which waits for Python otherwise
+GPU_PIXELS = 500 * 64**2  # the same for resident images on a GPU, in pixels: it waits for Python otherwise
 Loaders = tuple[Loader, Loader | None]  # training and validation loader
 
 
@@ -78,7 +78,9 @@ def make_loaders(job: Job) -> Loaders:
     if source.val is None:
         return train_loader, None
     workers = job.workers if len(source.val) >= WORTH_WORKERS else 0
-    least = RESIDENT_BATCH if resident and process.device.type == "cuda" else SMALLEST_BATCH
+    least = SMALLEST_BATCH
+    if resident and process.device.type == "cuda":
+        least = max(least, GPU_PIXELS // pre.input_size**2)
     finish = Finish(pre, process.device, layout)
     val_batch = max(job.batch_size, least)
     return train_loader, evaluation_loader(source.val, finish, val_batch, workers, process, resident)

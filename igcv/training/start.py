@@ -73,7 +73,7 @@ def make_trainer(job: Job, network: Network) -> Trainer:
     ema = ModelEmaV3(network, decay=recipe.ema_decay, use_warmup=True) if recipe.ema_decay else None
     scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
     if recipe.compile:
-        network.compile(dynamic=False)  # one program for each image size
+        network.compile()
     mix = make_mix(recipe, len(job.source.class_names))
     weights = class_weights(recipe, job.source, device)
     graphs: dict[Any, Any] | None = {} if job.graphs else None

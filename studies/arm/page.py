@@ -53,10 +53,10 @@ def _introduction(rows: list[Row], about: Row) -> Iterator[str]:
     yield (
         f"Run {about['date']}: {about['emulator']} emulating a Cortex-A76 on {about['processor']}; {engines}, one "
         f"thread, batch 1; igcv {about['igcv']}, torch {about['torch']}. Images: 1 to 4 crops of "
-        f"{about['photographs']}. `{RELEASED}` is trained (the weights of `cifar_cpu.toml`, "
-        "which those of `cifar_speed.toml` have since replaced). The other networks have random weights, and the batch norm "
-        "statistics of 16 crops. Their logits say nothing about accuracy. `python -m studies.arm run DIR --full` runs "
-        "every form in every precision."
+        f"{about['photographs']}. `{RELEASED}` is trained (with the weights of "
+        "`cifar_cpu.toml`. The weights of `cifar_speed.toml` have replaced them). The other networks have random "
+        "weights, and the batch norm statistics of 16 crops. Their logits say nothing about accuracy. "
+        "`python -m studies.arm run DIR --full` runs every form in every precision."
     )
 
 

@@ -38,10 +38,17 @@ def measured_table(found: Sequence[Column]) -> str:
     note = (
         "Top-1 accuracy in percent after the last epoch: mean and standard deviation over the seeds; for one seed, the "
         f"binomial standard error over the test images ({machines}). The column names the data set, the recipe "
-        "and the epochs. The column `cifar_cpu` was measured in bf16; in float32, the same weights reach 92.86 %. "
-        "No published accuracy has been reproduced yet."
+        f"and the epochs. {in_bf16(found)}No published accuracy has been reproduced yet."
     )
     return "\n\n".join(["\n".join(lines), note])
+
+
+def in_bf16(found: Sequence[Column]) -> str:
+    """Return a note on the trainings of earlier versions, which measured in the precision of the training."""
+    early = [column.recipe for column in found if any("precision" not in s["last"] for s in column.summaries)]
+    if "cifar_cpu" not in early:
+        return ""
+    return "The column `cifar_cpu` was measured in bf16; in float32, the same weights reach 92.86 %. "
 
 
 def published_table() -> str:

@@ -49,16 +49,16 @@ def release(run: Path, name: str, folder: Path, data: str | None = None) -> tupl
     save_weights(target, halved(tensors), card)
     if (half := accuracy_of(target, data)).top1 >= full.top1:
         full, kind = half, "float16"
-    recipe = card.recipe | {"data": public_spec(name)}
+    recipe = card.recipe | {"data": public_spec(name, card.recipe["data"])}
     results = {"top1": full.top1, "top5": full.top5, "images": full.images, "data": name, "stored": kind}
     card = replace(card, recipe=recipe, results=results | {"epoch": card.results["epoch"]})
     save_weights(target, tensors if kind == "float32" else halved(tensors), card)
     return target, card
 
 
-def public_spec(name: str) -> str:
-    """Return the data source of a data set by name, without folders of this machine."""
-    return next((data.spec for data in DATA_SETS if data.name == name), name)
+def public_spec(name: str, given: str) -> str:
+    """Return the data source of a public data set by name, without folders of this machine, else the given one."""
+    return next((data.spec for data in DATA_SETS if data.name == name), given)
 
 
 def halved(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -65,8 +65,8 @@ def plot(found: Sequence[Column], latencies: Mapping[str, float], path: Path) ->
         Patch(facecolor="none" if label == PUBLISHED else color, edgecolor=color, label=label)
         for label, color in zip(series, COLORS, strict=False)
     ]
-    handles = [*networks, *sources]
-    figure.legend(handles=handles, frameon=False, loc="outside upper left", ncols=len(handles), fontsize=9)
+    for handles, place in ((networks, "outside upper left"), (sources, "outside lower left")):
+        figure.legend(handles=handles, frameon=False, loc=place, ncols=len(handles), fontsize=9)
     figure.savefig(path, dpi=110)
 
 

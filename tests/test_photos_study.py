@@ -40,11 +40,13 @@ def test_others_get_the_same_parts(flowers: Path, tmp_path: Path) -> None:
     assert sum(counts) == 20 and min(counts) >= 2
 
 
-def test_what_cannot_be_trained_is_said() -> None:
+def test_what_cannot_be_trained_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     whole, cut = SETS[0], SETS[2]
     assert hindrance(whole, "scratch", None) == hindrance(whole, "by_hand", None) == ""
     assert hindrance(cut, "by_hand", None) and hindrance(cut, "timm", Path("timm"))
     assert "--timm is missing" in hindrance(whole, "timm", None)
+    assert hindrance(whole, "start", None) == ""
+    monkeypatch.setattr("studies.photos.__main__.photo_weights", lambda: None)
     assert "no released weights were trained on photos" in hindrance(whole, "start", None)
 
 

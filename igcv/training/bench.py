@@ -96,7 +96,9 @@ def _loading_rate(batches: Iterator[Batch], seconds: float, device: torch.device
 
 def _training(t: Trainer, batches: Iterator[Batch], seconds: float) -> list[tuple[float, float]]:
     """Return images per second and waiting share of `REPEATS` measurements of about `seconds` each."""
-    timed_steps(t, batches, 1 + WARM_UP)  # the first steps allocate memory, compile, and become CUDA graphs
+    timed_steps(t, batches, 1)  # the first step allocates memory and compiles
+    if t.graphs is not None:
+        timed_steps(t, batches, WARM_UP)
     steps = max(round(seconds / timed_steps(t, batches, 1).seconds), 1)
     took = [timed_steps(t, batches, steps) for _ in range(REPEATS)]
     return [(part.images / part.seconds, part.waiting) for part in took]

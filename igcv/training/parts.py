@@ -7,7 +7,10 @@ from igcv.machine.processes import together
 from igcv.training.job import WORTH_WORKERS, Job
 
 SMALLEST_BATCH = 64  # images of a validation batch
-GPU_PIXELS = 500 * 64**2  # the same for resident images on a GPU, in pixels: it waits for Python otherwise
+GPU_BATCH, GPU_SIDE = (
+    500,
+    64,
+)  # the same for resident images of at most this side, on a GPU; fewer larger ones
 Loaders = tuple[Loader, Loader | None]  # training and validation loader
 
 
@@ -80,7 +83,7 @@ def make_loaders(job: Job) -> Loaders:
     workers = job.workers if len(source.val) >= WORTH_WORKERS else 0
     least = SMALLEST_BATCH
     if resident and process.device.type == "cuda":
-        least = max(least, GPU_PIXELS // pre.input_size**2)
+        least = max(least, GPU_BATCH * GPU_SIDE**2 // max(GPU_SIDE, pre.input_size) ** 2)
     finish = Finish(pre, process.device, layout)
     val_batch = max(job.batch_size, least)
     return train_loader, evaluation_loader(source.val, finish, val_batch, workers, process, resident)
